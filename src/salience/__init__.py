@@ -1,0 +1,3 @@
+"""Keep what matters."""
+
+__version__ = "0.1.0"

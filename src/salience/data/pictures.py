@@ -1,0 +1,129 @@
+"""Open any picture a user hands over as RGB, or say in one sentence why not."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGEST_SIDE = 20_000  # a picture this wide or tall is refused: decoding it takes gigabytes
+LARGEST_AREA = 178_956_970  # pixels; where Pillow itself calls a file a decompression bomb
+LONGEST_STRIP = 200  # longer side over shorter: scaling a thinner strip to 336 pixels would itself be the bomb
+_RUNS_PROGRAMS = {"EPS", "WMF"}  # formats that Pillow hands to another program to draw
+
+
+def open_picture(path: str | Path, note: Callable[[str], None] | None = None) -> Image:
+    """The picture in `path` as RGB, upright, 8 bits a channel.
+
+    Transparent parts become white, 16-bit and floating-point greys are scaled to 8 bits, the EXIF orientation is
+    applied, and of an animation or a file of several pages the first is taken (`note` is told so in one sentence).
+
+    Raises: ValueError, one sentence, when there is no such file, it is no picture, it is broken or cut off, or it is
+        20,000 pixels or more on a side, more than 178,956,970 pixels in all, or a strip thinner than 1 to 200.
+    """
+    path = Path(path)
+    _require_file(path)
+    with _opened(path) as picture:
+        _require_size(path, *picture.size)
+        if note is not None and picture.format != "MPO" and getattr(picture, "is_animated", False):
+            note(f"{path.name} has {getattr(picture, 'n_frames', 'several')} frames: the first one is used.")
+        try:
+            picture.load()
+        except MemoryError:
+            raise
+        except Exception as error:  # every decoder fails its own way on a broken file: OSError, SyntaxError, ...
+            raise ValueError(f"image: {path} is broken or cut off ({_reason(error)}).") from error
+        return _as_rgb(_upright(picture))
+
+
+def _require_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ValueError(f"image: there is no file {path}.") from None
+    except OSError as error:
+        raise ValueError(f"image: {path} can't be read ({error.strerror}).") from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"image: {path} is not a file; a picture such as a PNG or JPEG is needed.")
+
+
+def _opened(path: Path) -> Image:
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large but allowed pictures, and odd metadata, are no news to the user
+            picture = Image.open(path)
+    except Image.DecompressionBombError:
+        raise ValueError(_too_large(path, "is far too many pixels")) from None
+    except PermissionError:
+        raise ValueError(f"image: {path} can't be read (permission denied).") from None
+    except Exception as error:  # a header that only looks like a picture's makes the plugins raise all sorts of things
+        raise ValueError(f"image: {path} is not a picture in a known format such as PNG or JPEG.") from error
+    if picture.format in _RUNS_PROGRAMS:
+        picture.close()
+        raise ValueError(f"image: {path} is a drawing ({picture.format}); save it as a PNG or JPEG first.")
+    return picture
+
+
+def _require_size(path: Path, width: int, height: int) -> None:
+    if max(width, height) >= LARGEST_SIDE or width * height > LARGEST_AREA:
+        raise ValueError(_too_large(path, f"is {width:,} x {height:,} pixels"))
+    if max(width, height) > LONGEST_STRIP * min(width, height):
+        raise ValueError(
+            f"image: {path} is {width:,} x {height:,} pixels; a strip thinner than 1 to {LONGEST_STRIP} is refused."
+        )
+
+
+def _too_large(path: Path, what: str) -> str:
+    return (
+        f"image: {path} {what}; less than {LARGEST_SIDE:,} on a side and at most {LARGEST_AREA:,} in all are allowed."
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _upright(picture: Image) -> Image:
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # a damaged EXIF block says nothing of the pixels: show them as they are stored
+        return picture
+
+
+def _as_rgb(picture: Image) -> Image:
+    from PIL import Image
+
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _to_eight_bits(picture)
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _to_eight_bits(picture: Image) -> Image:
+    """Pillow clips wide greys at 255, which turns a 16-bit picture white: scale by the range it was stored in."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0.0, neginf=0.0)
+    brightest = float(values.max())
+    if picture.mode == "F" and brightest <= 1.0:
+        full = 1.0
+    elif picture.mode in ("I", "F") and brightest <= 255:
+        full = 255.0
+    else:
+        full = max(65535.0, brightest)  # I;16 always; I and F where the values show that 8 bits were not meant
+    return Image.fromarray((values.clip(0.0, None) * (255.0 / full) + 0.5).astype(np.uint8))

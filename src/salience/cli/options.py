@@ -1,0 +1,75 @@
+"""The options that every command has, and both ends of the work: a folder checked, a document printed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Command]:
+    """Adds --out, --seed, --device and --json. `out` is the default folder, `writes` what comes to stand there."""
+    options = (
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            default=out,
+            show_default=out is not None,
+            metavar="DIR",
+            help=f"Folder for {writes}.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw."),
+        click.option(
+            "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the results document on stdout and nothing else."),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def note(text: str) -> None:
+    """One line to the user, on stderr, where it never mixes with results."""
+    click.echo(text, err=True)
+
+
+def require_folder(folder: Path, option: str = "--out") -> Path:
+    """Make `folder` and write a file into it, so that a run of minutes does not end in a refusal.
+
+    Raises: ValueError when it can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option}: {folder} can't be written ({(error.strerror or str(error)).lower()}).") from error
+    return folder
+
+
+@contextlib.contextmanager
+def stdout_for_results(as_json: bool) -> Iterator[None]:
+    """With --json whatever a library prints while working goes to stderr, so stdout holds the document alone."""
+    if not as_json:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """The results document on stdout."""
+    click.echo(json.dumps(document, indent=1, allow_nan=False))

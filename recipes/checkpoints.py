@@ -1,0 +1,33 @@
+"""Checkpoints and logs of the recipes: written aside, then renamed, so that a kill never leaves half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from optim import MuonAdamW
+
+
+def save_checkpoint(path: Path, optim: MuonAdamW, stage: int, step: int, **more: object) -> None:
+    aside = path.with_suffix(".tmp")
+    torch.save({"optim": optim.state_dict(), "stage": stage, "step": step, **more}, aside)
+    os.replace(aside, path)
+
+
+def load_checkpoint(path: Path, optim: MuonAdamW) -> tuple[int, int]:
+    """(stage, step) to go on from; (0, 0) where there is no checkpoint. Tensors only: nothing is unpickled."""
+    if not path.exists():
+        return 0, 0
+    found = torch.load(path, weights_only=True)
+    optim.load_state_dict(found["optim"])
+    return int(found["stage"]), int(found["step"])
+
+
+def log_line(path: Path, **values: object) -> None:
+    line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()})
+    with path.open("a") as log:
+        log.write(line + "\n")
+    print(line, flush=True)

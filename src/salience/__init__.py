@@ -1,3 +1,53 @@
-"""Keep what matters."""
+"""salience: keep what matters of a long sequence and of a picture's visual tokens.
+
+Importing this package loads no model library; every public name comes in at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# One static table, "module" or "module:name": nothing here is imported before somebody asks for it.
+_LAZY = {
+    "Budget": "salience.pruning.budget:Budget",
+    "Method": "salience.pruning.base:Method",
+    "Oracle": "salience.pruning.methods.oracle:Oracle",
+    "Scorer": "salience.pruning.scorer:Scorer",
+    "data": "salience.data",
+    "prune": "salience.apply:prune",
+}
+
+if TYPE_CHECKING:
+    from salience import data as data
+    from salience.apply import prune as prune
+    from salience.pruning.base import Method as Method
+    from salience.pruning.budget import Budget as Budget
+    from salience.pruning.methods.oracle import Oracle as Oracle
+    from salience.pruning.scorer import Scorer as Scorer
+
+__all__ = ["Budget", "Method", "Oracle", "Scorer", "__version__", "bundled_model", "data", "prune"]
+
+
+def bundled_model() -> Path:
+    """The bundled model's folder: a stock LLaVA with its processor, for `from_pretrained`, and its scorer."""
+    return Path(__file__).parent / "bundled" / "llava-scenes"
+
+
+def __getattr__(name: str) -> Any:
+    target = _LAZY.get(name)
+    if target is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = target.partition(":")
+    value = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

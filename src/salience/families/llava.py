@@ -1,0 +1,207 @@
+"""LLaVA-1.5: a CLIP or SigLIP tower, a two-layer projector, any language model (`LlavaForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salience.core.types import VisualGrid
+from salience.families.base import Adapter, Encoded, tower_fingerprint
+
+# Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
+_PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
+
+
+class LlavaAdapter(Adapter):
+    """Stages of one `LlavaForConditionalGeneration`, the model unmodified.
+
+    Raises:  ValueError when the model is no LlavaForConditionalGeneration, or its tower is not one of CLIP and SigLIP
+    """
+
+    def __init__(self, model: Any) -> None:
+        from transformers import LlavaForConditionalGeneration
+
+        if not isinstance(model, LlavaForConditionalGeneration):
+            raise ValueError(f"model must be a LlavaForConditionalGeneration, not a {type(model).__name__}.")
+        self.model: Any = model
+        self.tower: Any = model.model.vision_tower
+        self.config: Any = model.config
+        kind = self.config.vision_config.model_type
+        if kind not in _PREFIX:
+            raise ValueError(f"the vision tower must be one of {', '.join(sorted(_PREFIX))}, not {kind!r}.")
+        self.prefix = _PREFIX[kind]
+
+    @property
+    def language_model(self) -> nn.Module:
+        module: nn.Module = self.model.model.language_model
+        return module
+
+    @property
+    def lm_head(self) -> nn.Module:
+        module: nn.Module = self.model.lm_head
+        return module
+
+    @property
+    def image_token_id(self) -> int:
+        return int(self.config.image_token_id)
+
+    @property
+    def d_features(self) -> int:
+        layers = self.config.vision_feature_layer
+        return int(self.config.vision_config.hidden_size) * (1 if isinstance(layers, int) else len(layers))
+
+    @property
+    def n_tokens(self) -> int:
+        vision = self.config.vision_config
+        return (int(vision.image_size) // int(vision.patch_size)) ** 2
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.tower.parameters()).device
+
+    @property
+    def has_cls_attention(self) -> bool:
+        return self.prefix == 1 and self._indices(None)[-1] > 0
+
+    @property
+    def image_arguments(self) -> frozenset[str]:
+        return frozenset({"pixel_values", "image_sizes", "vision_feature_layer", "vision_feature_select_strategy"})
+
+    def _indices(self, layers: int | Sequence[int] | None) -> list[int]:
+        """Which of the tower's hidden states are the features, counted from 0, the embeddings'."""
+        layers = self.config.vision_feature_layer if layers is None else layers
+        count = int(self.config.vision_config.num_hidden_layers) + 1
+        indices = [layers] if isinstance(layers, int) else list(layers)
+        if not indices or any(not -count <= i < count for i in indices):
+            raise ValueError(f"vision_feature_layer must lie between {-count} and {count - 1}, not {layers!r}.")
+        return [i % count for i in indices]
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        *,
+        vision_feature_layer: int | Sequence[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        image_sizes: Any = None,
+    ) -> Encoded:
+        """See `Adapter.encode`; the features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
+        if pixel_values.dim() != 4:
+            raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
+        if image_sizes is not None:
+            raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
+        strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
+        if strategy == "default" and self.prefix == 0:
+            raise ValueError("vision_feature_select_strategy 'default' drops a patch of a tower without [CLS]; use 'full'.")
+        if strategy == "full" and self.prefix == 1:
+            raise ValueError("vision_feature_select_strategy 'full' keeps [CLS], which has no place on the grid; use 'default'.")
+        indices = self._indices(vision_feature_layer)
+        with _record(self.tower, indices) as seen:
+            output = self.tower(pixel_values, return_dict=True)
+        last = int(self.config.vision_config.num_hidden_layers)
+        # the last hidden state is the tower's output: SigLIP norms it after the last layer
+        states = [output.last_hidden_state if i == last else seen[i] for i in indices]
+        states = [state[:, 1:] for state in states] if self.prefix else states
+        layer = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
+        # a list is concatenated even if it holds one layer, as the model's own forward does
+        features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
+        patch = int(self.config.vision_config.patch_size)
+        grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
+        attend = _ClsAttention(self.tower, indices[-1], seen.get("attention_input")) if self.prefix else _no_cls
+        return Encoded(features=features, grid=grid, pixel_values=pixel_values, attend=attend, project=self.project)
+
+    def project(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.model.model.multi_modal_projector(features)
+        return projected
+
+    def encoder_outputs(self, projected: Sequence[Tensor]) -> dict[str, Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+
+    def embed(self, input_ids: Tensor, projected: Sequence[Tensor]) -> Tensor:
+        embeddings: Tensor = self.model.get_input_embeddings()(input_ids)  # (B, L, d_llm)
+        visual = torch.cat(list(projected)).to(embeddings.device, embeddings.dtype)  # (visual tokens, d_llm)
+        slot = (input_ids == self.image_token_id).unsqueeze(-1)
+        return embeddings.masked_scatter(slot, visual)
+
+    def fingerprint(self) -> dict[str, Any]:
+        vision = self.config.vision_config
+        return tower_fingerprint(
+            self.tower,
+            family="llava",
+            tower=str(vision.model_type),
+            hidden_size=int(vision.hidden_size),
+            layers=int(vision.num_hidden_layers),
+            patch_size=int(vision.patch_size),
+            image_size=int(vision.image_size),
+            feature_layers=self._indices(None),
+        )
+
+
+@contextmanager
+def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
+    """Collect the hidden states `indices` and the last one's attention input while the tower runs; the hooks go again.
+
+    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good.
+    """
+    seen: dict[Any, Tensor] = {}
+    handles = []
+    layers = tower.encoder.layers
+
+    def keep_output(index: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            seen[index] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def keep_embeddings(module: nn.Module, args: Any, kwargs: Any) -> None:
+        seen[0] = args[0] if args else kwargs["hidden_states"]
+
+    def keep_attention_input(module: nn.Module, args: Any, kwargs: Any) -> None:
+        seen["attention_input"] = args[0] if args else kwargs["hidden_states"]
+
+    try:
+        for index in indices:
+            if index == 0:
+                handles.append(layers[0].register_forward_pre_hook(keep_embeddings, with_kwargs=True))
+            else:
+                handles.append(layers[index - 1].register_forward_hook(keep_output(index)))
+        if indices[-1] > 0:
+            attention = layers[indices[-1] - 1].self_attn
+            handles.append(attention.register_forward_pre_hook(keep_attention_input, with_kwargs=True))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _ClsAttention:
+    """softmax(q_cls K^T / sqrt(d_head)), for [CLS]'s row alone: every attention kernel works, no eager switch.
+
+    Per head q . (W x + b) = (W^T q) . x + q . b, and the last term is the same for all tokens, so softmax drops it: the
+    keys need not be computed again.
+    """
+
+    def __init__(self, tower: Any, index: int, hidden: Tensor | None) -> None:
+        self.tower, self.index, self.hidden = tower, index, hidden
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        if self.hidden is None:
+            raise ValueError("the features are the tower's embeddings, which no layer's [CLS] attention belongs to.")
+        attention = self.tower.encoder.layers[self.index - 1].self_attn
+        x = self.hidden.float()  # (images, 1 + n, d)
+        heads, d_head = int(attention.num_heads), int(attention.head_dim)
+        query = attention.q_proj(self.hidden[:, :1]).float().unflatten(-1, (heads, d_head))[:, 0]  # (images, heads, d_head)
+        weight = attention.k_proj.weight.float().unflatten(0, (heads, d_head))  # (heads, d_head, d)
+        folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
+        logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
+        return logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
+
+
+def _no_cls() -> Tensor:
+    raise ValueError("cls-attention needs a vision tower with a [CLS] token, which this model's does not have.")

@@ -1,0 +1,114 @@
+"""`generate` runs on a shortened prompt; this gives everyone who looks at its ids the whole prompt back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# What transformers' own criteria and processors call a length counted from the start of the prompt.
+_LENGTHS = ("max_length", "min_length", "prompt_length_to_skip", "begin_index", "regulation_start")
+
+
+class WholePrompt:
+    """The caller's prompt (B, T) beside the one that runs, (B, L)."""
+
+    def __init__(self, prompt: Tensor, length: int) -> None:
+        self.prompt, self.length = prompt, length
+        self.dropped = prompt.shape[1] - length
+
+    def restore(self, ids: Tensor) -> Tensor:
+        """(B * m, L + new) -> (B * m, T + new); m rows in a row belong to one prompt (beams, returned sequences)."""
+        if ids.shape[0] % self.prompt.shape[0]:
+            raise ValueError(f"{ids.shape[0]} sequences do not belong to {self.prompt.shape[0]} prompts.")
+        prompt = self.prompt.repeat_interleave(ids.shape[0] // self.prompt.shape[0], 0)
+        return torch.cat([prompt.to(ids.device), ids[:, self.length :]], dim=1)
+
+    def arguments(self, given: dict[str, Any], model: Any) -> dict[str, Any]:
+        """`generate`'s arguments, those that count from the prompt's start or look at its ids adjusted."""
+        if self.dropped == 0:
+            return given
+        given = self._lengths(given, model)
+        if given.get("streamer") is not None:
+            given["streamer"] = _Streamer(given["streamer"], self)
+        for name, shown in (("logits_processor", _Processor), ("stopping_criteria", _Criterion)):
+            if given.get(name):
+                given[name] = type(given[name])([self._adjusted(item, shown) for item in given[name]])
+        allowed: Callable[[int, Tensor], Any] | None = given.get("prefix_allowed_tokens_fn")
+        if allowed is not None:
+            given["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(
+                row, torch.cat([self.prompt[row].to(ids.device), ids[self.length :]])
+            )
+        return given
+
+    def _lengths(self, given: dict[str, Any], model: Any) -> dict[str, Any]:
+        """`max_length` and `min_length`, wherever they come from, less what was dropped."""
+        config = given.get("generation_config")
+        if config is not None:
+            given["generation_config"] = config = copy.deepcopy(config)
+        for name in ("max_length", "min_length"):
+            value = effective(name, given, model)
+            if not value:
+                continue
+            if given.get(name) is not None or config is None:
+                given[name] = max(0, value - self.dropped)
+            else:
+                setattr(config, name, max(0, value - self.dropped))
+        return given
+
+    def _adjusted(self, item: Any, shown: Callable[[Any, WholePrompt], Any]) -> Any:
+        """A criterion or processor: transformers' own get their lengths shifted, others are `shown` the whole prompt."""
+        if not type(item).__module__.startswith("transformers."):
+            return shown(item, self)
+        item = copy.copy(item)
+        for name in _LENGTHS:
+            if isinstance(value := getattr(item, name, None), int):
+                setattr(item, name, max(0, value - self.dropped))
+        return item
+
+
+def effective(name: str, given: dict[str, Any], model: Any) -> Any:
+    """A generation setting as `generate` will see it: its argument, else its config's, else the model's."""
+    for source in (given.get("generation_config"), model.generation_config):
+        if given.get(name) is not None:
+            return given[name]
+        if getattr(source, name, None) is not None:
+            return getattr(source, name)
+    return None
+
+
+class _Streamer:
+    """Hands the whole prompt to a streamer, whose first `put` is the prompt."""
+
+    def __init__(self, inner: Any, whole: WholePrompt) -> None:
+        self._inner, self._whole, self._started = inner, whole, False
+
+    def put(self, value: Tensor) -> None:
+        self._inner.put(value if self._started else self._whole.restore(value))
+        self._started = True
+
+    def end(self) -> None:
+        self._inner.end()
+
+
+class _Processor:
+    """Calls the caller's logits processor with the ids the caller knows."""
+
+    def __init__(self, inner: Any, whole: WholePrompt) -> None:
+        self._inner, self._whole = inner, whole
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Any:
+        return self._inner(self._whole.restore(input_ids), scores)
+
+
+class _Criterion:
+    """Calls the caller's stopping criterion with the ids the caller knows."""
+
+    def __init__(self, inner: Any, whole: WholePrompt) -> None:
+        self._inner, self._whole = inner, whole
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Any:
+        return self._inner(self._whole.restore(input_ids), scores, **options)

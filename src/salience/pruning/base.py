@@ -1,0 +1,72 @@
+"""The base of every method: a method scores tokens; ranking, budget and raster order live here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from salience.core.types import Selection, TokenContext
+from salience.pruning.budget import Budget
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Method:
+    """A pruning method. A subclass gives `name` and `score`; `needs` names the context's optional fields it reads.
+
+    `scored` is False where `score` only ranks (a draw, a fixed order): such a method's selections carry no scores, and a
+    `mass` budget is refused.
+    """
+
+    name: ClassVar[str] = "method"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scored: ClassVar[bool] = True
+
+    def score(self, ctx: TokenContext) -> Tensor:
+        """(n,) a number a token, the highest stay."""
+        raise NotImplementedError
+
+    def shares(self, scores: Tensor) -> Tensor:
+        """(..., n) scores -> each token's share of the mass, adding up to 1: the softmax, unless a method knows better."""
+        return scores.softmax(-1)
+
+    def check(self, *, d_features: int) -> None:
+        """Raise a ValueError if the method cannot work on features `d_features` wide."""
+
+    def to(self, device: torch.device) -> Method:
+        """The same method with its weights, if it has any, on `device`; never moves the caller's own."""
+        return self
+
+    def select(self, ctx: TokenContext, budget: Budget) -> Selection:
+        """The tokens of one picture that stay, ties going to the earlier token; see `select_all`."""
+        return self.select_all([ctx], budget)[0]
+
+    @torch.no_grad()
+    def select_all(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        """The tokens of each picture that stay; pictures of one size are ranked together, with one copy to the CPU.
+
+        Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token, or the budget cannot
+                 be met
+        """
+        if len({ctx.features.shape[0] for ctx in contexts}) > 1:
+            return [self.select_all([ctx], budget)[0] for ctx in contexts]
+        scores = torch.stack([self._checked_scores(ctx) for ctx in contexts])  # (pictures, n)
+        counts = budget.counts(scores, self.shares if self.scored else None)
+        ranked = scores.sort(dim=1, descending=True, stable=True).indices.cpu()
+        reported: Sequence[Tensor | None] = list(scores.cpu()) if self.scored else [None] * len(contexts)
+        return [
+            Selection(kept=order[:k].sort().values, scores=row)
+            for order, k, row in zip(ranked, counts, reported, strict=True)
+        ]
+
+    def _checked_scores(self, ctx: TokenContext) -> Tensor:
+        for field in sorted(self.needs):
+            if getattr(ctx, field) is None:
+                raise ValueError(f"method {self.name!r} needs {field}, which this model or call does not give.")
+        scores, n = self.score(ctx).float(), ctx.features.shape[0]
+        if scores.shape != (n,):
+            raise ValueError(f"method {self.name!r} must give {n} scores, not a tensor of shape {tuple(scores.shape)}.")
+        return scores

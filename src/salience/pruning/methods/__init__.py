@@ -1,0 +1,27 @@
+"""The methods, one a file, found by name in one static table."""
+
+from __future__ import annotations
+
+import importlib
+
+from salience.pruning.base import Method
+
+METHODS = {
+    "cls-attention": "salience.pruning.methods.cls_attention:ClsAttention",
+    "oracle": "salience.pruning.methods.oracle:Oracle",
+    "random": "salience.pruning.methods.random:Random",
+    "saliency": "salience.pruning.methods.saliency:Saliency",
+    "uniform": "salience.pruning.methods.uniform:Uniform",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind a method's name.
+
+    Raises:  ValueError when there is no such method
+    """
+    if name not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(sorted(METHODS))}, not {name!r}.")
+    module, _, attribute = METHODS[name].partition(":")
+    found: type[Method] = getattr(importlib.import_module(module), attribute)
+    return found

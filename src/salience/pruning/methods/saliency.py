@@ -1,0 +1,34 @@
+"""Learned saliency: the tokens a trained scorer rates highest."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from salience.core.types import TokenContext
+from salience.pruning.base import Method
+from salience.pruning.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Saliency(Method):
+    """Keep the tokens that `scorer`, an MLP on the features before the projector, gives the highest logits."""
+
+    name: ClassVar[str] = "saliency"
+    scorer: Scorer
+
+    def score(self, ctx: TokenContext) -> Tensor:
+        logits: Tensor = self.scorer(ctx.features)  # (n, d) -> (n,)
+        return logits
+
+    def check(self, *, d_features: int) -> None:
+        width = self.scorer.config.d_features
+        if width != d_features:
+            raise ValueError(f"the scorer reads features {width} wide, but this model's are {d_features} wide.")
+
+    def to(self, device: torch.device) -> Saliency:
+        return Saliency(scorer=copy.deepcopy(self.scorer).to(device).eval())

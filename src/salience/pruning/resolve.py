@@ -1,0 +1,62 @@
+"""What the caller calls a method: a name, a method, a scorer, or where a scorer is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from salience.pruning.base import Method
+from salience.pruning.methods import METHODS, method_class
+from salience.pruning.methods.cls_attention import ClsAttention
+from salience.pruning.methods.random import Random
+from salience.pruning.methods.saliency import Saliency
+from salience.pruning.scorer import Scorer
+
+
+def resolve_method(method: object, *, seed: int, home: Path | None, has_cls_attention: bool) -> Method:
+    """The method meant by a name, a `Method`, a `Scorer`, or a scorer's folder or hub id.
+
+    Args:    seed: for "random"   home: the folder of the scorer made for exactly this model, None if there is none
+    Raises:  ValueError when nothing is known by that name, or what it needs is missing
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, Scorer):
+        return Saliency(scorer=method)
+    if isinstance(method, Path):
+        return Saliency(scorer=Scorer.from_pretrained(method))
+    if not isinstance(method, str):
+        raise ValueError(f"method must be a name, a Method, a Scorer or a scorer's folder, not a {type(method).__name__}.")
+    if method == "auto":
+        return _best(home, has_cls_attention)
+    if method == "saliency":
+        return _learned(home)
+    if method == "random":
+        return Random(seed=seed)
+    if method == "oracle":
+        raise ValueError("method 'oracle' needs boxes: pass salience.Oracle(boxes=..., image_size=...) itself.")
+    if method in METHODS:
+        return method_class(method)()
+    if Path(method).is_dir() or "/" in method:
+        return Saliency(scorer=Scorer.from_pretrained(method))
+    names = ", ".join(sorted({*METHODS, "auto"}))
+    raise ValueError(f"method must be one of {names}, or a scorer's folder or hub id 'owner/name', not {method!r}.")
+
+
+def _learned(home: Path | None) -> Method:
+    if home is None:
+        raise ValueError(
+            "method 'saliency' needs a scorer made for exactly this model, and there is none: train one with "
+            "`salience fit`, or use a training-free method such as 'cls-attention'."
+        )
+    return Saliency(scorer=Scorer.from_pretrained(home))
+
+
+def _best(home: Path | None, has_cls_attention: bool) -> Method:
+    if home is not None:
+        return _learned(home)
+    if has_cls_attention:
+        return ClsAttention()
+    raise ValueError(
+        "method 'auto' finds neither a scorer for this model nor a [CLS] token: train a scorer with `salience fit`, or "
+        "use 'uniform'."
+    )

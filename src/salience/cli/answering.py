@@ -1,0 +1,128 @@
+"""Ask a model one question of one picture, with all visual tokens and with a part of them, interleaved and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import salience
+from salience.cli.loading import Loaded
+from salience.core.types import VisualGrid
+from salience.profiling.latency import Stopwatch, measure
+from salience.training.prompts import prompt_text
+
+MAX_NEW_TOKENS = 32
+_PATIENCE_MS = 2_000.0  # a model slower than this is timed once instead of seven times
+_ROUNDS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One way of answering. tokens: visual tokens the language model read. first_token_ms, answer_ms: wall clock of
+    `generate`, picture included, up to its first token and to its end."""
+
+    text: str
+    tokens: int
+    first_token_ms: float
+    answer_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Both answers, and what was kept: `kept` in raster order of `grid`."""
+
+    full: Answer
+    pruned: Answer
+    grid: VisualGrid
+    kept: tuple[int, ...]
+    rounds: int
+
+
+def prepare(loaded: Loaded, picture: Any, question: str) -> dict[str, Any]:
+    """The model's inputs for one picture and one question, on its device.
+
+    Raises: ValueError when the question is empty, holds the image token or words the vocabulary lacks
+    """
+    _require_question(loaded.processor, question)
+    text = prompt_text(loaded.processor, question.strip())
+    inputs = loaded.processor(images=picture, text=text, return_tensors="pt")
+    moved: dict[str, Any] = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
+    return moved
+
+
+def _require_question(processor: Any, question: str) -> None:
+    if not question.strip():
+        raise ValueError("question: it is empty.")
+    image_token = processor.image_token
+    if image_token in question:
+        raise ValueError(f"question: it must not contain {image_token}, which stands for the picture.")
+    unknown = unknown_words(processor.tokenizer, question)
+    if unknown:
+        words = ", ".join(repr(word) for word in unknown)
+        raise ValueError(f"question: the model's vocabulary of {len(processor.tokenizer)} words lacks {words}.")
+
+
+def unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """The words of `text` that the tokenizer can only read as "unknown", in order, each once."""
+    if tokenizer.unk_token_id is None or not tokenizer.is_fast:
+        return []
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return list(dict.fromkeys(text[a:b] for token, (a, b) in spans if token == tokenizer.unk_token_id))
+
+
+def answer_both_ways(loaded: Loaded, inputs: Mapping[str, Any], method: Any, budget: Mapping[str, Any]) -> Asked:
+    """Answer once each way to warm up and to see what comes out, then time both, interleaved.
+
+    Args:    method, budget: as `salience.prune` takes them, e.g. "saliency" and {"keep": .25}
+    Raises:  ValueError where `salience.prune` does
+    """
+    with salience.prune(loaded.model, method, **budget) as pruned:
+        short, slow_ms = _generate(loaded, inputs)
+        seen = pruned.trace.images[0]
+    full, full_ms = _generate(loaded, inputs)
+    rounds = 1 if max(slow_ms, full_ms) > _PATIENCE_MS else _ROUNDS
+
+    def case(way: AbstractContextManager[Any]) -> Any:
+        def run(watch: Stopwatch) -> None:
+            with way:
+                watch.start()
+                _generate(loaded, inputs, max_new_tokens=1)
+                watch.lap("first_token_ms")
+                _generate(loaded, inputs)
+                watch.lap("answer_ms")
+
+        return run
+
+    def pruning() -> AbstractContextManager[Any]:
+        return salience.prune(loaded.model, method, **budget)
+
+    cases = {
+        "full": lambda watch: case(nullcontext())(watch),
+        "pruned": lambda watch: case(pruning())(watch),
+    }
+    times = measure(cases, repeats=rounds, warmup=0 if rounds == 1 else 1, device=loaded.model.device)
+    n = seen.grid.n
+    return Asked(
+        full=Answer(text=full, tokens=n, **times["full"]),
+        pruned=Answer(text=short, tokens=len(seen.kept), **times["pruned"]),
+        grid=seen.grid,
+        kept=tuple(seen.kept.tolist()),
+        rounds=rounds,
+    )
+
+
+@torch.inference_mode()
+def _generate(loaded: Loaded, inputs: Mapping[str, Any], max_new_tokens: int = MAX_NEW_TOKENS) -> tuple[str, float]:
+    """Greedy: the same question has the same answer every time. Returns: (text, milliseconds)."""
+    since = time.perf_counter()
+    ids = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    elapsed = (time.perf_counter() - since) * 1e3
+    new = ids[0, inputs["input_ids"].shape[1] :]
+    text: str = loaded.processor.tokenizer.decode(new, skip_special_tokens=True)
+    return text.strip(), elapsed

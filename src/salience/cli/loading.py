@@ -1,0 +1,129 @@
+"""Load the vision-language model that a command is about, or say in one sentence why it can't be."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+class Loaded(NamedTuple):
+    """A model in evaluation mode on its device, its processor, the name to show, and whether it is the bundled one."""
+
+    model: Any
+    processor: Any
+    name: str
+    bundled: bool
+
+
+def model_option(text: str = "Model folder or hub id (default: the bundled model).") -> Any:
+    """The option --model."""
+    return click.option("--model", "model", default=None, metavar="DIR", help=text)
+
+
+def load_vlm(name: str | None, device: str = "auto") -> Loaded:
+    """The model in folder `name`, or of that hub id, or the bundled one when it is None; float32 on a CPU.
+
+    Raises: ValueError when there is no such folder, it has no configuration, weights or processor, its weights do not
+        fit its configuration, or the model is of no family that can be pruned; ImportError without transformers.
+    """
+    from transformers.utils import logging
+
+    import salience
+    from salience.core.backend import resolve_device
+
+    target = resolve_device(device)
+    folder = salience.bundled_model() if name is None else Path(name)
+    source = _checked(folder, name)
+    # transformers would report on its progress and its doubts on stderr; what matters of it comes as a sentence below.
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = _model(source, on_cpu=target.type == "cpu")
+        processor = _processor(source)
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    bundled = name is None or (folder.is_dir() and folder.resolve() == salience.bundled_model().resolve())
+    shown = "salience/llava-scenes (bundled)" if bundled else source
+    return Loaded(model.eval().to(target), processor, shown, bundled)
+
+
+def _checked(folder: Path, name: str | None) -> str:
+    """What `from_pretrained` is to load: a folder that holds what it must, or a hub id."""
+    if not folder.is_dir():
+        if name is None:
+            raise ValueError(f"the bundled model is missing from this installation ({folder}); name one with --model.")
+        if not _HUB_ID.fullmatch(name) or folder.exists():
+            raise ValueError(f"model: {name} is neither a model's folder nor a hub id of the form owner/name.")
+        return name
+    _require_family(folder)
+    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        raise ValueError(f"model: {folder} has no weights (no model.safetensors).")
+    return str(folder)
+
+
+def _require_family(folder: Path) -> None:
+    from salience.families.base import FAMILIES
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"model: {folder} is no model's folder (no config.json).") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model: {folder / 'config.json'} can't be read as JSON.") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise ValueError(f"model: {folder} is of type {kind!r}; the types that can be pruned are: {known}.")
+
+
+def _model(source: str, *, on_cpu: bool) -> Any:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from salience.families.base import FAMILIES
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type not in FAMILIES:  # a hub id, which no local check has seen
+            known = ", ".join(sorted(FAMILIES))
+            raise ValueError(f"it is of type {config.model_type!r}; the types that can be pruned are: {known}")
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source, dtype="float32" if on_cpu else "auto", output_loading_info=True
+        )
+    except ImportError:
+        raise
+    except Exception as error:  # transformers, safetensors, the hub and the network below it share no base class
+        raise ValueError(f"model: {source} can't be loaded ({_reason(error)}).") from error
+    # Missing weights would be drawn at random with no more than a warning, and the answers would mean nothing.
+    absent = sorted(info["missing_keys"])
+    if absent:
+        raise ValueError(f"model: the weights in {source} lack {len(absent)} tensors, {absent[0]} for one.")
+    return model
+
+
+def _processor(source: str) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(source)
+    except ImportError:
+        raise
+    except Exception as error:  # as above
+        raise ValueError(f"model: {source} has no processor that loads ({_reason(error)}).") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ValueError(f"model: {source} has no processor of pictures and text, only a {type(processor).__name__}.")
+    return processor
+
+
+def _reason(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0].strip()
+    return line.rstrip(".") or type(error).__name__

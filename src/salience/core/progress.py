@@ -1,0 +1,56 @@
+"""Progress on standard error, so that standard output stays free for results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Stages:
+    """Bars of a job's stages; silent where there is nothing to draw on."""
+
+    def __init__(self, bars: Progress | None = None) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Tick]:
+        """A bar for one stage; the yielded tick moves it by one, or by as many as it is given."""
+        if self._bars is None:
+            yield Tick(None, 0)
+            return
+        task = self._bars.add_task(name, total=total)
+        try:
+            yield Tick(self._bars, task)
+        finally:
+            self._bars.stop_task(task)
+
+
+class Tick:
+    """Moves one bar."""
+
+    def __init__(self, bars: Progress | None, task: int) -> None:
+        self._bars, self._task = bars, task
+
+    def __call__(self, by: int = 1) -> None:
+        if self._bars is not None:
+            from rich.progress import TaskID
+
+            self._bars.advance(TaskID(self._task), by)
+
+
+@contextmanager
+def stages(*, quiet: bool = False) -> Iterator[Stages]:
+    """Bars on standard error while the block runs; `quiet` draws none."""
+    if quiet:
+        yield Stages()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield Stages(bars)

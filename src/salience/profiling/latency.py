@@ -1,0 +1,72 @@
+"""Wall clock of stages: interleaved across cases in one process, after a warm-up, as medians, device synchronised."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import torch
+
+Case = TypeVar("Case", bound=Hashable)
+
+
+class Stopwatch:
+    """Times consecutive stages: `lap(name)` closes the stage that began at the last lap (or `start`)."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        self.milliseconds: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin a stage here, leaving out what came before."""
+        self._synchronise()
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Close a stage; a stage lapped twice adds up."""
+        self._synchronise()
+        now = time.perf_counter()
+        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + (now - self._since) * 1e3
+        self._since = now
+
+    def _synchronise(self) -> None:
+        # A CPU computes as it is called; elsewhere the call only queues work, and the clock would miss it.
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+
+def measure(
+    cases: Mapping[Case, Callable[[Stopwatch], object]],
+    *,
+    repeats: int = 7,
+    warmup: int = 2,
+    device: torch.device | str = "cpu",
+    tick: Callable[[], object] | None = None,
+) -> dict[Case, dict[str, float]]:
+    """Median milliseconds of each case's stages.
+
+    Every round runs each case once, so that a busy second or a falling clock touches all alike. The first `warmup`
+    rounds are dropped. `tick` is called after each case of each round (for a progress bar).
+
+    Returns: case -> stage -> median milliseconds over `repeats` rounds.
+    Raises:  ValueError when repeats < 1 or warmup < 0.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"repeats is {repeats} and warmup {warmup}, but they must be at least 1 and 0")
+    seen: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
+    for round_ in range(warmup + repeats):
+        for case, call in cases.items():
+            watch = Stopwatch(device)
+            call(watch)
+            if round_ >= warmup:
+                seen[case].append(watch.milliseconds)
+            if tick is not None:
+                tick()
+    return {
+        case: {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]} for case, laps in seen.items()
+    }

@@ -1,0 +1,1 @@
+"""Studies: they run comparisons and return records; the report reads those."""

@@ -1,0 +1,28 @@
+"""Intervals of an accuracy by resampling pictures: a picture's questions stand or fall together."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+
+def interval(
+    correct: Tensor, picture: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the share of right questions, resampling whole pictures.
+
+    Args:    correct: (Q,) bool   picture: (Q,) the picture each question belongs to   level: share of draws inside
+    Returns: (low, high), each in 0..1
+    Raises:  ValueError when there is no question, or level is not between 0 and 1
+    """
+    if len(correct) == 0:
+        raise ValueError("correct must hold at least one question.")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level!r}.")
+    _, group = np.unique(picture.numpy(), return_inverse=True)
+    asked = np.bincount(group).astype(np.float64)  # (P,) questions a picture
+    right = np.bincount(group, weights=correct.numpy().astype(np.float64))
+    drawn = np.random.default_rng(seed).integers(0, len(asked), size=(draws, len(asked)))
+    shares = right[drawn].sum(1) / asked[drawn].sum(1)
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

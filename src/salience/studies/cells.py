@@ -1,0 +1,63 @@
+"""Finished cells of a long study, stored aside, so that a killed run goes on where it was.
+
+A cell is read back only by a run of the same code, configuration and model; anything else starts anew, and so does a
+run after one that finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from salience.core.files import write_atomic
+
+FOLDER = ".unfinished"
+
+
+def code_digest() -> str:
+    """A digest of this package's source."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+class Cells:
+    """Named JSON values under `<out>/.unfinished`, each written once and whole; without a folder nothing is stored."""
+
+    def __init__(self, out: Path | None, identity: Mapping[str, Any]) -> None:
+        self.folder = None if out is None else out / FOLDER
+        self.resumed = False
+        if self.folder is None:
+            return
+        key = json.dumps({"code": code_digest(), **identity}, sort_keys=True, default=str)
+        mark = self.folder / "identity.json"
+        if mark.is_file() and mark.read_text() == key:
+            self.resumed = any(self.folder.glob("*.cell.json"))
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        write_atomic(mark, key)
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The stored value of that name, else `compute()`, stored. Both come out as JSON reads them back."""
+        if self.folder is None:
+            return compute()
+        file = self.folder / f"{name}.cell.json"
+        if not file.is_file():
+            write_atomic(file, json.dumps(compute(), allow_nan=False))
+        return json.loads(file.read_text())
+
+    def path(self, name: str) -> Path | None:
+        """A place among the cells for something that stores itself."""
+        return None if self.folder is None else self.folder / name
+
+    def finish(self) -> None:
+        """Forget everything: the results stand under their final name."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)

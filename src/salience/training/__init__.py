@@ -1,0 +1,1 @@
+"""Fitting with the vision-language model frozen, and running many questions behind one picture."""

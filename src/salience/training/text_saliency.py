@@ -1,0 +1,95 @@
+"""How much each visual token is looked at by a picture's questions in the unpruned model.
+
+Every question's attention over the picture's tokens is normalised to add up to 1 before the questions are averaged:
+otherwise the questions that look hardest decide, and small items that few ask about are lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.families import Adapter
+from salience.families.text_attention import watch_attention
+from salience.training.encoded import EncodedPictures
+from salience.training.packing import pack, run
+
+ROWS = ("answer", "question")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Whose attention counts, and how.
+
+    layer: of the language model, counted from 0; None for the mean over all   rows: "answer" (the prompt's last token,
+    from which the answer is read) or "question" (all its tokens, averaged)   power: each question's shares are raised to
+    it and normalised again; above 1 the few tokens looked at most weigh more
+    """
+
+    layer: int | None = None
+    rows: str = "question"
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise ValueError(f"rows must be one of {', '.join(ROWS)}, not {self.rows!r}.")
+        if not self.power > 0:
+            raise ValueError(f"power must be above 0, not {self.power!r}.")
+
+    def describe(self) -> dict[str, Any]:
+        """Fit for JSON."""
+        return {"layer": self.layer, "rows": self.rows, "power": self.power}
+
+
+#: The one reference of the `saliency_mass` column.
+REFERENCE = Look()
+
+
+@torch.no_grad()
+def text_saliency(
+    adapter: Adapter,
+    pictures: EncodedPictures,
+    looks: list[Look],
+    *,
+    batch: int = 4,
+    tick: Callable[[int], object] | None = None,
+) -> Tensor:
+    """(looks, P, n) float32, each picture's shares adding up to 1: mean over its questions of the normalised attention.
+
+    Computed from the unpruned model, its questions packed behind the picture; mean over heads.
+    """
+    total, n = len(pictures), pictures.features.shape[1]
+    found = torch.zeros(len(looks), total, n)
+    every = torch.arange(n)
+    for start in range(0, total, batch):
+        span = range(start, min(start + batch, total))
+        packed = pack([pictures.prompts[i] for i in span], every.expand(len(span), n), n)
+        layers: list[Tensor] = []
+
+        def keep(layer: int, shares: Tensor, into: list[Tensor] = layers) -> None:
+            into.append(shares.cpu())
+
+        behind = slice(packed.visual.stop, packed.ids.shape[1])
+        with watch_attention(adapter.language_model, rows=behind, columns=packed.visual, keep=keep):
+            run(adapter, packed, pictures.projected[span.start : span.stop])
+        stacked = torch.stack(layers)  # (layers, B, rows, n)
+        for row, picture in enumerate(span):
+            spans = [(first - behind.start, last - behind.start) for first, last in packed.spans[row]]
+            for index, look in enumerate(looks):
+                found[index, picture] = _average(stacked[:, row], spans, look)
+        if tick is not None:
+            tick(len(span))
+    return found
+
+
+def _average(shares: Tensor, spans: list[tuple[int, int]], look: Look) -> Tensor:
+    """(n,) of shares (layers, rows, n): one question after another normalised, raised, normalised; then their mean."""
+    chosen = shares.mean(0) if look.layer is None else shares[look.layer]  # (rows, n)
+    first = [last if look.rows == "answer" else first for first, last in spans]
+    each = torch.stack([chosen[a : last + 1].mean(0) for a, (_, last) in zip(first, spans, strict=True)])
+    each = (each / each.sum(-1, keepdim=True)) ** look.power
+    return (each / each.sum(-1, keepdim=True)).mean(0)

@@ -50,7 +50,9 @@ def prepare(loaded: Loaded, picture: Any, question: str) -> dict[str, Any]:
     """
     _require_question(loaded.processor, question)
     text = prompt_text(loaded.processor, question.strip())
-    inputs = loaded.processor(images=picture, text=text, return_tensors="pt")
+    bos = loaded.processor.tokenizer.bos_token  # a template that writes it must not get a second one
+    special = not (bos and text.startswith(bos))
+    inputs = loaded.processor(images=picture, text=text, add_special_tokens=special, return_tensors="pt")
     moved: dict[str, Any] = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
     return moved
 

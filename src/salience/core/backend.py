@@ -8,7 +8,7 @@ import torch
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """The device to run on.
 
-    Args:    name: "auto" (CUDA where there is one, else Apple's MPS, else the CPU), or any name torch knows: "cpu", "cuda:1"
+    Args:    name: "auto" (CUDA where there is one, else Apple's MPS, else the CPU), or as torch: "cpu", "cuda:1"
     Raises:  ValueError when torch does not know the name or the machine has no such device
     """
     if name == "auto":

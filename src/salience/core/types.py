@@ -28,8 +28,8 @@ class VisualGrid:
 class Selection:
     """The tokens of one picture that stay.
 
-    kept: (k,) int64 on the CPU, rising, so in raster order.   scores: (n,) float32 on the CPU, None for a method without
-    scores.
+    kept: (k,) int64 on the CPU, rising, so in raster order.
+    scores: (n,) float32 on the CPU, None for a method without scores.
     """
 
     kept: Tensor

@@ -65,7 +65,7 @@ class Adapter(ABC):
     Nothing here changes the model; every stage is what the model's own forward runs.
     """
 
-    model: nn.Module
+    model: Any
 
     @property
     @abstractmethod
@@ -148,7 +148,7 @@ def adapter_for(model: Any) -> Adapter:
     return adapter
 
 
-def tower_fingerprint(tower: nn.Module, **shape: Any) -> dict[str, Any]:
+def tower_fingerprint(tower: nn.Module, /, **shape: Any) -> dict[str, Any]:
     """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters."""
     parameters = [p for _, p in sorted(tower.named_parameters()) if p.is_floating_point() and p.dim() > 1]
     chosen = parameters[:: max(1, len(parameters) // 32)][:32]

@@ -61,7 +61,8 @@ class LlavaAdapter(Adapter):
 
     @property
     def device(self) -> torch.device:
-        return next(self.tower.parameters()).device
+        parameter: Tensor = next(self.tower.parameters())
+        return parameter.device
 
     @property
     def has_cls_attention(self) -> bool:
@@ -87,17 +88,20 @@ class LlavaAdapter(Adapter):
         vision_feature_layer: int | Sequence[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         image_sizes: Any = None,
+        **unknown: Any,
     ) -> Encoded:
-        """See `Adapter.encode`; the features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
+        """See `Adapter.encode`; features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
+        if unknown:
+            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
         if pixel_values.dim() != 4:
             raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
         if image_sizes is not None:
             raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
         if strategy == "default" and self.prefix == 0:
-            raise ValueError("vision_feature_select_strategy 'default' drops a patch of a tower without [CLS]; use 'full'.")
+            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
         if strategy == "full" and self.prefix == 1:
-            raise ValueError("vision_feature_select_strategy 'full' keeps [CLS], which has no place on the grid; use 'default'.")
+            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
         indices = self._indices(vision_feature_layer)
         with _record(self.tower, indices) as seen:
             output = self.tower(pixel_values, return_dict=True)
@@ -196,11 +200,12 @@ class _ClsAttention:
         attention = self.tower.encoder.layers[self.index - 1].self_attn
         x = self.hidden.float()  # (images, 1 + n, d)
         heads, d_head = int(attention.num_heads), int(attention.head_dim)
-        query = attention.q_proj(self.hidden[:, :1]).float().unflatten(-1, (heads, d_head))[:, 0]  # (images, heads, d_head)
+        query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
         weight = attention.k_proj.weight.float().unflatten(0, (heads, d_head))  # (heads, d_head, d)
         folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
         logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
-        return logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
+        shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
+        return shares
 
 
 def _no_cls() -> Tensor:

@@ -60,7 +60,7 @@ class WholePrompt:
         return given
 
     def _adjusted(self, item: Any, shown: Callable[[Any, WholePrompt], Any]) -> Any:
-        """A criterion or processor: transformers' own get their lengths shifted, others are `shown` the whole prompt."""
+        """transformers' own criteria and processors get their lengths shifted; others are `shown` the whole prompt."""
         if not type(item).__module__.startswith("transformers."):
             return shown(item, self)
         item = copy.copy(item)

@@ -44,7 +44,7 @@ class Columns:
 
 
 def padding_side(mask: Tensor) -> str:
-    """"left" or "right": where a batch's (B, T) mask has its padding; "left" where there is none."""
+    """The side, "left" or "right", on which a batch's (B, T) mask has its padding; "left" where there is none."""
     leading, trailing = (mask[:, 0] == 0).any(), (mask[:, -1] == 0).any()
     return "right" if bool(trailing & ~leading) else "left"
 

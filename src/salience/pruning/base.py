@@ -17,8 +17,8 @@ from salience.pruning.budget import Budget
 class Method:
     """A pruning method. A subclass gives `name` and `score`; `needs` names the context's optional fields it reads.
 
-    `scored` is False where `score` only ranks (a draw, a fixed order): such a method's selections carry no scores, and a
-    `mass` budget is refused.
+    `scored` is False where `score` only ranks (a draw, a fixed order): such a method's selections carry no scores, and
+    a `mass` budget is refused.
     """
 
     name: ClassVar[str] = "method"
@@ -30,7 +30,7 @@ class Method:
         raise NotImplementedError
 
     def shares(self, scores: Tensor) -> Tensor:
-        """(..., n) scores -> each token's share of the mass, adding up to 1: the softmax, unless a method knows better."""
+        """(..., n) scores -> each token's share of the mass, adding up to 1: the softmax, or what a method says."""
         return scores.softmax(-1)
 
     def check(self, *, d_features: int) -> None:
@@ -48,8 +48,8 @@ class Method:
     def select_all(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
         """The tokens of each picture that stay; pictures of one size are ranked together, with one copy to the CPU.
 
-        Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token, or the budget cannot
-                 be met
+        Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token, or the budget
+                 cannot be met
         """
         if len({ctx.features.shape[0] for ctx in contexts}) > 1:
             return [self.select_all([ctx], budget)[0] for ctx in contexts]

@@ -53,8 +53,8 @@ class Budget:
     def counts(self, scores: Tensor, shares: Callable[[Tensor], Tensor] | None) -> list[int]:
         """How many tokens of each picture stay.
 
-        Args:    scores: (pictures, n) float32   shares: scores -> non-negative shares, each row adding up to 1; None for a
-                 method without scores
+        Args:    scores: (pictures, n) float32
+                 shares: scores -> non-negative shares, each row adding up to 1; None for a method without scores
         Raises:  ValueError as `count` does
         """
         pictures, n = scores.shape

@@ -25,7 +25,8 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_cls_atte
     if isinstance(method, Path):
         return Saliency(scorer=Scorer.from_pretrained(method))
     if not isinstance(method, str):
-        raise ValueError(f"method must be a name, a Method, a Scorer or a scorer's folder, not a {type(method).__name__}.")
+        kind = type(method).__name__
+        raise ValueError(f"method must be a name, a Method, a Scorer or a scorer's folder, not a {kind}.")
     if method == "auto":
         return _best(home, has_cls_attention)
     if method == "saliency":

@@ -16,8 +16,8 @@ from salience.pruning.base import Method
 class Random(Method):
     """Keep tokens drawn uniformly without replacement.
 
-    The draw depends on `seed` and on the picture's pixels alone: the same seed and picture give the same tokens, wherever
-    the picture stands in a batch, and different pictures get different ones.
+    The draw depends on `seed` and on the picture's pixels alone: the same seed and picture give the same tokens,
+    wherever the picture stands in a batch, and different pictures get different ones.
     """
 
     name: ClassVar[str] = "random"

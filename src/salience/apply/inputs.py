@@ -1,55 +1,19 @@
-"""`prune`: joins a method and a model family, on an unmodified transformers model, for as long as it is asked to."""
+"""A prompt without the dropped tokens: exactly what the language model gets to see, for `prune` and for studies."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import json
-import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from salience.core.types import Selection, VisualGrid
-from salience.families import Adapter, Encoded, adapter_for, same_tower
-from salience.families.whole_prompt import WholePrompt, effective
+from salience.core.types import Selection
+from salience.families import Adapter, Encoded
 from salience.ops.tokens import Columns, padding_side, remaining_columns
-from salience.pruning.base import Method
-from salience.pruning.budget import Budget
-from salience.pruning.resolve import resolve_method
-from salience.pruning.scorer import Scorer
-
-_log = logging.getLogger("salience")
-_MARK = "_salience_pruned"  # on our wrappers, and on the caches that pruned calls fill
 
 Positions = Literal["auto", "original", "compact"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageTrace:
-    """One picture of the last call: grid, scores (n,) float32 or None, kept (k,) int64 in raster order, on the CPU."""
-
-    grid: VisualGrid
-    scores: Tensor | None
-    kept: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trace:
-    """The last call that carried pictures.
-
-    images: in batch order.   columns: for each row of the prompt, (L,) int64 on the CPU, the original column of each
-    remaining one, -1 for padding that pruning added.
-    """
-
-    images: tuple[ImageTrace, ...] = ()
-    columns: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,13 +33,14 @@ class PrunedInputs:
 
 def project_kept(adapter: Adapter, encoded: Encoded, selections: Sequence[Selection]) -> tuple[Tensor, ...]:
     """For each picture (k, d_llm): the projector run on the kept rows alone, all pictures at once."""
-    images, n = encoded.features.shape[:2]
+    n = encoded.features.shape[1]
     counts = [selection.kept.numel() for selection in selections]
     if all(count == n for count in counts):  # the very tensor the model itself would project: the same bits come out
-        return tuple(adapter.project(encoded.features))
+        return adapter.project(encoded.features).unbind()
     rows = torch.cat([selection.kept + i * n for i, selection in enumerate(selections)])
     image, token = (x.to(encoded.features.device) for x in (rows // n, rows % n))
-    return adapter.project(encoded.features[image, token]).split(counts)  # (sum of k, d) -> k of each
+    projected = adapter.project(encoded.features[image, token])  # (sum of k, d_llm)
+    return torch.split(projected, counts)
 
 
 def pruned_inputs(
@@ -106,7 +71,7 @@ def pruned_inputs(
     drop = torch.zeros_like(slot).masked_scatter(slot, dropped.reshape(-1).to(slot.device))
     columns = remaining_columns(mask, drop, side=side or padding_side(mask))
     return PrunedInputs(
-        input_ids=columns.take(input_ids, _pad_id(adapter)),
+        input_ids=columns.take(input_ids, pad_id(adapter)),
         attention_mask=columns.take(mask, 0),
         position_ids=columns.positions(position_ids, compact=positions == "compact"),
         projected=project_kept(adapter, encoded, selections),
@@ -122,10 +87,10 @@ def _check_slots(slot: Tensor, images: int, n: int) -> None:
         )
 
 
-def _pad_id(adapter: Adapter) -> int:
+def pad_id(adapter: Adapter) -> int:
     """An id for new padding: it is masked, so any but the image token's will do."""
     config = adapter.model.config
-    for source in (config, config.get_text_config()):  # type: ignore[operator, union-attr]
+    for source in (config, config.get_text_config()):
         pad = getattr(source, "pad_token_id", None)
         if isinstance(pad, int) and pad >= 0 and pad != adapter.image_token_id:
             return pad

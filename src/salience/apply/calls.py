@@ -1,0 +1,81 @@
+"""Reading a call of `forward` or `generate`: its arguments by name, its mask and positions, the cache it filled."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.families import Adapter, Encoded
+from salience.families.whole_prompt import effective
+
+
+def by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name."""
+    bound = signature.bind(*args, **kwargs)
+    given: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            given.update(value)
+        else:
+            given[name] = value
+    return given
+
+
+def with_mask(options: dict[str, Any]) -> dict[str, Any]:
+    """A forward's arguments inside `generate`, never without both mask and cache.
+
+    generate drops a mask of ones, and positions with gaps would then be read as several packed sequences.
+    """
+    ids = options.get("input_ids")
+    if ids is None or options.get("attention_mask") is not None or options.get("past_key_values") is not None:
+        return options
+    return {**options, "attention_mask": torch.ones_like(ids)}
+
+
+def encode(adapter: Adapter, given: Mapping[str, Any]) -> tuple[Encoded, dict[str, Any]]:
+    """A call's pictures through the tower, and the arguments that neither they nor the pruned prompt replace.
+
+    Raises:  ValueError when the call has no picture, or has its visual tokens in a form that cannot be pruned
+    """
+    if given.get("inputs_embeds") is not None:
+        raise ValueError("inputs_embeds cannot be pruned, their visual tokens are already projected: pass input_ids.")
+    if given.get("mm_encoder_outputs"):
+        raise ValueError("mm_encoder_outputs cannot be pruned, they are already projected: pass pixel_values.")
+    if given.get("input_ids") is None or given.get("pixel_values") is None:
+        raise ValueError("there is no picture to prune: pass input_ids with image tokens, and pixel_values.")
+    arguments = adapter.image_arguments
+    encoded = adapter.encode(**{k: v for k, v in given.items() if k in arguments and v is not None})
+    replaced = arguments | {"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"}
+    return encoded, {k: v for k, v in given.items() if k not in replaced}
+
+
+def generation_mask(given: dict[str, Any], ids: Tensor, model: Any) -> Tensor:
+    """The caller's mask, or the one generate would infer: padding is the pad token, unless that also ends a text."""
+    mask: Tensor | None = given.get("attention_mask")
+    if mask is not None:
+        return mask
+    pad, end = (effective(name, given, model) for name in ("pad_token_id", "eos_token_id"))
+    ends = end if isinstance(end, list | tuple) else [end]
+    return torch.ones_like(ids) if pad is None or pad in ends else ids.ne(pad).long()
+
+
+def generation_positions(mask: Tensor) -> Tensor:
+    """(B, T): as generate counts them, 0 from the first token that is not masked; 0 on padding."""
+    return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+
+
+def is_filled(cache: Any) -> bool:
+    """Whether a call goes on from a cache that already holds something."""
+    return cache is not None and int(cache.get_seq_length()) > 0
+
+
+def cache_of(result: Any, given: Any) -> Any:
+    """The cache a call filled: the caller's own, or the one it returns; None if there is none."""
+    if given is not None:
+        return given
+    items = result if isinstance(result, tuple) else (getattr(result, "past_key_values", None),)
+    return next((item for item in items if hasattr(item, "get_seq_length")), None)

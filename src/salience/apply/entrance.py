@@ -1,0 +1,73 @@
+"""`prune`: checks what is asked for, and puts it on the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from salience.apply.inputs import Positions
+from salience.apply.pruned import Pruned, is_pruned
+from salience.families import Adapter, adapter_for, same_tower
+from salience.pruning.base import Method
+from salience.pruning.budget import Budget
+from salience.pruning.resolve import resolve_method
+from salience.pruning.scorer import Scorer
+
+_log = logging.getLogger("salience")
+
+
+def prune(
+    model: Any,
+    method: str | Path | Method | Scorer = "auto",
+    *,
+    keep: float | None = None,
+    tokens: int | None = None,
+    mass: float | None = None,
+    positions: Positions = "auto",
+    seed: int = 0,
+) -> Pruned:
+    """Prune the visual tokens of every call of `model` until `undo()`, or the end of the `with` block.
+
+    Args:    model: a transformers model of a known family, left as it is but for its `forward` and `generate`
+             method: "saliency", "random", "uniform", "cls-attention", "auto", a Method, a Scorer, or a scorer's
+             folder or hub id
+             keep: ratio in (0, 1]   tokens: exact count per picture   mass: share of the scores' mass; exactly one
+             positions: "original", each token where it was, which is what "auto" means, or "compact", the gaps closed
+             seed: of the method "random"
+    Returns: a handle whose `trace` tells of the last call that carried pictures
+    Raises:  ValueError when an argument is out of range, the model is of no known family or already being pruned, or
+             the method has no scorer for it
+    """
+    budget = Budget(keep=keep, tokens=tokens, mass=mass)
+    if positions not in ("auto", "original", "compact"):
+        raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
+    adapter = adapter_for(model)
+    if is_pruned(model):
+        raise ValueError("the model is already being pruned: undo that first.")
+    home = _scorer_home(adapter) if method in ("saliency", "auto") else None
+    chosen = resolve_method(method, seed=seed, home=home, has_cls_attention=adapter.has_cls_attention)
+    if method == "auto":
+        _log.info("method 'auto' takes %r.", chosen.name)
+    chosen.check(d_features=adapter.d_features)
+    if "cls_attention" in chosen.needs and not adapter.has_cls_attention:
+        raise ValueError(f"method {chosen.name!r} needs a vision tower with a [CLS] token, which this model's has not.")
+    if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
+        budget.count(adapter.n_tokens)
+    return Pruned(adapter, chosen.to(adapter.device), budget, positions)
+
+
+def _scorer_home(adapter: Adapter) -> Path | None:
+    """The folder of the scorer made for exactly this model: in the model's own folder, else the bundled one."""
+    from salience import bundled_model
+
+    own = Path(str(getattr(adapter.model, "name_or_path", "") or "/dev/null")) / "salience"
+    if (own / "config.json").is_file():
+        return own
+    bundled = bundled_model() / "salience"
+    if (bundled / "config.json").is_file():
+        made_for = json.loads((bundled / "config.json").read_text(encoding="utf-8")).get("model")
+        if same_tower(made_for, adapter.fingerprint()):
+            return bundled
+    return None

@@ -1,0 +1,120 @@
+"""What a pruned call leaves on the cache it filled, so that the next turn fits it or is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.apply.calls import generation_mask, generation_positions
+from salience.families.whole_prompt import WholePrompt
+from salience.ops.tokens import Columns
+
+_NAME = "_salience_memory"  # an attribute of the cache, so that a copy of the cache takes it along
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Memory:
+    """The pruned prompt in a cache.
+
+    columns: which column of the caller's prompt each cached one is.   prompt: (B, T), whole.
+    mask: (B, L), of the cached columns.   compact: whether gaps in the positions were closed.
+    beams: whether beam search shuffled the rows.
+    """
+
+    columns: Columns
+    prompt: Tensor
+    mask: Tensor
+    pad_id: int
+    image_token_id: int
+    compact: bool
+    beams: bool = False
+
+    @classmethod
+    def of(cls, cache: Any) -> Memory | None:
+        """The memory on a cache, None if no pruned call filled it."""
+        return getattr(cache, _NAME, None)
+
+    def leave_on(self, cache: Any, *, times: int = 1, beams: bool = False) -> None:
+        """Note this on `cache`, whose rows are the prompt's, each `times` times."""
+        prompt, mask = (x.repeat_interleave(times, 0) for x in (self.prompt, self.mask))
+        setattr(cache, _NAME, replace(self, columns=self.columns.repeat(times), prompt=prompt, mask=mask, beams=beams))
+
+    @property
+    def shift(self) -> int:
+        """How much further along a token is in the caller's sequence than in the cache."""
+        return self.columns.width - self.columns.index.shape[1]
+
+    def forward_arguments(self, given: dict[str, Any], cached: int) -> dict[str, Any]:
+        """A forward's arguments with new tokens after `cached` columns, its mask and positions made to fit.
+
+        Raises:  ValueError when the new call does not fit the cache
+        """
+        ids = self._ids(given)
+        self._refuse_pictures(ids)
+        start = cached + self.shift  # where, for the caller, the new tokens begin
+        columns = self.columns.extend(start + ids.shape[1])
+        mask = given.get("attention_mask")
+        if mask is None:
+            new = columns.index.shape[1] - self.mask.shape[1]
+            mask = torch.cat([self.mask, self.mask.new_ones(len(ids), new)], dim=1)
+        elif mask.dim() == 2 and mask.shape[1] == columns.width:
+            mask = columns.take(mask, 0)
+        else:
+            raise ValueError(
+                f"attention_mask must be {columns.width} wide, the whole prompt and all that followed, "
+                f"not of shape {tuple(mask.shape)}."
+            )
+        positions = given.get("position_ids")
+        if positions is None:
+            positions = torch.arange(start, columns.width, device=ids.device)[None]
+        if self.compact:
+            positions = positions - self.columns.dropped[:, None]
+        return {**given, "attention_mask": mask, "position_ids": positions}
+
+    def generate_arguments(self, given: dict[str, Any], cached: int, model: Any) -> tuple[WholePrompt, dict[str, Any]]:
+        """The prompt and arguments of a generate that goes on after `cached` columns.
+
+        Raises:  ValueError when the new call does not fit the cache
+        """
+        ids = self._ids(given)
+        mask = generation_mask(given, ids, model)
+        start = cached + self.shift
+        if mask.dim() != 2 or mask.shape[1] <= start or mask.shape[1] < ids.shape[1]:
+            raise ValueError(
+                f"a turn after a pruned one takes the whole sequence, more than the {start} columns its cache stands "
+                f"for, but attention_mask (input_ids, without one) is {mask.shape[-1]} wide."
+            )
+        columns = self.columns.extend(mask.shape[1])
+        positions = given.get("position_ids")
+        positions = generation_positions(mask) if positions is None else positions
+        options = {
+            **given,
+            "attention_mask": columns.take(mask, 0),
+            "position_ids": columns.positions(positions, compact=self.compact),
+        }
+        if ids.shape[1] < mask.shape[1]:  # only the new tokens were passed, which transformers allows as well
+            self._refuse_pictures(ids)
+            return WholePrompt(ids, ids.shape[1]), options
+        width = self.prompt.shape[1]
+        if not torch.equal(ids[:, :width].to(self.prompt.device), self.prompt):
+            raise ValueError("input_ids must begin with the very prompt whose pruned cache is in past_key_values.")
+        self._refuse_pictures(ids[:, width:])
+        options["input_ids"] = columns.take(ids, self.pad_id)
+        return WholePrompt(ids, columns.index.shape[1]), options
+
+    def _ids(self, given: dict[str, Any]) -> Tensor:
+        ids: Tensor | None = given.get("input_ids")
+        if ids is None:
+            raise ValueError("a call that goes on from a pruned cache needs input_ids, not inputs_embeds.")
+        if self.beams:
+            raise ValueError("a pruned beam search leaves its cache with the rows shuffled: it cannot be gone on from.")
+        if ids.shape[0] != self.prompt.shape[0]:
+            raise ValueError(f"the pruned cache has {self.prompt.shape[0]} rows, but input_ids has {ids.shape[0]}.")
+        return ids
+
+    def _refuse_pictures(self, ids: Tensor) -> None:
+        if bool((ids == self.image_token_id).any()):
+            raise ValueError("the new tokens hold image tokens, but pictures can be pruned in the first turn only.")

@@ -1,0 +1,230 @@
+"""The handle on a model that is being pruned: what is put on the model, and how it comes off again."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.apply.calls import (
+    by_name,
+    cache_of,
+    encode,
+    generation_mask,
+    generation_positions,
+    is_filled,
+    with_mask,
+)
+from salience.apply.inputs import Positions, PrunedInputs, pad_id, pruned_inputs
+from salience.apply.memory import Memory
+from salience.apply.trace import ImageTrace, Trace
+from salience.families import Adapter, Encoded
+from salience.families.whole_prompt import WholePrompt, effective
+from salience.pruning.base import Method
+from salience.pruning.budget import Budget
+
+_MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
+
+# What runs along the sequence besides ids, mask and positions, and what new padding gets.
+_ALONG = {"labels": -100, "token_type_ids": 0, "mm_token_type_ids": 0}
+
+
+class Pruned:
+    """A model being pruned: a context manager, and a handle with `undo()`.
+
+    trace: of the last call that carried pictures.
+    method, budget, positions: what is in force; `method.name` says which method "auto" took.
+    """
+
+    def __init__(self, adapter: Adapter, method: Method, budget: Budget, positions: Positions) -> None:
+        self.method, self.budget, self.positions = method, budget, positions
+        self.trace = Trace()
+        self._adapter, self._model = adapter, adapter.model
+        self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
+        self._active = True
+        self._ours: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
+        for name, wrap in (("forward", self._wrap_forward), ("generate", self._wrap_generate)):
+            self._before[name] = self._model.__dict__.get(name)
+            self._ours[name] = wrap(getattr(self._model, name))
+        for name, wrapper in self._ours.items():
+            setattr(wrapper, _MARK, True)
+            self._model.__dict__[name] = wrapper
+
+    def undo(self) -> None:
+        """Put the model back as it was; doing it again does nothing."""
+        if not self._active:
+            return
+        self._active = False  # whoever wrapped ours meanwhile keeps theirs, and ours lets everything through
+        for name, before in self._before.items():
+            if self._model.__dict__.get(name) is not self._ours[name]:
+                continue
+            if before is None:
+                del self._model.__dict__[name]
+            else:
+                self._model.__dict__[name] = before
+
+    close = undo
+
+    def __enter__(self) -> Pruned:
+        if not self._active:
+            raise ValueError("this pruning has been undone: call salience.prune again.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        state = "" if self._active else ", undone"
+        return f"Pruned(method={self.method.name!r}, budget={self.budget}, positions={self.positions!r}{state})"
+
+    def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if not self._active:
+                return original(*args, **kwargs)
+            if getattr(self._inside, "generate", False):
+                return original(*args, **with_mask(kwargs))
+            return self._forward(original, by_name(signature, args, kwargs))
+
+        return forward
+
+    def _wrap_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            if not self._active or getattr(self._inside, "generate", False):
+                return original(*args, **kwargs)
+            with torch.no_grad():  # as generate itself does, which does not yet run while the tower does
+                return self._generate(original, by_name(signature, args, kwargs))
+
+        return generate
+
+    def _forward(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
+        cache: Any = given.get("past_key_values")
+        if is_filled(cache):
+            memory = self._memory(cache, given)
+            return original(**(memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given))
+        if isinstance(given.get("logits_to_keep"), Tensor):
+            raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
+        encoded, options = encode(self._adapter, given)
+        pruned = self._prune(encoded, given)
+        for name, fill in _ALONG.items():
+            if given.get(name) is not None:
+                options[name] = pruned.columns.take(given[name], fill)
+        result = original(**options, **self._arguments(pruned))
+        self._remember(cache_of(result, cache), pruned, given["input_ids"])
+        return result
+
+    def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
+        if (inputs := given.pop("inputs", None)) is not None:
+            given["input_ids"] = inputs
+        cache: Any = given.get("past_key_values")
+        if is_filled(cache):
+            memory = self._memory(cache, given)
+            if memory is None:
+                return self._run(original, given)
+            whole, options = memory.generate_arguments(given, int(cache.get_seq_length()), self._model)
+            return _restored(self._run(original, whole.arguments(options, self._model)), whole)
+        encoded, options = encode(self._adapter, given)
+        ids = given["input_ids"]
+        mask = generation_mask(given, ids, self._model)
+        positions = given.get("position_ids")
+        given = {**given, "attention_mask": mask}
+        given["position_ids"] = generation_positions(mask) if positions is None else positions
+        # new padding always goes left here: generate goes on from the last column, which must stay the row's own
+        pruned = self._prune(encoded, given, side="left")
+        whole = WholePrompt(ids, pruned.input_ids.shape[1])
+        result = self._run(original, whole.arguments({**options, **self._arguments(pruned)}, self._model))
+        beams = int(effective("num_beams", given, self._model) or 1)
+        times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
+        self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
+        return _restored(result, whole)
+
+    def _run(self, generate: Callable[..., Any], options: dict[str, Any]) -> Any:
+        self._inside.generate = True
+        try:
+            return generate(**options)
+        finally:
+            self._inside.generate = False
+
+    def _prune(self, encoded: Encoded, given: dict[str, Any], *, side: str | None = None) -> PrunedInputs:
+        """Select, cut the prompt, and note it in the trace."""
+        ids, mask = given["input_ids"], given.get("attention_mask")
+        if mask is not None and mask.shape != ids.shape:
+            raise ValueError(f"attention_mask must have input_ids' shape {tuple(ids.shape)}, not {tuple(mask.shape)}.")
+        contexts = [encoded.context(i, self.method.needs) for i in range(encoded.features.shape[0])]
+        selections = self.method.select_all(contexts, self.budget)
+        pruned = pruned_inputs(
+            self._adapter,
+            encoded,
+            selections,
+            ids,
+            mask,
+            given.get("position_ids"),
+            positions=self.positions,
+            side=side,
+        )
+        self._refuse_packing(pruned)
+        images = (ImageTrace(grid=encoded.grid, scores=s.scores, kept=s.kept) for s in selections)
+        self.trace = Trace(images=tuple(images), columns=pruned.columns.index.cpu().unbind())
+        return pruned
+
+    def _arguments(self, pruned: PrunedInputs) -> dict[str, Any]:
+        """The mask always goes along: without one, positions with gaps are read as several packed sequences."""
+        return {
+            "input_ids": pruned.input_ids,
+            "attention_mask": pruned.attention_mask,
+            "position_ids": pruned.position_ids,
+            "mm_encoder_outputs": self._adapter.encoder_outputs(pruned.projected),
+        }
+
+    def _memory(self, cache: Any, given: dict[str, Any]) -> Memory | None:
+        """What a pruned call left on a filled cache; None for a cache that was filled without pruning."""
+        if given.get("pixel_values") is not None or given.get("mm_encoder_outputs"):
+            raise ValueError("pictures can be pruned in the first turn only: pass no pixel_values with a filled cache.")
+        return Memory.of(cache)
+
+    def _remember(self, cache: Any, pruned: PrunedInputs, prompt: Tensor, times: int = 1, beams: bool = False) -> None:
+        if cache is not None:
+            memory = Memory(
+                columns=pruned.columns,
+                prompt=prompt,
+                mask=pruned.attention_mask,
+                pad_id=pad_id(self._adapter),
+                image_token_id=self._adapter.image_token_id,
+                compact=self.positions == "compact",
+            )
+            memory.leave_on(cache, times=times, beams=beams)
+
+    def _refuse_packing(self, pruned: PrunedInputs) -> None:
+        """FlashAttention reads one row whose positions have gaps as several packed sequences, mask or no mask."""
+        kernel = str(getattr(self._adapter.language_model.config, "_attn_implementation", ""))
+        if "flash" not in kernel or self.positions == "compact" or pruned.input_ids.shape[0] > 1:
+            return
+        if bool(pruned.columns.dropped.any()):
+            raise ValueError("FlashAttention misreads one row's original positions: use positions='compact', or sdpa.")
+
+
+def _restored(result: Any, whole: WholePrompt) -> Any:
+    """generate's result with the caller's prompt in front, whole."""
+    if isinstance(result, Tensor):
+        return whole.restore(result)
+    result.sequences = whole.restore(result.sequences)
+    return result
+
+
+def is_pruned(model: Any) -> bool:
+    """Whether a pruning is in force on the model."""
+    return bool(getattr(model.forward, _MARK, False))

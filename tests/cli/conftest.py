@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 WORDS = (
-    "<unk> <pad> <s> </s> <image> USER : ASSISTANT ? which digit is colour the there a an how many digits are left right "
-    "of above below one 0 1 2 3 4 5 6 7 8 9 10 11 12 red orange yellow green cyan blue purple magenta white pink brown "
-    "yes no"
+    "<unk> <pad> <s> </s> <image> USER : ASSISTANT ? which digit is colour the there a an how many digits are left "
+    "right of above below one 0 1 2 3 4 5 6 7 8 9 10 11 12 red orange yellow green cyan blue purple magenta white pink "
+    "brown yes no"
 ).split()
 CHAT = (
     "{% for m in messages %}{% if m['role'] == 'user' %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +33,11 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Both answers, and what was kept: `kept` in raster order of `grid`."""
+    """Both answers, the method's name, and what was kept: `kept` in raster order of `grid`."""
 
     full: Answer
     pruned: Answer
+    method: str
     grid: VisualGrid
     kept: tuple[int, ...]
     rounds: int
@@ -78,45 +78,45 @@ def unknown_words(tokenizer: Any, text: str) -> list[str]:
     return list(dict.fromkeys(text[a:b] for token, (a, b) in spans if token == tokenizer.unk_token_id))
 
 
-def answer_both_ways(loaded: Loaded, inputs: Mapping[str, Any], method: Any, budget: Mapping[str, Any]) -> Asked:
+def answer_both_ways(
+    loaded: Loaded, inputs: Mapping[str, Any], method: str, seed: int, budget: Mapping[str, Any]
+) -> Asked:
     """Answer once each way to warm up and to see what comes out, then time both, interleaved.
 
-    Args:    method, budget: as `salience.prune` takes them, e.g. "saliency" and {"keep": .25}
+    Args:    method, seed, budget: as `salience.prune` takes them, e.g. "saliency", 0 and {"keep": .25}
     Raises:  ValueError where `salience.prune` does
     """
-    with salience.prune(loaded.model, method, **budget) as pruned:
+    with salience.prune(loaded.model, method, seed=seed, **budget) as pruned:
         short, slow_ms = _generate(loaded, inputs)
         seen = pruned.trace.images[0]
     full, full_ms = _generate(loaded, inputs)
     rounds = 1 if max(slow_ms, full_ms) > _PATIENCE_MS else _ROUNDS
 
-    def case(way: AbstractContextManager[Any]) -> Any:
-        def run(watch: Stopwatch) -> None:
-            with way:
-                watch.start()
-                _generate(loaded, inputs, max_new_tokens=1)
-                watch.lap("first_token_ms")
-                _generate(loaded, inputs)
-                watch.lap("answer_ms")
+    def without(watch: Stopwatch) -> None:
+        _laps(loaded, inputs, watch)
 
-        return run
+    def with_pruning(watch: Stopwatch) -> None:
+        with salience.prune(loaded.model, pruned.method, **budget):
+            _laps(loaded, inputs, watch)
 
-    def pruning() -> AbstractContextManager[Any]:
-        return salience.prune(loaded.model, method, **budget)
-
-    cases = {
-        "full": lambda watch: case(nullcontext())(watch),
-        "pruned": lambda watch: case(pruning())(watch),
-    }
+    cases = {"full": without, "pruned": with_pruning}
     times = measure(cases, repeats=rounds, warmup=0 if rounds == 1 else 1, device=loaded.model.device)
-    n = seen.grid.n
     return Asked(
-        full=Answer(text=full, tokens=n, **times["full"]),
+        full=Answer(text=full, tokens=seen.grid.n, **times["full"]),
         pruned=Answer(text=short, tokens=len(seen.kept), **times["pruned"]),
+        method=pruned.method.name,
         grid=seen.grid,
         kept=tuple(seen.kept.tolist()),
         rounds=rounds,
     )
+
+
+def _laps(loaded: Loaded, inputs: Mapping[str, Any], watch: Stopwatch) -> None:
+    watch.start()
+    _generate(loaded, inputs, max_new_tokens=1)
+    watch.lap("first_token_ms")
+    _generate(loaded, inputs)
+    watch.lap("answer_ms")
 
 
 @torch.inference_mode()

@@ -33,7 +33,7 @@ _KNOWS = (
     default="saliency",
     show_default=True,
     metavar="NAME",
-    help="saliency, cls-attention, random, uniform, or a scorer's folder.",
+    help="saliency, cls-attention, uniform, random, auto, or a scorer's folder.",
 )
 @model_option()
 @click.option(
@@ -71,21 +71,21 @@ def ask(
         budget = _budget(keep, tokens, mass)
         _require_writable(kept_path, out)
         asked, loaded, drawn = _asked(image, question, method, budget, model, seed, device)
-        document = _document(asked, loaded, image, question, method, budget, seed)
+        document = _document(asked, loaded, image, question, budget, seed)
         _write(document, drawn, kept_path, out)
     if as_json:
         print_document(document)
     else:
-        _show(asked, question, method, budget)
+        _show(asked, question, budget)
     if loaded.bundled:
         click.echo(_KNOWS, err=as_json)
 
 
-def _budget(keep: float | None, tokens: int | None, mass: float | None) -> dict[str, float | int]:
+def _budget(keep: float | None, tokens: int | None, mass: float | None) -> dict[str, Any]:
     """The budget that was asked for, .25 of the tokens if none was; refused here, before a model is loaded."""
     from salience import Budget
 
-    given = {
+    given: dict[str, Any] = {
         name: value for name, value in (("keep", keep), ("tokens", tokens), ("mass", mass)) if value is not None
     } or {"keep": 0.25}
     Budget(**given)
@@ -119,24 +119,15 @@ def _asked(
     picture = open_picture(image, note)
     loaded = load_vlm(model, device)
     inputs = prepare(loaded, picture, question)
-    asked = answer_both_ways(loaded, inputs, _method(method, seed), budget)
+    asked = answer_both_ways(loaded, inputs, method, seed, budget)
     seen = seen_picture(inputs["pixel_values"][0], loaded.processor.image_processor)
     if abs(picture.width / picture.height - seen.width / seen.height) > 0.01:
         note(f"The model sees the middle of the picture, {seen.width} x {seen.height} pixels after scaling.")
     return asked, loaded, kept_picture(seen, asked.grid, asked.kept)
 
 
-def _method(name: str, seed: int) -> Any:
-    """`random` is the one method that draws."""
-    if name != "random":
-        return name
-    from salience.pruning.methods.random import Random
-
-    return Random(seed=seed)
-
-
 def _document(
-    asked: Asked, loaded: Loaded, image: Path, question: str, method: str, budget: dict[str, Any], seed: int
+    asked: Asked, loaded: Loaded, image: Path, question: str, budget: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     from salience.core.record import SCHEMA, environment
 
@@ -162,7 +153,7 @@ def _document(
         }
         for name, budget_of_row, answer, kept in (
             ("none", {"keep": 1.0}, asked.full, None),
-            (method, budget, asked.pruned, list(asked.kept)),
+            (asked.method, budget, asked.pruned, list(asked.kept)),
         )
     ]
     return {
@@ -185,7 +176,7 @@ def _write(document: dict[str, Any], drawn: Any, kept_path: Path | None, out: Pa
         write_atomic(out / "results.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def _show(asked: Asked, question: str, method: str, budget: dict[str, Any]) -> None:
+def _show(asked: Asked, question: str, budget: dict[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -195,7 +186,7 @@ def _show(asked: Asked, question: str, method: str, budget: dict[str, Any]) -> N
     for header, side in (
         ("", "left"),
         ("all tokens", "right"),
-        (f"{method}, {name} {value:g}", "right"),
+        (f"{asked.method}, {name} {value:g}", "right"),
         ("", "right"),
     ):
         table.add_column(header, justify="right" if side == "right" else "left")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+
+from salience.cli.options import Command
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -22,7 +25,7 @@ class Loaded(NamedTuple):
     bundled: bool
 
 
-def model_option(text: str = "Model folder or hub id (default: the bundled model).") -> Any:
+def model_option(text: str = "Model folder or hub id (default: the bundled model).") -> Callable[[Command], Command]:
     """The option --model."""
     return click.option("--model", "model", default=None, metavar="DIR", help=text)
 

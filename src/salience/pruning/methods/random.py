@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,5 +32,6 @@ class Random(Method):
 
     def score(self, ctx: TokenContext) -> Tensor:
         assert ctx.digest is not None  # select() has looked
-        generator = torch.Generator().manual_seed((self.seed << 32) | ctx.digest)  # digest: 32 bits
-        return torch.randperm(ctx.features.shape[0], generator=generator).float()
+        # numpy mixes both numbers whole; torch's CPU generator reads only the low 32 bits of a seed
+        draw = np.random.default_rng([self.seed, ctx.digest]).permutation(ctx.features.shape[0])
+        return torch.from_numpy(draw).float()

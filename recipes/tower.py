@@ -43,10 +43,10 @@ class Stage:
 
 
 STAGES = (
-    Stage(cells=6, items=(1, 1), strokes=(0, 2), batch=128, fresh=64, steps=1100, peak=2e-3, floor=0.5),
-    Stage(cells=8, items=(1, 3), strokes=(0, 2), batch=96, fresh=40, steps=1600, peak=1.5e-3, floor=0.45),
-    Stage(cells=12, items=(2, 5), strokes=(1, 4), batch=40, fresh=16, steps=1000, peak=1e-3, floor=0.4),
-    Stage(cells=24, items=(4, 8), strokes=(4, 9), batch=8, fresh=4, steps=700, peak=6e-4, floor=0.02),
+    Stage(cells=6, items=(1, 1), strokes=(0, 2), batch=128, fresh=64, steps=900, peak=2e-3, floor=0.5),
+    Stage(cells=8, items=(1, 3), strokes=(0, 2), batch=96, fresh=40, steps=900, peak=1.5e-3, floor=0.45),
+    Stage(cells=12, items=(2, 5), strokes=(1, 4), batch=40, fresh=16, steps=700, peak=1e-3, floor=0.4),
+    Stage(cells=24, items=(4, 8), strokes=(4, 9), batch=8, fresh=4, steps=600, peak=6e-4, floor=0.02),
 )
 
 

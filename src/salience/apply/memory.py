@@ -101,7 +101,7 @@ class Memory:
         width = self.prompt.shape[1]
         if not torch.equal(ids[:, :width].to(self.prompt.device), self.prompt):
             raise ValueError("input_ids must begin with the very prompt whose pruned cache is in past_key_values.")
-        self._refuse_pictures(ids[:, width:])
+        self._refuse_pictures(ids[:, start:])
         options["input_ids"] = columns.take(ids, self.pad_id)
         return WholePrompt(ids, columns.index.shape[1]), options
 

@@ -105,9 +105,10 @@ class LlavaAdapter(Adapter):
         indices = self._indices(vision_feature_layer)
         with _record(self.tower, indices) as seen:
             output = self.tower(pixel_values, return_dict=True)
-        last = int(self.config.vision_config.num_hidden_layers)
-        # the last hidden state is the tower's output: SigLIP norms it after the last layer
-        states = [output.last_hidden_state if i == last else seen[i] for i in indices]
+        states = [seen[i] for i in indices]
+        if getattr(self.tower.config, "tie_last_hidden_states", None):  # else the last is the last layer's, not normed
+            last = int(self.config.vision_config.num_hidden_layers)
+            states = [output.last_hidden_state if i == last else seen[i] for i in indices]
         states = [state[:, 1:] for state in states] if self.prefix else states
         layer = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
         # a list is concatenated even if it holds one layer, as the model's own forward does

@@ -1,4 +1,4 @@
-"""Puts the trained parts together as a stock LLaVA folder with its processor, in bfloat16-free float16 safetensors.
+"""Puts the trained parts together as a stock LLaVA folder with its processor, its weights stored in half precision.
 
 Run: python recipes/assemble.py --out build/recipe --to src/salience/bundled/llava-scenes
 """
@@ -6,15 +6,15 @@ Run: python recipes/assemble.py --out build/recipe --to src/salience/bundled/lla
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
-
 from reader import language_config
 from tower import tower_config
+from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 from vocabulary import BOS, EOS, IMAGE, PAD, build_processor
 
 
@@ -33,6 +33,14 @@ def assemble(out: Path) -> LlavaForConditionalGeneration:
     return model.eval()
 
 
+def _single(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with float32 for float16, in its parts too."""
+    return {
+        key: _single(value) if isinstance(value, dict) else "float32" if value == "float16" else value
+        for key, value in config.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
@@ -42,12 +50,15 @@ def main() -> None:
     aside = args.to.with_name(args.to.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     model.half().save_pretrained(aside)
+    # Stored in half precision to be small, loaded in single to be exact and quick on a CPU.
+    config = json.loads((aside / "config.json").read_text())
+    (aside / "config.json").write_text(json.dumps(_single(config), indent=2, sort_keys=True) + "\n")
     build_processor().save_pretrained(aside)
     for kept in ("README.md", "LICENSE"):
         if (args.to / kept).exists():
             shutil.copy(args.to / kept, aside / kept)
     shutil.rmtree(args.to, ignore_errors=True)
-    os.replace(aside, args.to)
+    aside.replace(args.to)
     print(f"{args.to}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
 
 

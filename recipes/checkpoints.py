@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
-
 from optim import MuonAdamW
 
 
 def save_checkpoint(path: Path, optim: MuonAdamW, stage: int, step: int, **more: object) -> None:
     aside = path.with_suffix(".tmp")
     torch.save({"optim": optim.state_dict(), "stage": stage, "step": step, **more}, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def load_checkpoint(path: Path, optim: MuonAdamW) -> tuple[int, int]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from salience.data.scene_pictures import CELL, COLOURS, SIDE, Item, _place
-from salience.data.scenes import Question, ask_about
 from vocabulary import ASSISTANT, BOS, EOS, IDS, PAD, USER, question_ids
+
+from salience.data.scene_pictures import CELL, COLOURS, SIDE, Item, place
+from salience.data.scenes import Question, ask_about
 
 GRID, NONE_DIGIT, NONE_COLOUR = 24, 10, len(COLOURS)
 FIRST = 2  # position of the first visual token: behind <s> and USER:
@@ -83,13 +83,15 @@ def pack(asked: list[list[Question]], count_weight: float) -> tuple[Tensor, Tens
     )
 
 
-def describe(rng: np.random.Generator, cells: int, most: int = 8, questions: int = 16) -> tuple[np.ndarray, np.ndarray, list[Question]]:
+def describe(
+    rng: np.random.Generator, cells: int, most: int = 8, questions: int = 16
+) -> tuple[np.ndarray, np.ndarray, list[Question]]:
     """One described scene: said (cells, 5), raster indices (cells,), questions."""
     boxes: list[tuple[int, int, int, int]] = []
     items = []
     for colour in rng.permutation(len(COLOURS))[: int(rng.integers(1, most + 1))]:
         height, width = int(rng.integers(26, 60)), int(rng.integers(14, 56))
-        box = _place(rng, boxes, (height, width), SIDE)
+        box = place(rng, boxes, (height, width), SIDE)
         if box is not None:
             boxes.append(box)
             items.append(Item(digit=int(rng.integers(10)), colour=COLOURS[colour], box=box))
@@ -106,7 +108,7 @@ def describe(rng: np.random.Generator, cells: int, most: int = 8, questions: int
         owner[own] = n
         shown += list(rng.permutation(own)[: min(len(own), int(rng.integers(1, budget + 1)))])
     empty = rng.permutation(np.flatnonzero(owner == -1))[: cells - len(shown)]
-    kept = np.sort(np.concatenate([np.array(shown, dtype=int), empty]))[:GRID * GRID]
+    kept = np.sort(np.concatenate([np.array(shown, dtype=int), empty]))[: GRID * GRID]
     present = set(owner[kept]) - {-1}
     # An item none of whose cells was shown is not in the scene: the questions are about what is.
     stay = tuple(item for n, item in enumerate(items) if n in present)
@@ -125,4 +127,16 @@ def collate(scenes: list[tuple[np.ndarray, np.ndarray, list[Question]]], count_w
 
 
 PREFIX = (BOS, USER)
-__all__ = ["AFTER", "ASSISTANT", "Batch", "Description", "FIRST", "GRID", "PREFIX", "collate", "describe", "pack", "said_of"]
+__all__ = [
+    "AFTER",
+    "ASSISTANT",
+    "FIRST",
+    "GRID",
+    "PREFIX",
+    "Batch",
+    "Description",
+    "collate",
+    "describe",
+    "pack",
+    "said_of",
+]

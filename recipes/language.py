@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import LlamaForCausalLM
-
 from checkpoints import load_checkpoint, log_line, save_checkpoint
 from describe import Batch, Description, collate, describe
 from optim import MuonAdamW, cosine
 from reader import WIDTH, answer_logits, answer_loss, initialise, language_config
+from torch import Tensor
+from transformers import LlamaForCausalLM
 from vocabulary import EOS, IDS
 
 
@@ -32,9 +31,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(cells=(24, 100), scenes=16, steps=1100, peak=1.5e-3, floor=0.5),
-    Stage(cells=(24, 250), scenes=12, steps=500, peak=8e-4, floor=0.4),
-    Stage(cells=(60, 576), scenes=6, steps=250, peak=3e-4, floor=0.05),
+    Stage(cells=(24, 100), scenes=16, steps=800, peak=1.5e-3, floor=0.5),
+    Stage(cells=(24, 250), scenes=12, steps=300, peak=8e-4, floor=0.4),
+    Stage(cells=(60, 576), scenes=6, steps=150, peak=3e-4, floor=0.05),
 )
 
 
@@ -101,8 +100,16 @@ def main() -> None:
             loss.backward()
             norm = optim.step(cosine(step, steps, stage.peak, stage.floor))
             if step % 25 == 0 or step == steps - 1:
-                log_line(args.out / "language.log", stage=number, step=step, s=round(time.time() - began, 1),
-                         cells=batch.cells.shape[1], norm=norm, loss=loss.item(), **accuracy(logits, want, batch))
+                log_line(
+                    args.out / "language.log",
+                    stage=number,
+                    step=step,
+                    s=round(time.time() - began, 1),
+                    cells=batch.cells.shape[1],
+                    norm=norm,
+                    loss=loss.item(),
+                    **accuracy(logits, want, batch),
+                )
             if step % 200 == 199:
                 save_checkpoint(args.out / "language.pt", optim, number, step + 1)
         step0 = 0

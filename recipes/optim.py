@@ -52,7 +52,10 @@ class MuonAdamW:
     def step(self, rate: float) -> float:
         """One step at that learning rate; returns the gradient's norm before clipping."""
         self.count += 1
-        grads = [torch.zeros_like(m) if p.grad is None else p.grad.float() for p, m in zip(self.live, self.master)]
+        grads = [
+            torch.zeros_like(m) if p.grad is None else p.grad.float()
+            for p, m in zip(self.live, self.master, strict=True)
+        ]
         norm = float(torch.sqrt(sum((g.square().sum() for g in grads), torch.zeros(()))))
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm} at step {self.count}")
@@ -72,11 +75,15 @@ class MuonAdamW:
         for shape, members in groups.items():
             ahead = torch.stack([grads[n] * scale + 0.95 * self.momentum[n] for n in members])
             steps = orthogonalise(ahead) * (0.2 * math.sqrt(max(shape)) * rate)
-            for n, step in zip(members, steps):
+            for n, step in zip(members, steps, strict=True):
                 self.master[n].mul_(1 - rate * self.decay).sub_(step)
 
     def _adamw(self, n: int, grad: Tensor, rate: float) -> None:
-        first, second, master = self.momentum[len(self.matrices) + n], self.second[n], self.master[len(self.matrices) + n]
+        first, second, master = (
+            self.momentum[len(self.matrices) + n],
+            self.second[n],
+            self.master[len(self.matrices) + n],
+        )
         first.lerp_(grad, 0.1)
         second.lerp_(grad.square(), 0.05)
         bias1, bias2 = 1 - 0.9**self.count, 1 - 0.95**self.count

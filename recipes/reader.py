@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from describe import FIRST, PREFIX, Batch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from describe import FIRST, PREFIX, Batch
 from vocabulary import BOS, EOS, PAD, VOCABULARY
 
 WIDTH, HEADS, LAYERS, INNER = 256, 8, 6, 512
+
 
 def language_config() -> LlamaConfig:
     return LlamaConfig(

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from checkpoints import load_checkpoint, log_line, save_checkpoint
+from optim import MuonAdamW, cosine
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from checkpoints import load_checkpoint, log_line, save_checkpoint
-from optim import MuonAdamW, cosine
 from salience.data.scene_pictures import CELL, COLOURS, Layout, draw_picture
 
 GRID, WIDTH, HEADS, LAYERS = 24, 192, 6, 5
@@ -141,7 +141,7 @@ def labels(picture, cells: int) -> dict[str, Tensor]:  # type: ignore[no-untyped
     offset, centre = torch.zeros(cells * cells, 2), torch.zeros(cells * cells)
     pairs = torch.zeros(10 * len(COLOURS))
     y, x = (torch.from_numpy(a.reshape(-1)).float() * CELL + CELL / 2 for a in np.mgrid[:cells, :cells])
-    for item, ink in zip(picture.items, torch.from_numpy(picture.ink).flatten(1)):
+    for item, ink in zip(picture.items, torch.from_numpy(picture.ink).flatten(1), strict=True):
         left, top, right, bottom = item.box
         touched = (x + 7 > left) & (x - 7 < right) & (y + 7 > top) & (y - 7 < bottom)
         digit[touched & (digit == -1)] = -2
@@ -171,8 +171,14 @@ class Pool:
         return pixels, labels(picture, self.stage.cells)
 
     def batch(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        fresh = [self.draw() for _ in range(self.stage.fresh if len(self.kept) > self.stage.batch else self.stage.batch)]
-        old = [self.kept[n] for n in self.rng.integers(0, len(self.kept), self.stage.batch - len(fresh))] if self.kept else []
+        fresh = [
+            self.draw() for _ in range(self.stage.fresh if len(self.kept) > self.stage.batch else self.stage.batch)
+        ]
+        old = (
+            [self.kept[n] for n in self.rng.integers(0, len(self.kept), self.stage.batch - len(fresh))]
+            if self.kept
+            else []
+        )
         for entry in fresh:
             if len(self.kept) < self.size:
                 self.kept.append(entry)
@@ -188,7 +194,9 @@ class Pool:
         return pixels, places, {k: torch.stack([row[1][k] for row in rows]) for k in rows[0][1]}
 
 
-def losses(heads: Heads, hidden: Tensor, final: Tensor | None, want: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+def losses(
+    heads: Heads, hidden: Tensor, final: Tensor | None, want: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, float]]:
     seen = heads.norm(hidden.float())
     dense = heads.dense(seen[:, 1:]).flatten(0, 1)
     digit, colour = want["digit"].flatten(), want["colour"].flatten()
@@ -198,7 +206,8 @@ def losses(heads: Heads, hidden: Tensor, final: Tensor | None, want: dict[str, T
     weight = torch.where(item, 1.0, 0.3)[known]
     is_any = F.binary_cross_entropy_with_logits(any_[known, 0], item[known].float(), weight)
     is_centre = F.binary_cross_entropy_with_logits(
-        centre[known, 0], want["centre"].flatten()[known], torch.where(item, 1.0, 0.1)[known])
+        centre[known, 0], want["centre"].flatten()[known], torch.where(item, 1.0, 0.1)[known]
+    )
     parts = {
         "digit": F.cross_entropy(of_digit[item], digit[item]),
         "colour": F.cross_entropy(of_colour[item], colour[item]),
@@ -231,7 +240,9 @@ def forward(tower: CLIPVisionModel, heads: Heads, stage: Stage, batch: tuple[Ten
 
 
 @torch.no_grad()
-def validate(tower: CLIPVisionModel, heads: Heads, stage: Stage, split: str = "val", batches: int = 6) -> dict[str, float]:
+def validate(
+    tower: CLIPVisionModel, heads: Heads, stage: Stage, split: str = "val", batches: int = 6
+) -> dict[str, float]:
     pool = Pool(stage, split, seed=10_000)
     rows = [forward(tower, heads, stage, pool.batch())[1] for _ in range(batches)]
     return {k: round(float(np.mean([row[k] for row in rows])), 4) for k in rows[0]}
@@ -261,7 +272,9 @@ def main() -> None:
             loss.backward()
             norm = optim.step(cosine(step, steps, stage.peak, stage.floor))
             if step % 25 == 0 or step == steps - 1:
-                log_line(args.out / "tower.log", stage=number, step=step, s=round(time.time() - began, 1), norm=norm, **parts)
+                log_line(
+                    args.out / "tower.log", stage=number, step=step, s=round(time.time() - began, 1), norm=norm, **parts
+                )
             if step % 250 == 249:
                 save_checkpoint(args.out / "tower.pt", optim, number, step + 1)
         step0 = 0

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import CLIPVisionModel, LlamaForCausalLM
-
 from checkpoints import load_checkpoint, log_line, save_checkpoint
 from describe import GRID, NONE_DIGIT, Batch, Description, pack, said_of
 from language import accuracy
 from optim import MuonAdamW, cosine
 from reader import WIDTH, answer_logits, answer_loss
-from salience.data.scene_pictures import CELL, Item, draw_picture
-from salience.data.scenes import _rng, ask_about
+from torch import Tensor, nn
 from tower import INKED, LAYERS, MEAN, STD, encode
 from tower import WIDTH as TOWER_WIDTH
+from transformers import CLIPVisionModel, LlamaForCausalLM
+
+from salience.data.scene_pictures import CELL, Item, draw_picture
+from salience.data.scenes import ask_about, picture_rng
 
 ALIGN_STEPS, ALIGN_PEAK = 1500, 3e-3
 TUNE_STEPS, TUNE_PEAK, TUNE_PICTURES = 1300, 6e-4, 8
@@ -57,7 +57,7 @@ class Pictures:
         features = []
         places = torch.arange(GRID * GRID)[None]
         for number in range(n):
-            picture = draw_picture(_rng(split, seed, number), split)
+            picture = draw_picture(picture_rng(split, seed, number), split)
             self.items.append(picture.items)
             owners.append(owner_of(picture.items, picture.ink))
             if known is None:
@@ -71,14 +71,14 @@ class Pictures:
         if known is None:
             torch.save(self.features, path)
         self.owner = np.stack(owners)
-        self.said = torch.from_numpy(np.stack([said_of(i, o) for i, o in zip(self.items, self.owner)]))
+        self.said = torch.from_numpy(np.stack([said_of(i, o) for i, o in zip(self.items, self.owner, strict=True)]))
 
 
 def owner_of(items: tuple[Item, ...], ink: np.ndarray) -> np.ndarray:
     """(576,): the item whose ink a cell holds (its middle's cell included), -1 none, -2 inside a box but inkless."""
     owner = np.full(GRID * GRID, -1)
     y, x = (a.reshape(-1) * CELL + CELL / 2 for a in np.mgrid[:GRID, :GRID])
-    for n, item in enumerate(items):
+    for item in items:
         left, top, right, bottom = item.box
         owner[(owner == -1) & (x + 7 > left) & (x - 7 < right) & (y + 7 > top) & (y - 7 < bottom)] = -2
     for n, item in enumerate(items):
@@ -92,19 +92,23 @@ def draw(rng: np.random.Generator, pictures: Pictures, rows: np.ndarray, k: int)
     """Features (B, k, 192) of uniformly random cells of the pictures, with questions whose evidence is left."""
     cells = np.stack([np.sort(rng.permutation(GRID * GRID)[:k]) for _ in rows])
     asked = []
-    for row, kept in zip(rows, cells):
+    for row, kept in zip(rows, cells, strict=True):
         seen = set(pictures.owner[row][kept].tolist())
         found = ask_about(pictures.items[row], rng, 24, int(rng.integers(5)))
         asked.append([q for q in found if k == GRID * GRID or all(n in seen for n in q.about)][:16])
     ids, positions, block, answers, weights = pack(asked, count_weight=3.0)
     index = torch.from_numpy(cells)
-    features = torch.stack([pictures.features[int(r)][i] for r, i in zip(rows, index)]).float()
+    features = torch.stack([pictures.features[int(r)][i] for r, i in zip(rows, index, strict=True)]).float()
     said = pictures.said[torch.from_numpy(rows)[:, None], index]
-    return features, Batch(said=said, cells=index, ids=ids, positions=positions, block=block, answers=answers, weights=weights)
+    return features, Batch(
+        said=said, cells=index, ids=ids, positions=positions, block=block, answers=answers, weights=weights
+    )
 
 
 @torch.no_grad()
-def validate(model: LlamaForCausalLM, projector: Projector, pictures: Pictures, k: int, n: int = 96) -> dict[str, float]:
+def validate(
+    model: LlamaForCausalLM, projector: Projector, pictures: Pictures, k: int, n: int = 96
+) -> dict[str, float]:
     rng, found = np.random.default_rng(5), []
     for start in range(0, n, 8):
         features, batch = draw(rng, pictures, np.arange(start, start + 8), k)
@@ -135,9 +139,13 @@ def align(projector: Projector, said: Description, pictures: Pictures, out: Path
 
 
 def tune(model: LlamaForCausalLM, projector: Projector, train: Pictures, held: Pictures, out: Path, seed: int) -> None:
-    layers = [p for p in model.model.layers.parameters()]
+    layers = list(model.model.layers.parameters())
     matrices = [p for p in layers if p.dim() == 2]
-    rest = [p for p in layers if p.dim() == 1] + [model.model.embed_tokens.weight, model.lm_head.weight, model.model.norm.weight]
+    rest = [p for p in layers if p.dim() == 1] + [
+        model.model.embed_tokens.weight,
+        model.lm_head.weight,
+        model.model.norm.weight,
+    ]
     model.model.layers.to(torch.bfloat16)
     model.model.norm.to(torch.bfloat16)
     model.lm_head.to(torch.bfloat16)
@@ -154,8 +162,16 @@ def tune(model: LlamaForCausalLM, projector: Projector, train: Pictures, held: P
         loss.backward()
         norm = optim.step(cosine(step, TUNE_STEPS, TUNE_PEAK, 0.02))
         if step % 25 < 2:
-            log_line(out / "tune.log", stage="tune", step=step, s=round(time.time() - began, 1), cells=k, norm=norm,
-                     loss=loss.item(), **accuracy(logits, want, batch))
+            log_line(
+                out / "tune.log",
+                stage="tune",
+                step=step,
+                s=round(time.time() - began, 1),
+                cells=k,
+                norm=norm,
+                loss=loss.item(),
+                **accuracy(logits, want, batch),
+            )
         if step % 100 == 99 or step == TUNE_STEPS - 1:
             save_checkpoint(out / "tune.pt", optim, 2, step + 1)
         if step % 300 == 299 or step == TUNE_STEPS - 1:

@@ -35,11 +35,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel(dict(IDS), unk_token="<unk>"))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         additional_special_tokens=["<image>", "USER:", "ASSISTANT:"], padding_side="left", model_max_length=2048,
     )  # fmt: skip
-    return tokenizer
 
 
 def build_processor() -> LlavaProcessor:

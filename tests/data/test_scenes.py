@@ -129,7 +129,9 @@ def test_baselines_know_only_training_answers() -> None:
 
 
 def test_yes_and_no_are_about_as_frequent() -> None:
-    answers = [s.answer for s in data.load("scenes", split="train", n=480, seed=0, questions=16) if s.kind == "is-there"]
+    answers = [
+        s.answer for s in data.load("scenes", split="train", n=480, seed=0, questions=16) if s.kind == "is-there"
+    ]
     share = answers.count("yes") / len(answers)
     # a fair coin over 130 answers stays within 3.5 standard deviations, .15, of a half
     assert abs(share - 0.5) < 0.15

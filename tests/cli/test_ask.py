@@ -18,8 +18,9 @@ QUESTION = "which digit is red?"
 
 
 @pytest.fixture
-def ask(salience: Run, tiny_vlm: Path, picture: Path) -> Run:
-    """`salience ask PICTURE QUESTION --method uniform --model TINY ...`, parts replaced by keyword."""
+def ask(salience: Run, tiny_vlm: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`salience ask PICTURE QUESTION --method uniform --model TINY ...`, parts replaced by keyword; timed once only."""
+    monkeypatch.setattr("salience.cli.answering._PATIENCE_MS", 0.0)
 
     def call(*more: str | Path, image: Path = picture, question: str = QUESTION, model: Path = tiny_vlm) -> Ran:
         method = () if "--method" in more else ("--method", "uniform")
@@ -44,6 +45,11 @@ def test_prints_both_answers_tokens_and_times(ask: Run) -> None:
     for words in (QUESTION, "all tokens", "uniform, keep 0.25", "visual tokens", "first token, ms", "25%"):
         assert words in ran.out
     assert "coloured digits" not in ran.out  # that is true of the bundled model alone
+
+
+def test_times_are_medians_of_several_rounds(ask: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("salience.cli.answering._PATIENCE_MS", float("inf"))
+    assert json.loads(ask("--json").out)["records"][0]["config"]["rounds"] >= 7
 
 
 def test_json_is_the_document_and_nothing_else(ask: Run) -> None:

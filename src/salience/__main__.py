@@ -1,0 +1,5 @@
+"""`python -m salience` is the command `salience`."""
+
+from salience.cli.main import main
+
+main()

@@ -1,0 +1,92 @@
+"""`salience fit`: a saliency scorer for a frozen vision-language model."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salience.cli.loading import Loaded, load_vlm, model_option
+from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results
+
+_COUNT = click.IntRange(min=1)
+_SCORER_FILES = {"config.json", "model.safetensors"}
+
+
+@click.command()
+@model_option()
+@click.option("--objective", default=None, metavar="NAME", help="What the scorer learns.  [default: attention]")
+@click.option("--pictures", type=_COUNT, default=None, help="Training pictures.  [default: 300]")
+@click.option("--steps", type=_COUNT, default=None, help="Steps of the optimiser.  [default: 600]")
+@click.option("--quick", is_flag=True, help="On a few pictures: to see that it works, not to use the scorer.")
+@shared_options(out="build/scorer", writes="the scorer: config.json and model.safetensors")
+def fit(
+    model: str | None,
+    objective: str | None,
+    pictures: int | None,
+    steps: int | None,
+    quick: bool,
+    out: Path,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a saliency scorer for a frozen vision-language model, the bundled one or your own.
+
+    The model stays as it is; seconds to minutes on the bundled one. A run that was killed goes on where it stopped when
+    it is started again. A scorer in the model's folder under salience/ is found by itself.
+
+    \b
+    Example:
+      salience fit --model path/to/llava --out path/to/llava/salience
+    """
+    with stdout_for_results(as_json):
+        _require_scorer_folder(out)
+        loaded = load_vlm(model, device)
+        document = _fitted(loaded, out, quick, objective=objective, pictures=pictures, steps=steps, seed=seed)
+    note(f"Fitted in {document['records'][0]['rows'][0]['seconds']:.0f} s.")
+    if as_json:
+        print_document(document)
+    else:
+        click.echo(f"The scorer is in {out}. Use it: salience.prune(model, {str(out)!r}, keep=0.25)")
+
+
+def _require_scorer_folder(out: Path) -> None:
+    """`out` is replaced whole, so whatever else stands there must not be lost."""
+    require_folder(out.parent)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is a file; a folder for the scorer is needed.")
+    others = sorted({path.name for path in out.iterdir()} - _SCORER_FILES) if out.is_dir() else []
+    if others:
+        raise ValueError(f"--out: {out} holds other files ({others[0]}); name a folder for the scorer alone.")
+    if out.is_dir():
+        require_folder(out)
+
+
+def _fitted(loaded: Loaded, out: Path, quick: bool, **given: Any) -> dict[str, Any]:
+    """Train, write the folder, and tell of it as a results document."""
+    from salience.core.record import SCHEMA, environment
+    from salience.studies.study import StudyConfig
+    from salience.training.fit_scorer import fit as train
+
+    config = replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
+    since = time.perf_counter()
+    folder = train(loaded.model, config, processor=loaded.processor, out=out)
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    row = {
+        "scorer": str(folder),
+        "objective": about["objective"],
+        "d_features": about["d_features"],
+        "hidden": about["hidden"],
+        "seed": config.seed,
+        "seconds": time.perf_counter() - since,
+    }
+    return {
+        "schema": SCHEMA,
+        "environment": environment(str(loaded.model.device)),
+        "records": [{"kind": "fit", "config": {"model": loaded.name, **about["training"]}, "rows": [row]}],
+    }

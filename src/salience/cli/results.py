@@ -1,0 +1,58 @@
+"""What a finished study leaves: report, results and figures on disk, and a table or the document on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salience.cli.options import print_document
+
+
+def finish(results: Path, *, as_json: bool) -> Path:
+    """Write the report beside `results`. Returns: its path."""
+    from salience.cli.options import stdout_for_results
+    from salience.report.page import write_report
+
+    with stdout_for_results(as_json):
+        return write_report(results, results.parent)
+
+
+def present(results: Path, report: Path, *, as_json: bool) -> None:
+    """Print the document, or a table of accuracies and where the report is."""
+    from salience.core.record import read
+
+    document = read(results)
+    if as_json:
+        print_document(document)
+        return
+    _show(document)
+    click.echo(f"Report:  {report}\nResults: {results}")
+
+
+def _show(document: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from salience.report.load import load_results
+    from salience.report.methods import title
+    from salience.report.series import View
+    from salience.report.words import score, share, times
+
+    for record in load_results(document, Path()).of_kind("tradeoff"):
+        view = View(record)
+        table = Table(box=box.SIMPLE_HEAD, title="accuracy, by share of the visual tokens kept", title_justify="left")
+        table.add_column("")
+        for keep in view.keeps:
+            table.add_column(share(keep), justify="right")
+        for method in view.methods:
+            points = [view.at(method, keep) for keep in view.keeps]
+            known = [None if point is None else point.accuracy for point in points]
+            table.add_row(title(method), *("" if value is None else score(value) for value in known))
+        ratios = [view.ratio(view.subject, keep, "first_token_ms") for keep in view.keeps]
+        table.add_section()
+        table.add_row("first token, times faster", *("" if ratio is None else times(ratio) for ratio in ratios))
+        Console().print(table)

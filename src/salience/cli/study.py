@@ -1,0 +1,31 @@
+"""`salience study`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from salience.cli.options import require_folder, shared_options, stdout_for_results
+from salience.cli.results import finish, present
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="The same path on a few pictures: to see that it works, not to measure.")
+@shared_options(out="build/study", writes="report.html, results.json and figures/")
+def study(quick: bool, out: Path, seed: int, device: str, as_json: bool) -> None:
+    """Fit a scorer, run the whole comparison on the bundled model and unseen pictures, and write the report.
+
+    Takes minutes on two CPU cores. A run that was killed goes on where it stopped when it is started again.
+
+    \b
+    Example:
+      salience study --quick --out build/quick
+    """
+    with stdout_for_results(as_json):
+        require_folder(out)
+        from salience.studies import study as studies
+
+        results = studies.run(out, quick=quick, seed=seed, device=device)
+    report = finish(results, as_json=as_json)
+    present(results, report, as_json=as_json)

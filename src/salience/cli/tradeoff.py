@@ -1,0 +1,95 @@
+"""`salience tradeoff`: pruning methods x keep ratios on one model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from salience.cli.loading import Loaded, load_vlm, model_option
+from salience.cli.options import require_folder, shared_options, stdout_for_results
+from salience.cli.results import finish, present
+
+if TYPE_CHECKING:
+    from salience.pruning.scorer import Scorer
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.command()
+@model_option()
+@click.option("--method", "methods", multiple=True, metavar="NAME", help="Repeatable.  [default: all this model has]")
+@click.option(
+    "--keep", "keeps", multiple=True, type=float, help="Repeatable.  [default: 1, .75, .5, .25, .1, .05, .025]"
+)
+@click.option(
+    "--scorer",
+    "scorers",
+    multiple=True,
+    metavar="DIR",
+    help="Scorer for `saliency`; repeatable.  [default: the model's own]",
+)
+@click.option("--pictures", type=_COUNT, default=None, help="Test pictures.  [default: 150]")
+@click.option("--questions", type=_COUNT, default=None, help="Questions a picture, at most.  [default: 12]")
+@click.option("--quick", is_flag=True, help="Few pictures and rounds: to see that it works, not to measure.")
+@shared_options(out="build/tradeoff", writes="report.html, results.json and figures/")
+def tradeoff(
+    model: str | None,
+    methods: Sequence[str],
+    keeps: Sequence[float],
+    scorers: Sequence[str],
+    pictures: int | None,
+    questions: int | None,
+    quick: bool,
+    out: Path,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure what each pruning method loses at each ratio, and what it saves in time, FLOPs and memory.
+
+    All tokens (--keep 1) are always measured: they are what everything is held against.
+
+    \b
+    Example:
+      salience tradeoff --method saliency --method random --keep .25 --keep .1 --out build/tradeoff
+    """
+    with stdout_for_results(as_json):
+        config = _config(quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, seed=seed)
+        require_folder(out)
+        fitted = _scorers(scorers)
+        results = _measured(load_vlm(model, device), config, fitted, out)
+    report = finish(results, as_json=as_json)
+    present(results, report, as_json=as_json)
+
+
+def _config(quick: bool, **given: Any) -> Any:
+    """What was asked for; what was not stays as the study has it, or as its quick form has it."""
+    from dataclasses import replace
+
+    from salience.studies.study import StudyConfig
+
+    base = StudyConfig.of(quick=quick).tradeoff
+    return replace(base, **{name: value for name, value in given.items() if value not in (None, ())})
+
+
+def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
+    """Number -> scorer, or None for those that belong to the model."""
+    from salience.pruning.scorer import Scorer
+
+    return {number: Scorer.from_pretrained(folder) for number, folder in enumerate(folders)} or None
+
+
+def _measured(loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path) -> Path:
+    """Run, write results.json, and only then forget the finished cells. Returns: the document's path."""
+    from salience.core.record import document, write
+    from salience.studies import tradeoff as studies
+    from salience.studies.cells import FOLDER
+
+    record = studies.run(loaded.model, config, processor=loaded.processor, name=loaded.name, out=out, scorers=scorers)
+    path = write(out / "results.json", document([record], device=str(loaded.model.device)))
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    return path

@@ -29,7 +29,7 @@ class Uniform(Method):
 
 @lru_cache(maxsize=32)
 def bayer_rank(rows: int, columns: int) -> Tensor:
-    """(rows * columns,) float32: each cell's threshold in the Bayer matrix of the next power of two, raster order.
+    """(rows * columns,) float32, raster order: thresholds in the middle of the Bayer matrix of the next power of two.
 
     M_1 = [[0]],  M_2m = [[4 M_m, 4 M_m + 2], [4 M_m + 3, 4 M_m + 1]]: what is placed first is farthest apart.
     """
@@ -37,4 +37,5 @@ def bayer_rank(rows: int, columns: int) -> Tensor:
     while matrix.shape[0] < max(rows, columns):
         matrix = 4 * matrix
         matrix = torch.cat([torch.cat([matrix, matrix + 2], dim=1), torch.cat([matrix + 3, matrix + 1], dim=1)])
-    return matrix[:rows, :columns].reshape(-1)
+    top, left = (matrix.shape[0] - rows) // 2, (matrix.shape[0] - columns) // 2  # the middle: no edge is favoured
+    return matrix[top : top + rows, left : left + columns].reshape(-1)

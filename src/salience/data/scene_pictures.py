@@ -132,7 +132,8 @@ def _background(rng: np.random.Generator, split: str, side: int) -> np.ndarray[A
     mean = soft.mean((0, 1), keepdims=True)
     soft = mean + (soft - mean) * rng.uniform(0.5, 1.0)
     soft *= rng.uniform(0.55, 1.0) * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    return soft.clip(0, 255)
+    clipped: np.ndarray[Any, Any] = soft.clip(0, 255)
+    return clipped
 
 
 def _shade(rng: np.random.Generator, colour: str) -> np.ndarray[Any, Any]:

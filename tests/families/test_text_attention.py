@@ -41,15 +41,17 @@ def test_no_hook_stays(tiny_llava: Callable[..., Any]) -> None:
     def fail(layer: int, shares: Tensor) -> None:
         raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"), watch_attention(
-        model, rows=slice(0, 1), columns=slice(0, 1), keep=fail
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        watch_attention(model, rows=slice(0, 1), columns=slice(0, 1), keep=fail),
     ):
         model(inputs_embeds=torch.zeros(1, 2, 32))
     assert not any(layer.self_attn._forward_pre_hooks for layer in model.layers)
 
 
 def test_refuses_other_layers() -> None:
-    with pytest.raises(ValueError, match="Llama-like"), watch_attention(
-        nn.Linear(1, 1), rows=slice(0, 1), columns=slice(0, 1), keep=lambda layer, shares: None
+    with (
+        pytest.raises(ValueError, match="Llama-like"),
+        watch_attention(nn.Linear(1, 1), rows=slice(0, 1), columns=slice(0, 1), keep=lambda layer, shares: None),
     ):
         pass

@@ -23,8 +23,8 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> Path:
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes files that only their owner reads; results are for everybody the umask allows.
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, target)
+        Path(aside).chmod(0o666 & ~_umask())
+        Path(aside).replace(target)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise

@@ -23,12 +23,14 @@ def watch_attention(language_model: nn.Module, *, rows: slice, columns: slice, k
     """
     layers: Any = getattr(language_model, "layers", None)
     if layers is None or not all(hasattr(getattr(layer, "self_attn", None), "q_proj") for layer in layers):
-        raise ValueError(f"text attention needs Llama-like layers, which {type(language_model).__name__} does not have.")
+        kind = type(language_model).__name__
+        raise ValueError(f"text attention needs Llama-like layers, which {kind} does not have.")
 
     def hook_of(index: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            keep(index, _shares(module, hidden, kwargs["position_embeddings"], kwargs.get("attention_mask"), rows, columns))
+            rotary, mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
+            keep(index, _shares(module, hidden, rotary, mask, rows, columns))
 
         return hook
 

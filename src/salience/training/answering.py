@@ -59,7 +59,8 @@ def answer(
     order = list(range(len(pictures))) if which is None else list(which)
     asked = [pictures.prompts[picture] for picture in order] if prompts is None else list(prompts)
     n = pictures.features.shape[1]
-    rows, question, correct, owner = [], [], [], []
+    rows, question, correct = [], [], []
+    owner: list[int] = []
     total = 0
     for span in _batches(kept, asked):
         packed = pack([asked[i] for i in span], torch.stack([kept[i] for i in span]), n, positions=positions)
@@ -86,6 +87,19 @@ def divergence(full: Answers, pruned: Answers) -> Tensor:
     tokens = torch.zeros(len(full.correct)).index_add_(0, full.question, torch.ones_like(each))
     # Rounding can leave a divergence of nothing a hair below zero.
     return (total / tokens).clamp_min(0.0)
+
+
+def pick(answers: Answers, questions: Sequence[int]) -> Answers:
+    """The answers to these questions alone, in this order."""
+    rows = [(answers.question == question).nonzero()[:, 0] for question in questions]
+    number = torch.cat([torch.full((len(row),), place) for place, row in enumerate(rows)])
+    chosen = torch.tensor(questions)
+    return Answers(
+        log_probs=answers.log_probs[torch.cat(rows)],
+        question=number,
+        correct=answers.correct[chosen],
+        picture=answers.picture[chosen],
+    )
 
 
 def _mark(packed: Pack, log_probs: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:

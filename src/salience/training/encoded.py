@@ -90,7 +90,8 @@ def encode_pictures(
 ) -> EncodedPictures:
     """Encode each picture once. `tick` is called after each picture (for a progress bar)."""
     device = next(adapter.model.parameters()).device
-    features, projected, attention, digests, grid = [], [], [], [], None
+    features, projected, attention, grid = [], [], [], None
+    digests: list[int] = []
     for start in range(0, len(groups), batch):
         images = [group[0].image for group in groups[start : start + batch]]
         pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
@@ -125,4 +126,5 @@ def encode_pictures(
 
 def adapter_dtype(adapter: Adapter) -> torch.dtype:
     """The dtype that the model computes in."""
-    return next(adapter.model.parameters()).dtype
+    dtype: torch.dtype = next(adapter.model.parameters()).dtype
+    return dtype

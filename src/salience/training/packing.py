@@ -106,7 +106,7 @@ def run(adapter: Adapter, packed: Pack, visual: Tensor) -> Tensor:
     Returns: logits (A, V) float32
     """
     device, dtype = visual.device, visual.dtype
-    embeddings = adapter.model.get_input_embeddings()(packed.ids.to(device))  # type: ignore[operator]  # (B, L, d_llm)
+    embeddings = adapter.model.get_input_embeddings()(packed.ids.to(device))  # (B, L, d_llm)
     embeddings[:, packed.visual] = visual
     allowed = packed.mask.to(device)
     # Additive, because the eager kernel adds its mask and the fused one accepts either.

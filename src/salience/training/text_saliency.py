@@ -25,9 +25,9 @@ ROWS = ("answer", "question")
 class Look:
     """Whose attention counts, and how.
 
-    layer: of the language model, counted from 0; None for the mean over all   rows: "answer" (the prompt's last token,
-    from which the answer is read) or "question" (all its tokens, averaged)   power: each question's shares are raised to
-    it and normalised again; above 1 the few tokens looked at most weigh more
+    layer: of the language model, counted from 0; None for the mean over all
+    rows: "answer" (the prompt's last token, from which the answer is read) or "question" (all its tokens, averaged)
+    power: each question's shares are raised to it and normalised again; above 1 the few most looked at weigh more
     """
 
     layer: int | None = None

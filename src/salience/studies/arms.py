@@ -1,0 +1,112 @@
+"""The methods of a trade-off, each with its seed: what ranks the tokens of encoded pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from salience.core.types import TokenContext
+from salience.data.scene_pictures import SIDE
+from salience.pruning.base import Method
+from salience.pruning.budget import Budget
+from salience.pruning.methods.cls_attention import ClsAttention
+from salience.pruning.methods.oracle import Oracle
+from salience.pruning.methods.random import Random
+from salience.pruning.methods.saliency import Saliency
+from salience.pruning.methods.uniform import Uniform
+from salience.pruning.scorer import Scorer
+from salience.training.encoded import EncodedPictures
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arm:
+    """One line of the comparison. name, seed: as the rows have them   cost: the arm whose cost is this one's too
+    method: the method for these pictures (only an oracle looks at which they are)"""
+
+    name: str
+    seed: int
+    cost: str
+    method: Callable[[EncodedPictures], Method]
+
+
+def training_free(draws: int, seed: int, *, with_cls: bool) -> list[Arm]:
+    """`draws` random ones, the uniform grid, and [CLS] attention where the tower has it."""
+    arms = [_arm("random", seed + draw, Random(seed=seed + draw)) for draw in range(draws)]
+    arms.append(_arm("uniform", seed, Uniform()))
+    if with_cls:
+        arms.append(_arm("cls-attention", seed, ClsAttention()))
+    return arms
+
+
+def learned(scorer: Scorer, seed: int, *, name: str = "saliency") -> Arm:
+    """A fitted scorer; controls, under other names, cost what `saliency` costs."""
+    return Arm(name=name, seed=seed, cost="saliency", method=_always(Saliency(scorer=scorer.eval())))
+
+
+def oracle(seed: int) -> Arm:
+    """The oracle of all items: a ceiling."""
+    return Arm(name="oracle", seed=seed, cost="oracle", method=oracle_method)
+
+
+def oracle_method(pictures: EncodedPictures) -> Method:
+    """The oracle that knows where every item of these pictures lies."""
+    return Oracle(boxes=[group[0].boxes for group in pictures.samples], image_size=(SIDE, SIDE))
+
+
+def _arm(name: str, seed: int, method: Method) -> Arm:
+    return Arm(name=name, seed=seed, cost=name, method=_always(method))
+
+
+def _always(method: Method) -> Callable[[EncodedPictures], Method]:
+    return lambda pictures: method
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scored(Method):
+    """A method whose scores are known: so that one scoring serves every ratio through the same top k."""
+
+    name: ClassVar[str] = "scored"
+    scores: Tensor
+
+    def score(self, ctx: TokenContext) -> Tensor:
+        return self.scores
+
+
+class Ranking:
+    """One arm's scores on encoded pictures, computed once, cut at any ratio."""
+
+    def __init__(self, method: Method, pictures: EncodedPictures) -> None:
+        self.pictures = pictures
+        with torch.no_grad():
+            self.scores = [method.score(pictures.context(picture)).float() for picture in range(len(pictures))]
+
+    def kept(self, keep: float) -> list[Tensor]:
+        """For each picture the (k,) tokens kept, rising."""
+        budget = Budget(keep=keep)
+        return [
+            _Scored(scores=scores).select(self.pictures.context(picture), budget).kept
+            for picture, scores in enumerate(self.scores)
+        ]
+
+
+def question_cuts(pictures: EncodedPictures, keep: float) -> list[tuple[int, Tensor, list[int]]]:
+    """What the oracle of the items asked about keeps: (picture, kept (k,), numbers of the questions it serves).
+
+    Questions about the same items share a cut.
+    """
+    found = []
+    budget = Budget(keep=keep)
+    for picture, group in enumerate(pictures.samples):
+        about: dict[tuple[int, ...], list[int]] = {}
+        for number, sample in enumerate(group):
+            about.setdefault(tuple(sorted(sample.about)), []).append(number)
+        for items, numbers in about.items():
+            boxes = [group[0].boxes[item] for item in items]
+            method = Oracle(boxes=[boxes], image_size=(SIDE, SIDE))
+            context = TokenContext(features=pictures.features[picture], grid=pictures.grid)
+            found.append((picture, method.select(context, budget).kept, numbers))
+    return found

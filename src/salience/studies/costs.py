@@ -1,0 +1,187 @@
+"""What each method costs at each ratio: time by stage, operations, cache and peak bytes of one picture's question.
+
+The stages are those that pruning runs: encode (vision tower), select (scores and top k), project (gathering the kept
+tokens, the projector, placing them in the prompt), prefill (language model and head for the last token), decode.
+Stages other than select see only how many tokens there are, so they are timed once a ratio and shared by the methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.families import Adapter
+from salience.families.base import Encoded
+from salience.profiling.flops import count_flops
+from salience.profiling.latency import Stopwatch, measure
+from salience.profiling.memory import kv_bytes, peak_bytes
+from salience.pruning.base import Method
+from salience.pruning.budget import Budget
+from salience.training.prompts import Prompt
+
+DECODE_STEPS = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One picture with one question: pixels (1, 3, H, W) on the model's device."""
+
+    pixels: Tensor
+    prompt: Prompt
+
+
+class Pipeline:
+    """The stages of one case, one call each."""
+
+    def __init__(self, adapter: Adapter, case: Case) -> None:
+        self.adapter, self.case = adapter, case
+        self.device = case.pixels.device
+        self.language_model: Any = adapter.language_model
+
+    def encode(self) -> Encoded:
+        return self.adapter.encode(self.case.pixels)
+
+    def select(self, encoded: Encoded, method: Method, keep: float) -> Tensor:
+        return method.select(encoded.context(0, method.needs), Budget(keep=keep)).kept
+
+    def project(self, encoded: Encoded, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """The pruned prompt's embeddings (1, L, d_llm) and positions (1, L)."""
+        prompt, n = self.case.prompt, encoded.features.shape[1]
+        visual = self.adapter.project(encoded.features[0, kept.to(self.device)])
+        p, s = len(prompt.prefix), len(prompt.suffix)
+        ids = [*prompt.prefix, *[self.adapter.image_token_id] * len(kept), *prompt.suffix]
+        embedded = self.adapter.embed(torch.tensor([ids], device=self.device), [visual])
+        places = torch.cat([torch.arange(p), p + kept, p + n + torch.arange(s)])
+        return embedded, places[None].to(self.device)
+
+    def prefill(self, embedded: Tensor, places: Tensor) -> tuple[Any, Tensor]:
+        """The cache, and the logits (1, V) that the first token is read from."""
+        mask = torch.ones(embedded.shape[:2], dtype=torch.int64, device=self.device)
+        out = self.language_model(inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=True)
+        return out.past_key_values, self.adapter.lm_head(out.last_hidden_state[:, -1])
+
+    def decode(self, cache: Any, logits: Tensor, place: Tensor) -> None:
+        """DECODE_STEPS further tokens; place (1, 1): the last token's position."""
+        for step in range(DECODE_STEPS):
+            embedded = self.adapter.model.get_input_embeddings()(logits.argmax(-1, keepdim=True))
+            seen = torch.ones(1, cache.get_seq_length() + 1, dtype=torch.int64, device=self.device)
+            out = self.language_model(
+                inputs_embeds=embedded,
+                attention_mask=seen,
+                position_ids=place + 1 + step,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = self.adapter.lm_head(out.last_hidden_state[:, -1])
+
+
+def measure_costs(
+    adapter: Adapter,
+    case: Case,
+    methods: Mapping[str, Method],
+    keeps: Sequence[float],
+    *,
+    repeats: int = 11,
+    tick: Callable[[], object] | None = None,
+) -> dict[tuple[str, float], dict[str, Any]]:
+    """Every cost column of every (method, keep). Times are medians of `repeats` rounds, all ratios in each round."""
+    pipeline = Pipeline(adapter, case)
+    with torch.no_grad():
+        times = _times(pipeline, methods, keeps, repeats, tick)
+        sizes = {keep: _sizes(pipeline, keep) for keep in keeps}
+        selects = {
+            (name, keep): count_flops(lambda m=method, k=keep: pipeline.select(pipeline.encode(), m, k))
+            - sizes[keep]["encode"]
+            for name, method in methods.items()
+            for keep in keeps
+        }
+    return {
+        (name, keep): _columns(times[keep], name, sizes[keep], selects[name, keep])
+        for name in methods
+        for keep in keeps
+    }
+
+
+def _times(
+    pipeline: Pipeline,
+    methods: Mapping[str, Method],
+    keeps: Sequence[float],
+    repeats: int,
+    tick: Callable[[], object] | None,
+) -> dict[float, dict[str, float]]:
+    def case_of(keep: float) -> Callable[[Stopwatch], None]:
+        def run(watch: Stopwatch) -> None:
+            watch.start()
+            encoded = pipeline.encode()
+            watch.lap("encode")
+            for name, method in methods.items():
+                encoded = replace(encoded)  # forgets what a method had computed: each pays for what it reads
+                watch.start()
+                pipeline.select(encoded, method, keep)
+                watch.lap(f"select {name}")
+            kept = _spread(encoded, keep)
+            watch.start()
+            embedded, places = pipeline.project(encoded, kept)
+            watch.lap("project")
+            cache, logits = pipeline.prefill(embedded, places)
+            watch.lap("prefill")
+            pipeline.decode(cache, logits, places[:, -1:])
+            watch.lap("decode")
+
+        return run
+
+    cases = {keep: case_of(keep) for keep in keeps}
+    return measure(cases, repeats=repeats, device=pipeline.device, tick=tick)
+
+
+def _spread(encoded: Encoded, keep: float) -> Tensor:
+    """As many tokens as the ratio keeps, evenly spread: which ones makes no difference to the time."""
+    n = encoded.features.shape[1]
+    return torch.linspace(0, n - 1, Budget(keep=keep).count(n)).round().long()
+
+
+def _sizes(pipeline: Pipeline, keep: float) -> dict[str, int]:
+    """Operations by stage and bytes at a ratio, of the stages that all methods share."""
+    encoded = pipeline.encode()
+    kept = _spread(encoded, keep)
+    embedded, places = pipeline.project(encoded, kept)
+    cache, _ = pipeline.prefill(embedded, places)
+
+    def whole() -> None:
+        fresh = pipeline.encode()
+        pipeline.prefill(*pipeline.project(fresh, kept))
+
+    return {
+        "encode": count_flops(pipeline.encode),
+        "project": count_flops(pipeline.project, encoded, kept),
+        "llm": count_flops(pipeline.prefill, embedded, places),
+        "kv_bytes": kv_bytes(cache),
+        "peak_bytes": peak_bytes(whole, pipeline.adapter.model.parameters()),
+        "tokens": len(kept),
+    }
+
+
+def _columns(times: Mapping[str, float], name: str, sizes: Mapping[str, int], select_flops: int) -> dict[str, Any]:
+    stages = {
+        "encode_ms": times["encode"],
+        "select_ms": times[f"select {name}"],
+        "project_ms": times["project"],
+        "prefill_ms": times["prefill"],
+    }
+    return {
+        "tokens_kept": sizes["tokens"],
+        **stages,
+        "first_token_ms": sum(stages.values()),
+        "decode_ms_per_token": times["decode"] / DECODE_STEPS,
+        "flops_total": sizes["encode"] + select_flops + sizes["project"] + sizes["llm"],
+        "flops_llm": sizes["llm"],
+        "flops_vision": sizes["encode"],
+        "flops_scorer": select_flops,
+        "flops_projector": sizes["project"],
+        "kv_bytes": sizes["kv_bytes"],
+        "peak_bytes": sizes["peak_bytes"],
+    }

@@ -1,0 +1,135 @@
+"""The quality columns of a trade-off: what is still answered, and what is left in the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from salience.core.record import KINDS
+from salience.families import Adapter
+from salience.studies.arms import question_cuts
+from salience.studies.bootstrap import interval
+from salience.studies.probe import fit_probe, majority_line, named_share, pair_labels
+from salience.training.answering import Answers, answer, divergence, pick
+from salience.training.encoded import EncodedPictures
+from salience.training.text_saliency import REFERENCE, text_saliency
+
+Places = Literal["auto", "original", "compact"]
+
+
+class Quality:
+    """Measures rows on test pictures; the probe learns on training pictures.
+
+    The unpruned model is run once: its answers are the reference of `answer_kl`, and its text-to-image attention (every
+    layer, every token of the question, mean over heads; normalised a question, then averaged) that of `saliency_mass`.
+    """
+
+    def __init__(
+        self, adapter: Adapter, test: EncodedPictures, train: EncodedPictures | None, *, positions: Places = "original"
+    ) -> None:
+        self.adapter, self.test, self.train, self.positions = adapter, test, train, positions
+        self.all = torch.arange(test.features.shape[1])
+        self.kinds = [sample.kind.replace("-", "_") for group in test.samples for sample in group]
+        self.before = torch.tensor([0, *(len(group) for group in test.samples)]).cumsum(0).tolist()
+        self.full = answer(adapter, test, [self.all] * len(test), positions=positions)
+        self.reference = text_saliency(adapter, test, [REFERENCE])[0]  # (P, n)
+        self.test_labels = pair_labels([group[0].items for group in test.samples])
+        self.train_labels = None if train is None else pair_labels([group[0].items for group in train.samples])
+
+    def whole(self) -> dict[str, Any]:
+        """The quality columns with all tokens."""
+        every, trained = [self.all] * len(self.test), [self.all] * (0 if self.train is None else len(self.train))
+        return {
+            **self._answers(self.full, self.full, self.kinds),
+            "probe_accuracy": self._probe(every, trained),
+            "feature_cosine": 1.0,
+            "saliency_mass": 1.0,
+        }
+
+    def row(self, kept: Sequence[Tensor], kept_train: Sequence[Tensor]) -> dict[str, Any]:
+        """The quality columns when these tokens stay: one (k,) a test picture and one a training picture."""
+        found = answer(self.adapter, self.test, kept, positions=self.positions)
+        pairs = list(enumerate(kept))
+        return {
+            **self._answers(self.full, found, self.kinds),
+            "probe_accuracy": self._probe(kept, kept_train),
+            "feature_cosine": self._cosine(pairs),
+            "saliency_mass": self._mass(pairs),
+        }
+
+    def ceiling(self, keep: float, pictures: int) -> dict[str, Any]:
+        """The same when each question keeps the tokens of the items it is about, on the first `pictures` pictures.
+
+        The probe is of a picture and not of a question, so it is not measured.
+        """
+        cuts = question_cuts(self.test.first(pictures), keep)
+        asked = [[self.test.prompts[picture][number] for number in numbers] for picture, _, numbers in cuts]
+        found = answer(
+            self.adapter, self.test, [kept for _, kept, _ in cuts], which=[picture for picture, _, _ in cuts],
+            prompts=asked, positions=self.positions,
+        )  # fmt: skip
+        order = [self.before[picture] + number for picture, _, numbers in cuts for number in numbers]
+        pairs = [(picture, kept) for picture, kept, numbers in cuts for _ in numbers]
+        return {
+            **self._answers(pick(self.full, order), found, [self.kinds[question] for question in order]),
+            "probe_accuracy": None,
+            "feature_cosine": self._cosine(pairs),
+            "saliency_mass": self._mass(pairs),
+        }
+
+    def other_picture(self, pictures: int) -> float:
+        """The control: accuracy with all tokens when each question is asked of the next picture instead of its own."""
+        pictures = min(pictures, len(self.test))
+        found = answer(
+            self.adapter, self.test, [self.all] * pictures, positions=self.positions,
+            which=[(picture + 1) % len(self.test) for picture in range(pictures)],
+            prompts=[self.test.prompts[picture] for picture in range(pictures)],
+        )  # fmt: skip
+        return found.accuracy
+
+    def probe_majority(self) -> float | None:
+        """The probe's majority line."""
+        return None if self.train_labels is None else majority_line(self.train_labels, self.test_labels)
+
+    def _answers(self, full: Answers, found: Answers, kinds: Sequence[str]) -> dict[str, Any]:
+        low, high = interval(found.correct, found.picture)
+        return {
+            "accuracy": found.accuracy,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "answer_kl": float(divergence(full, found).mean()),
+            **{f"accuracy_{kind}": share for kind, share in by_kind(found.correct, kinds).items()},
+            "n_pictures": len(set(found.picture.tolist())),
+        }
+
+    def _probe(self, kept: Sequence[Tensor], kept_train: Sequence[Tensor]) -> float | None:
+        if self.train is None or self.train_labels is None:
+            return None
+        probe = fit_probe(_pooled(self.train, list(enumerate(kept_train))), self.train_labels)
+        return named_share(probe.rate(_pooled(self.test, list(enumerate(kept)))), self.test_labels)
+
+    def _cosine(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
+        """Mean over pictures of the cosine between the mean of the kept tokens and that of all, after the projector."""
+        whole = self.test.projected.float().mean(1)[[picture for picture, _ in pairs]]
+        return float(cosine_similarity(_pooled(self.test, pairs), whole, dim=-1).mean())
+
+    def _mass(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
+        return sum(float(self.reference[picture, kept].sum()) for picture, kept in pairs) / len(pairs)
+
+
+def by_kind(correct: Tensor, kinds: Sequence[str]) -> Mapping[str, float | None]:
+    """Accuracy of every question kind; None for one that was not asked."""
+    shares: dict[str, float | None] = {}
+    for kind in KINDS:
+        mine = torch.tensor([other == kind for other in kinds])
+        shares[kind] = float(correct[mine].float().mean()) if mine.any() else None
+    return shares
+
+
+def _pooled(pictures: EncodedPictures, pairs: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """(pairs, d_llm) float32: the mean of the kept tokens after the projector."""
+    return torch.stack([pictures.projected[picture, kept].float().mean(0) for picture, kept in pairs]).cpu()

@@ -1,0 +1,119 @@
+"""The main job: fit a scorer anew, compare it with everything else on the bundled model, and write the results."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import salience
+from salience.core import record
+from salience.core.backend import resolve_device
+from salience.core.progress import Stages, stages
+from salience.families import Adapter, adapter_for
+from salience.families.base import tower_fingerprint
+from salience.pruning.scorer import Scorer
+from salience.studies import tradeoff
+from salience.studies.cells import Cells
+from salience.studies.scorers import scorers_for
+from salience.studies.tradeoff import TradeoffConfig
+from salience.training.encoded import EncodedPictures
+from salience.training.fit_scorer import FitConfig, distil, load_target, make_target, prepare
+
+RESULTS = "results.json"
+SHUFFLED = "saliency-shuffled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """fit: of the scorer fitted anew and of its shuffled control   tradeoff: of the comparison."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    tradeoff: TradeoffConfig = field(default_factory=TradeoffConfig)
+
+    @staticmethod
+    def of(*, quick: bool = False, seed: int = 0) -> StudyConfig:
+        """The whole study, or `quick`: the same path on few pictures, to see that it works and not to measure."""
+        if not quick:
+            return StudyConfig(fit=FitConfig(seed=seed + 10), tradeoff=TradeoffConfig(seed=seed))
+        fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
+        small = TradeoffConfig(
+            keeps=(1.0, 0.25, 0.05), pictures=16, questions=8, probe_pictures=24, ceiling_pictures=6,
+            control_pictures=8, draws=2, repeats=7, examples=2, seed=seed,
+        )  # fmt: skip
+        return StudyConfig(fit=fit, tradeoff=small)
+
+
+def run(
+    out: str | Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+    config: StudyConfig | None = None,
+    model: Any = None,
+    processor: Any = None,
+) -> Path:
+    """Run the study and write `<out>/results.json`, pictures of samples and the scorer fitted anew.
+
+    A killed run of the same code and configuration goes on where it was; its quality columns come out the same.
+
+    Args:    out: folder   quick: few pictures   device: "auto", "cpu", "cuda"...   quiet: no progress on stderr
+             config: in place of what `quick` and `seed` stand for   model, processor: in place of the bundled ones
+    Returns: the path of results.json
+    Raises:  ValueError when the device is not there or the bundled model is missing
+    """
+    chosen = config or StudyConfig.of(quick=quick, seed=seed)
+    folder = Path(out)
+    name = None
+    if model is None:
+        model, processor = _bundled(device)
+        name = "salience/llava-scenes (bundled)"
+    adapter = adapter_for(model)
+    identity = {"config": asdict(chosen), "model": tower_fingerprint(model), "torch": torch.__version__}
+    cells = Cells(folder, identity)
+    with stages(quiet=quiet) as bars:
+        train, fresh, shuffled = _fitted(adapter, processor, chosen.fit, cells, folder, bars)
+        given = scorers_for(adapter)
+        found = tradeoff.run(
+            model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cells=cells, bars=bars,
+            scorers={**given, chosen.fit.seed: fresh}, controls={SHUFFLED: shuffled},
+        )  # fmt: skip
+    origin = {str(key): "bundled" for key in given} | {str(chosen.fit.seed): "fitted in this run"}
+    found["config"] |= {"scorer_origin": origin, "quick": quick}
+    where = str(next(model.parameters()).device)
+    path = record.write(folder / RESULTS, record.document([found], device=where))
+    cells.finish()
+    return path
+
+
+def _fitted(
+    adapter: Adapter, processor: Any, config: FitConfig, cells: Cells, out: Path, bars: Stages
+) -> tuple[EncodedPictures, Scorer, Scorer]:
+    """The training pictures, a scorer fitted on them, and one whose targets were shuffled within each picture."""
+    aside = cells.path("fit")
+    assert aside is not None  # a study always has a folder
+    train = prepare(adapter, processor, config, "train", bars)
+    target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
+    fitted = []
+    for name, one in (("saliency", config), (SHUFFLED, replace(config, shuffled=True))):
+        folder = aside / name
+        if not (folder / "config.json").is_file():
+            distil(adapter, one, train, target, aside=aside / f"{name}.unfinished", bars=bars).save_pretrained(folder)
+        fitted.append(Scorer.from_pretrained(folder))
+    fitted[0].save_pretrained(out / "scorer")
+    return train, fitted[0], fitted[1]
+
+
+def _bundled(device: str) -> tuple[Any, Any]:
+    """The bundled model on the device, in float32, and its processor."""
+    folder = salience.bundled_model()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"the bundled model is missing from this installation ({folder}).")
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model.eval().to(resolve_device(device)), AutoProcessor.from_pretrained(folder)

@@ -1,0 +1,208 @@
+"""The trade-off: pruning methods x keep ratios x seeds on one vision-language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salience.core.progress import Stages, stages
+from salience.core.record import Record
+from salience.data.scenes import baselines
+from salience.families import Adapter, adapter_for
+from salience.families.base import tower_fingerprint
+from salience.pruning.scorer import Scorer, untrained_scorer
+from salience.studies.arms import Arm, learned, oracle, oracle_method, training_free
+from salience.studies.cells import Cells
+from salience.studies.costs import Case, measure_costs
+from salience.studies.examples import choose, make_examples
+from salience.studies.quality import Quality
+from salience.studies.rows import all_rows
+from salience.studies.scorers import scorers_for
+from salience.studies.tradeoff_config import KEEPS, METHODS, TradeoffConfig
+from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
+
+__all__ = ["KEEPS", "METHODS", "TradeoffConfig", "run"]
+
+_NO_SCORER = (
+    "methods name 'saliency', but there is no scorer made for exactly this model: train one with `salience fit`, or "
+    "leave it out."
+)
+
+
+def run(
+    model: Any,
+    config: TradeoffConfig,
+    *,
+    processor: Any,
+    name: str | None = None,
+    out: str | Path | None = None,
+    scorers: Mapping[int, Scorer] | None = None,
+    controls: Mapping[str, Scorer] | None = None,
+    train: EncodedPictures | None = None,
+    cells: Cells | None = None,
+    bars: Stages | None = None,
+    quiet: bool = False,
+) -> Record:
+    """Measure every method at every ratio; returns a record of kind "tradeoff".
+
+    Args:    model, processor: a transformers VLM of a known family, left as it is   name: what the record calls it
+             out: where samples' pictures go, and finished cells while the run lasts; None stores nothing
+             scorers: seed -> scorer; None for those that belong to the model   controls: method name -> scorer
+             train: training pictures already encoded, for the probe   cells, bars: a larger study's own
+    Raises:  ValueError for a model of no known family, or when a scorer is asked for and there is none
+    """
+    adapter = adapter_for(model)
+    folder = None if out is None else Path(out)
+    fitted = dict(scorers_for(adapter) if scorers is None else scorers)
+    if config.methods is not None and "saliency" in config.methods and not fitted:
+        raise ValueError(_NO_SCORER)
+    own = cells or Cells(folder, _identity(adapter, config, fitted, controls or {}))
+    if bars is not None:
+        record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, bars)
+    else:
+        with stages(quiet=quiet) as drawn:
+            record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, drawn)
+    return record
+
+
+def _run(
+    adapter: Adapter,
+    processor: Any,
+    config: TradeoffConfig,
+    name: str | None,
+    out: Path | None,
+    fitted: Mapping[int, Scorer],
+    controls: Mapping[str, Scorer],
+    train: EncodedPictures | None,
+    cells: Cells,
+    bars: Stages,
+) -> Record:
+    test = _encoded(adapter, processor, config, "test", config.pictures, bars)
+    if train is None and config.probe_pictures > 0:
+        train = _encoded(adapter, processor, config, "train", config.probe_pictures, bars)
+    arms = _arms(adapter, config, fitted, controls)
+    costs = _costs(adapter, processor, config, test, arms, cells, bars)
+    with bars.stage("all tokens", 1) as tick:
+        quality = Quality(adapter, test, train, positions=config.positions)
+        whole = cells.get("whole", quality.whole)
+        tick()
+    rows = all_rows(quality, config, arms, whole, costs, cells, bars)
+    with bars.stage("samples and controls", 2) as tick:
+        examples = cells.get("examples", lambda: _examples(quality, processor, config, arms, out))
+        tick()
+        other = cells.get("other-picture", lambda: quality.other_picture(config.control_pictures))
+        tick()
+    about = {
+        "model": name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__),
+        **_about(config, quality, fitted, whole),
+        "methods": list(dict.fromkeys(row["method"] for row in rows)),
+        "control_other_picture_accuracy": other,
+    }
+    return {"kind": "tradeoff", "config": about, "rows": rows, "examples": examples}
+
+
+def _encoded(
+    adapter: Adapter, processor: Any, config: TradeoffConfig, split: str, pictures: int, bars: Stages
+) -> EncodedPictures:
+    groups = load_pictures(config.task, split=split, pictures=pictures, questions=config.questions, seed=config.seed)
+    with bars.stage(f"encoding {split} pictures", pictures) as tick:
+        return encode_pictures(adapter, processor, groups, tick=tick)
+
+
+def _arms(
+    adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer], controls: Mapping[str, Scorer]
+) -> list[Arm]:
+    """The methods that are asked for and that this model has, the study's own first."""
+    arms = [learned(scorer, seed) for seed, scorer in fitted.items()]
+    arms += training_free(config.draws, config.seed, with_cls=adapter.has_cls_attention)
+    arms.append(oracle(config.seed))
+    arms += [learned(scorer, config.seed, name=name) for name, scorer in controls.items()]
+    if fitted:
+        hidden = next(iter(fitted.values())).config.hidden
+        blank = untrained_scorer(adapter.d_features, seed=config.seed, hidden=hidden)
+        arms.append(learned(blank, config.seed, name="saliency-untrained"))
+    return [arm for arm in arms if config.wants(arm.name)]
+
+
+def _costs(
+    adapter: Adapter,
+    processor: Any,
+    config: TradeoffConfig,
+    test: EncodedPictures,
+    arms: Sequence[Arm],
+    cells: Cells,
+    bars: Stages,
+) -> dict[tuple[str, float], dict[str, Any]]:
+    """Cost columns by (cost name, ratio), measured on the first test picture's first question."""
+    first = test.first(1)
+    device = test.features.device
+    pixels = processor.image_processor([first.samples[0][0].image], return_tensors="pt")["pixel_values"]
+    case = Case(pixels=pixels.to(device, adapter_dtype(adapter)), prompt=first.prompts[0][0])
+    methods = {arm.cost: arm.method(first).to(device) for arm in arms}
+    if config.wants("oracle-question"):
+        methods.setdefault("oracle", oracle_method(first))
+    with bars.stage("timing", (config.repeats + 2) * len(config.keeps)) as tick:
+
+        def measured() -> list[list[Any]]:
+            found = measure_costs(adapter, case, methods, config.keeps, repeats=config.repeats, tick=tick)
+            return [[method, keep, columns] for (method, keep), columns in found.items()]
+
+        return {(method, keep): columns for method, keep, columns in cells.get("costs", measured)}
+
+
+def _examples(
+    quality: Quality, processor: Any, config: TradeoffConfig, arms: Sequence[Arm], out: Path | None
+) -> list[dict[str, Any]]:
+    pruned = [keep for keep in config.keeps if keep < 1]
+    shown = {arm.name: arm for arm in reversed(arms) if arm.name in ("saliency", "random", "cls-attention")}
+    if not shown or not pruned or config.examples < 1:
+        return []
+    subject = shown.get("saliency") or next(iter(shown.values()))
+    ordered = [shown[name] for name in METHODS if name in shown]
+    chosen = choose(quality, subject, pruned, config.examples)
+    return make_examples(quality, processor, chosen, ordered, pruned, out)
+
+
+def _about(
+    config: TradeoffConfig, quality: Quality, fitted: Mapping[int, Scorer], whole: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record's config."""
+    samples = [sample for group in quality.test.samples for sample in group]
+    blind = baselines(samples)
+    return {
+        "task": config.task,
+        "n_pictures": len(quality.test),
+        "n_questions": len(samples),
+        "n_visual_tokens": quality.test.grid.n,
+        "grid": [quality.test.grid.rows, quality.test.grid.columns],
+        "keeps": list(config.keeps),
+        "seed": config.seed,
+        "positions": config.positions,
+        "full_accuracy": whole["accuracy"],
+        "majority_accuracy": blind["majority"]["all"],
+        "question_only_accuracy": blind["question_only"]["all"],
+        "majority_by_kind": {kind: share for kind, share in blind["majority"].items() if kind != "all"},
+        "question_only_by_kind": {kind: share for kind, share in blind["question_only"].items() if kind != "all"},
+        "probe_pictures": 0 if quality.train is None else len(quality.train),
+        "probe_majority_accuracy": quality.probe_majority(),
+        "ceiling_pictures": min(config.ceiling_pictures, len(quality.test)),
+        "scorers": {str(seed): dict(scorer.config.training or {}) for seed, scorer in fitted.items()},
+        "timing_repeats": config.repeats,
+        "timed_batch": 1,
+    }
+
+
+def _identity(
+    adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer], controls: Mapping[str, Scorer]
+) -> dict[str, Any]:
+    """What a stored cell depends on besides the code."""
+    return {
+        "config": asdict(config),
+        "model": tower_fingerprint(adapter.model),
+        "scorers": [[key, tower_fingerprint(scorer)] for key, scorer in (*fitted.items(), *controls.items())],
+        "torch": torch.__version__,
+    }

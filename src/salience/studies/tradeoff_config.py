@@ -1,0 +1,57 @@
+"""What a trade-off compares, and on how much."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
+METHODS = (
+    "saliency", "cls-attention", "uniform", "random", "oracle", "oracle-question", "saliency-shuffled",
+    "saliency-untrained",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeoffConfig:
+    """What is compared, and on how much.
+
+    keeps: ratios in (0, 1]   methods: of METHODS; None for all that this model has   pictures, questions: of the test
+    split, at most so many questions a picture   probe_pictures: training pictures of the probe
+    ceiling_pictures: of the oracle of the items asked about, which cannot share a picture's prefix
+    draws: of `random`   repeats: rounds of the timing   examples: qualitative samples
+    """
+
+    task: str = "scenes"
+    keeps: tuple[float, ...] = KEEPS
+    methods: tuple[str, ...] | None = None
+    pictures: int = 150
+    questions: int = 12
+    probe_pictures: int = 300
+    ceiling_pictures: int = 40
+    control_pictures: int = 50
+    draws: int = 5
+    repeats: int = 11
+    examples: int = 6
+    positions: Literal["original", "compact"] = "original"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for keep in self.keeps:
+            if not (isinstance(keep, float | int) and math.isfinite(keep) and 0 < keep <= 1):
+                raise ValueError(f"keeps must be numbers above 0 and at most 1, not {keep!r}.")
+        if not self.keeps:
+            raise ValueError("keeps must hold at least one ratio.")
+        for method in self.methods or ():
+            if method not in METHODS:
+                raise ValueError(f"methods must be of {', '.join(METHODS)}, not {method!r}.")
+        for name in ("pictures", "questions", "draws", "repeats", "ceiling_pictures", "control_pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
+        # All tokens are the reference of every column, so they are always measured.
+        object.__setattr__(self, "keeps", tuple(sorted({1.0, *map(float, self.keeps)}, reverse=True)))
+
+    def wants(self, method: str) -> bool:
+        """Whether the method is asked for."""
+        return self.methods is None or method in self.methods

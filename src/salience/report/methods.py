@@ -1,0 +1,91 @@
+"""What a method's name says about it (learned, training-free, ceiling, control) and how it is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["learned", "free", "ceiling", "control"]
+Dash = tuple[float, ...]
+
+_NAMES = {
+    "saliency": "learned saliency",
+    "cls-attention": "[CLS] attention",
+    "random": "random",
+    "uniform": "uniform grid",
+    "oracle": "oracle",
+    "oracle-question": "oracle, question",
+}
+_PHRASES = {
+    "saliency": "the learned saliency",
+    "random": "random tokens",
+    "uniform": "a uniform grid",
+    "oracle": "the all-items oracle",
+    "oracle-question": "the oracle of the items asked about",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How a method's line looks. colour: a palette role   marker: matplotlib's   dash: on and off lengths in points"""
+
+    colour: str
+    marker: str
+    dash: Dash = ()
+    width: float = 1.6
+
+
+_KNOWN = {
+    "saliency": Style(colour="blue", marker="o", width=2.6),
+    "cls-attention": Style(colour="orange", marker="s"),
+    "uniform": Style(colour="green", marker="^", dash=(6, 2)),
+    "random": Style(colour="grey", marker="D", dash=(2, 2)),
+    "oracle": Style(colour="purple", marker="*", dash=(7, 2, 1.5, 2)),
+    "oracle-question": Style(colour="cyan", marker="X", dash=(7, 2, 1.5, 2, 1.5, 2)),
+}
+_SPARE = (
+    Style(colour="pink", marker="v"),
+    Style(colour="olive", marker="P", dash=(4, 2)),
+    Style(colour="pink", marker="<", dash=(1.5, 1.5)),
+    Style(colour="olive", marker="h", dash=(8, 3)),
+    Style(colour="cyan", marker=">", dash=(3, 1.5)),
+)
+
+
+def role(method: str) -> Role:
+    """What a name stands for.
+
+    Learned scorers begin with 'saliency', ceilings with 'oracle'; shuffled and untrained scorers are controls, and
+    every other method needs no training.
+    """
+    if "shuffled" in method or "untrained" in method or method.startswith("control"):
+        return "control"
+    if method.startswith("oracle"):
+        return "ceiling"
+    return "learned" if method.startswith("saliency") else "free"
+
+
+def title(method: str) -> str:
+    """The name in a figure or a sentence."""
+    if role(method) == "control":
+        return " ".join(part for part in method.split("-") if part not in ("saliency", "control")) + " control"
+    return _NAMES.get(method, method)
+
+
+def phrase(method: str) -> str:
+    """The name inside a sentence, with its article."""
+    if role(method) == "control":
+        return f"the {title(method)}"
+    return _PHRASES.get(method, title(method))
+
+
+def styles(methods: Sequence[str]) -> dict[str, Style]:
+    """One style each: the well-known keep theirs in every report, the others take spare ones in order."""
+    spare = iter(_SPARE * (1 + len(methods) // len(_SPARE)))
+    return {method: _KNOWN.get(method) or next(spare) for method in methods}
+
+
+def drawn(methods: Sequence[str], most: int = 8) -> list[str]:
+    """Those that a figure shows when there are many: the study's own, the references, then in order."""
+    first = [name for name in ("saliency", "random", "uniform", "cls-attention", "oracle") if name in methods]
+    chosen = (first + [name for name in methods if name not in first])[:most]
+    return [name for name in methods if name in chosen]

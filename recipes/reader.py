@@ -46,34 +46,44 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def _layer(layer: torch.nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cut: int) -> Tensor:
-    """One Llama layer on (B, T, width); gives back the states from column `cut` on."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, prefix: int, last: bool) -> Tensor:
+    """(B, heads, T, size): the prefix is causal by itself, the questions (rows from `prefix` on) see what `mask` says.
+
+    q and k in float32, scaled; v in the weights' dtype. Padding stands behind the prefix's tokens, so causality alone
+    keeps it out there. In the last layer the prefix's own rows are left out: nothing reads them.
+    """
+    logits = q[:, :, prefix:].to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)
+    asked = (logits.float() + mask).softmax(-1).to(v.dtype) @ v
+    if last:
+        return asked
+    whole = (x[:, :, :prefix] for x in (q, k, v.float()))
+    return torch.cat([F.scaled_dot_product_attention(*whole, is_causal=True, scale=1.0).to(v.dtype), asked], 2)
+
+
+def _layer(
+    layer: torch.nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, prefix: int, last: bool
+) -> Tensor:
+    """One Llama layer on (B, T, width); the last one gives back the questions' rows alone."""
     own, rows, size = layer.self_attn, hidden.shape[0], WIDTH // HEADS
     seen = _norm(hidden, layer.input_layernorm.weight)
-    dtype = seen.dtype
     weight = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
     q, k, v = F.linear(seen, weight).view(rows, -1, 3, HEADS, size).permute(2, 0, 3, 1, 4).unbind(0)
     q, k = _rotate(q.float(), cos, sin) * size**-0.5, _rotate(k.float(), cos, sin)
-    logits = q[:, :, cut:].to(dtype) @ k.to(dtype).transpose(-1, -2)
-    share = (logits.float() + mask[:, :, cut:]).softmax(-1).to(dtype)
-    mixed = (share @ v).transpose(1, 2).reshape(rows, -1, WIDTH)
-    hidden = hidden[:, cut:] + own.o_proj(mixed).float()
+    mixed = _attend(q, k, v, mask, prefix, last).transpose(1, 2).reshape(rows, -1, WIDTH)
+    hidden = (hidden[:, prefix:] if last else hidden) + own.o_proj(mixed).float()
     inner = _norm(hidden, layer.post_attention_layernorm.weight)
     gate, up = F.linear(inner, torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])).chunk(2, -1)
     return hidden + layer.mlp.down_proj(F.silu(gate) * up).float()
 
 
-def _mask(batch: Batch, dtype: torch.dtype) -> Tensor:
-    """(B, 1, T, T) additive: causal, no padding, and each question apart from the others."""
-    rows, visual = batch.cells.shape
-    prefix = len(PREFIX) + visual
-    block = torch.cat([torch.full((rows, prefix), -2), batch.block], 1)
-    real = torch.cat([torch.ones(rows, len(PREFIX), dtype=torch.bool), batch.cells >= 0, batch.block >= 0], 1)
-    length = block.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = causal & real[:, None] & ((block[:, None] == -2) | (block[:, None] == block[:, :, None]))
-    seen |= torch.eye(length, dtype=torch.bool)  # a padded row sees itself, so that its softmax is finite
-    return torch.where(seen, 0.0, float("-inf")).to(dtype)[:, None]
+def _mask(batch: Batch) -> Tensor:
+    """(B, 1, q, T) additive, for the questions' rows: causal, no padding, and each question apart from the others."""
+    rows = len(batch.cells)
+    prefix = torch.cat([torch.ones(rows, len(PREFIX), dtype=torch.bool), batch.cells >= 0], 1)
+    asked = batch.block.shape[1]
+    own = (batch.block[:, None] == batch.block[:, :, None]) & torch.ones(asked, asked, dtype=torch.bool).tril()
+    seen = torch.cat([prefix[:, None].expand(-1, asked, -1), own], 2)
+    return torch.where(seen, 0.0, float("-inf"))[:, None]
 
 
 def answer_logits(model: LlamaForCausalLM, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,13 +100,11 @@ def answer_logits(model: LlamaForCausalLM, visual: Tensor, batch: Batch) -> tupl
     size = WIDTH // HEADS
     rates = 10000.0 ** (-torch.arange(0, size, 2) / size)
     angles = (positions[..., None] * rates).repeat(1, 1, 2)[:, None]
-    cos, sin, mask = angles.cos(), angles.sin(), _mask(batch, torch.float32)
-    # Nothing reads the visual tokens' own states after the last layer's keys and values.
-    cut = len(PREFIX) + visual.shape[1]
+    cos, sin, mask = angles.cos(), angles.sin(), _mask(batch)
+    prefix = len(PREFIX) + visual.shape[1]
+    for n, layer in enumerate(core.layers):
+        hidden = _layer(layer, hidden, cos, sin, mask, prefix, last=n == len(core.layers) - 1)
     want = batch.answers
-    for layer in core.layers[:-1]:
-        hidden = _layer(layer, hidden, cos, sin, mask, 0)
-    hidden = _layer(core.layers[-1], hidden, cos, sin, mask, cut)
     asked = want != -100
     final = _norm(hidden[asked], core.norm.weight)
     return F.linear(final, model.lm_head.weight).float(), want[asked], batch.weights[batch.answers != -100]

@@ -30,7 +30,7 @@ from salience.data.scene_pictures import CELL, Item, draw_picture
 from salience.data.scenes import ask_about, picture_rng
 
 ALIGN_STEPS, ALIGN_PEAK = 1500, 3e-3
-TUNE_STEPS, TUNE_PEAK, TUNE_PICTURES = 1300, 6e-4, 8
+TUNE_STEPS, TUNE_PEAK, TUNE_PICTURES = 650, 6e-4, 8
 FEWEST = 40  # visual tokens that a step leaves at the least
 
 
@@ -174,7 +174,7 @@ def tune(model: LlamaForCausalLM, projector: Projector, train: Pictures, held: P
             )
         if step % 100 == 99 or step == TUNE_STEPS - 1:
             save_checkpoint(out / "tune.pt", optim, 2, step + 1)
-        if step % 300 == 299 or step == TUNE_STEPS - 1:
+        if step % 200 == 199 or step == TUNE_STEPS - 1:
             for fewer in (576, 96):
                 log_line(out / "tune.log", validation=json.dumps(validate(model, projector, held, fewer)), cells=fewer)
 
@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, default=3500)
+    parser.add_argument("--pictures", type=int, default=3000)
     args = parser.parse_args()
     tower = CLIPVisionModel.from_pretrained(args.out / "tower", dtype=torch.bfloat16).eval()
     model = LlamaForCausalLM.from_pretrained(args.out / "language", dtype=torch.float32)

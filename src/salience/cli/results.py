@@ -44,8 +44,7 @@ def _show(document: Mapping[str, Any]) -> None:
 
     for record in load_results(document, Path()).of_kind("tradeoff"):
         view = View(record)
-        table = Table(box=box.SIMPLE_HEAD, title="accuracy, by share of the visual tokens kept", title_justify="left")
-        table.add_column("")
+        table = Table("accuracy at a share of the tokens", box=box.SIMPLE_HEAD)
         for keep in view.keeps:
             table.add_column(share(keep), justify="right")
         for method in view.methods:

@@ -61,7 +61,9 @@ def tradeoff(
         config = _config(quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, seed=seed)
         require_folder(out)
         fitted = _scorers(scorers)
-        results = _measured(load_vlm(model, device), config, fitted, out)
+        loaded = load_vlm(model, device)
+        _require_fit(loaded, fitted)
+        results = _measured(loaded, config, fitted, out)
     report = finish(results, as_json=as_json)
     present(results, report, as_json=as_json)
 
@@ -81,6 +83,16 @@ def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
     from salience.pruning.scorer import Scorer
 
     return {number: Scorer.from_pretrained(folder) for number, folder in enumerate(folders)} or None
+
+
+def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
+    """Raise ValueError for a scorer of another width than the model's features."""
+    from salience.families import adapter_for
+    from salience.pruning.methods.saliency import Saliency
+
+    width = adapter_for(loaded.model).d_features
+    for scorer in (scorers or {}).values():
+        Saliency(scorer=scorer).check(d_features=width)
 
 
 def _measured(loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path) -> Path:

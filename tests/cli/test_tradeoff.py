@@ -1,0 +1,100 @@
+"""`salience tradeoff` and `salience study` on a tiny random model: what they write and print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import salience as package
+
+from .conftest import Ran
+
+Run = Callable[..., Ran]
+SMALL = ("--quick", "--pictures", "3", "--questions", "4")
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished trade-off's folder, and a scorer that was compared in it."""
+    from salience.cli.main import run
+
+    folder = tmp_path_factory.mktemp("tradeoff")
+    package.Scorer(24).save_pretrained(folder / "scorer")
+    arguments = ["--model", str(tiny_vlm), "--scorer", str(folder / "scorer"), *SMALL, "--keep", ".25"]
+    methods = ["--method", "saliency", "--method", "random"]
+    assert run(["tradeoff", *arguments, *methods, "--out", str(folder / "out")]) == 0
+    return folder / "out", folder / "scorer"
+
+
+def test_writes_the_three_things_and_leaves_nothing_else(measured: tuple[Path, Path]) -> None:
+    out, _ = measured
+    assert {path.name for path in out.iterdir()} == {"report.html", "results.json", "figures"}
+    assert any((out / "figures").iterdir())
+    page = (out / "report.html").read_text()
+    assert "<html" in page and "</html>" in page
+
+
+def test_compares_what_was_named(measured: tuple[Path, Path], tiny_vlm: Path) -> None:
+    (record,) = json.loads((measured[0] / "results.json").read_text())["records"]
+    assert {row["method"] for row in record["rows"]} == {"saliency", "random"}
+    assert {row["keep"] for row in record["rows"]} == {1.0, 0.25}
+    assert {row["tokens_kept"] for row in record["rows"]} == {16, 4}
+    assert record["config"]["model"] == str(tiny_vlm)
+    assert record["config"]["n_pictures"] == 3
+
+
+def test_json_is_the_document_and_nothing_else(salience: Run, tiny_vlm: Path, tmp_path: Path) -> None:
+    ran = salience(
+        "tradeoff", "--model", tiny_vlm, *SMALL, "--method", "uniform", "--keep", ".5", "--json", "--out", tmp_path
+    )
+    assert ran.code == 0
+    assert json.loads(ran.out) == json.loads((tmp_path / "results.json").read_text())
+
+
+def refused(ran: Ran, *words: str) -> None:
+    assert (ran.code, ran.out) == (2, "")
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def test_bad_input_is_refused_before_any_work(salience: Run, tiny_vlm: Path, tmp_path: Path, picture: Path) -> None:
+    base = ("tradeoff", "--model", tiny_vlm, "--out", tmp_path / "out")
+    for keep in ("0", "1.2", "nan"):
+        refused(salience(*base, "--keep", keep), "keep", keep)
+    refused(salience(*base, "--method", "telepathy"), "telepathy", "random")
+    refused(salience(*base, "--scorer", tmp_path / "none"), "none")
+    refused(salience(*base, "--device", "cuda:99"), "cuda:99")
+    refused(salience(*base, "--method", "saliency", *SMALL), "salience fit")
+    refused(salience("tradeoff", "--model", tmp_path / "nowhere", "--out", picture), "--out", "can't be written")
+    refused(salience("study", "--out", picture / "below"), "--out", "can't be written")
+
+
+def test_a_scorer_of_the_wrong_width_is_refused(salience: Run, tiny_vlm: Path, tmp_path: Path) -> None:
+    package.Scorer(10).save_pretrained(tmp_path / "narrow")
+    ran = salience("tradeoff", "--model", tiny_vlm, *SMALL, "--scorer", tmp_path / "narrow", "--out", tmp_path / "out")
+    refused(ran, "10", "24")
+
+
+def test_an_installation_without_the_bundled_model_says_so(
+    salience: Run, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "bundled_model", lambda: tmp_path / "nothing")
+    refused(salience("study", "--out", tmp_path / "out"), "bundled model is missing")
+    refused(salience("ask", picture, "which digit is red?"), "bundled model is missing", "--model")
+
+
+@pytest.mark.slow
+def test_the_study_fits_compares_and_reports(
+    salience: Run, tiny_vlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "bundled_model", lambda: tiny_vlm)
+    ran = salience("study", "--quick", "--out", tmp_path / "study")
+    assert ran.code == 0
+    assert "report.html" in ran.out and "accuracy" in ran.out
+    assert {"report.html", "results.json", "figures"} <= {path.name for path in (tmp_path / "study").iterdir()}
+    document = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert {"saliency", "random", "uniform"} <= {row["method"] for row in document["records"][0]["rows"]}

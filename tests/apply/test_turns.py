@@ -176,6 +176,14 @@ class TestRefused:
         with pytest.raises(ValueError, match="has 2 rows, but input_ids has 1"):
             model.generate(input_ids=ids[:1], attention_mask=mask[:1], past_key_values=cache)
 
+    def test_a_cache_cropped_into_the_prompt(self, model: Any, turn: Any) -> None:
+        _, cache, ids, mask = turn
+        cache.crop(6 - cache.get_seq_length())
+        with pytest.raises(ValueError, match="cropped into its prompt, to 6 of"):
+            model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache)
+        with pytest.raises(ValueError, match="cropped into its prompt, to 6 of"):
+            model(input_ids=ids[:, -1:], past_key_values=cache)
+
     def test_nothing_new(self, model: Any, turn: Any) -> None:
         _, cache, ids, mask = turn
         with pytest.raises(ValueError, match="takes the whole sequence"):

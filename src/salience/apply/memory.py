@@ -52,7 +52,7 @@ class Memory:
 
         Raises:  ValueError when the new call does not fit the cache
         """
-        ids = self._ids(given)
+        ids = self._ids(given, cached)
         self._refuse_pictures(ids)
         start = cached + self.shift  # where, for the caller, the new tokens begin
         columns = self.columns.extend(start + ids.shape[1])
@@ -79,7 +79,7 @@ class Memory:
 
         Raises:  ValueError when the new call does not fit the cache
         """
-        ids = self._ids(given)
+        ids = self._ids(given, cached)
         mask = generation_mask(given, ids, model)
         start = cached + self.shift
         if mask.dim() != 2 or mask.shape[1] <= start or mask.shape[1] < ids.shape[1]:
@@ -105,7 +105,7 @@ class Memory:
         options["input_ids"] = columns.take(ids, self.pad_id)
         return WholePrompt(ids, columns.index.shape[1]), options
 
-    def _ids(self, given: dict[str, Any]) -> Tensor:
+    def _ids(self, given: dict[str, Any], cached: int) -> Tensor:
         ids: Tensor | None = given.get("input_ids")
         if ids is None:
             raise ValueError("a call that goes on from a pruned cache needs input_ids, not inputs_embeds.")
@@ -113,6 +113,10 @@ class Memory:
             raise ValueError("a pruned beam search leaves its cache with the rows shuffled: it cannot be gone on from.")
         if ids.shape[0] != self.prompt.shape[0]:
             raise ValueError(f"the pruned cache has {self.prompt.shape[0]} rows, but input_ids has {ids.shape[0]}.")
+        if cached < self.mask.shape[1]:
+            raise ValueError(
+                f"the pruned cache was cropped into its prompt, to {cached} of {self.mask.shape[1]} columns."
+            )
         return ids
 
     def _refuse_pictures(self, ids: Tensor) -> None:

@@ -120,10 +120,7 @@ class Pruned:
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given)
         pruned = self._prune(encoded, given)
-        for name, fill in _ALONG.items():
-            if given.get(name) is not None:
-                options[name] = pruned.columns.take(given[name], fill)
-        result = original(**options, **self._arguments(pruned))
+        result = original(**self._arguments(pruned, options))
         self._remember(cache_of(result, cache), pruned, given["input_ids"])
         return result
 
@@ -146,7 +143,7 @@ class Pruned:
         # new padding always goes left here: generate goes on from the last column, which must stay the row's own
         pruned = self._prune(encoded, given, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
-        result = self._run(original, whole.arguments({**options, **self._arguments(pruned)}, self._model))
+        result = self._run(original, whole.arguments(self._arguments(pruned, options), self._model))
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
         self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
@@ -181,9 +178,19 @@ class Pruned:
         self.trace = Trace(images=tuple(images), columns=pruned.columns.index.cpu().unbind())
         return pruned
 
-    def _arguments(self, pruned: PrunedInputs) -> dict[str, Any]:
-        """The mask always goes along: without one, positions with gaps are read as several packed sequences."""
+    def _arguments(self, pruned: PrunedInputs, options: dict[str, Any]) -> dict[str, Any]:
+        """The model's arguments: `options`, cut where they run along the sequence, and what was pruned.
+
+        The mask always goes along: without one, positions with gaps are read as several packed sequences.
+        """
+        cut = {
+            name: pruned.columns.take(options[name], fill)
+            for name, fill in _ALONG.items()
+            if options.get(name) is not None
+        }
         return {
+            **options,
+            **cut,
             "input_ids": pruned.input_ids,
             "attention_mask": pruned.attention_mask,
             "position_ids": pruned.position_ids,

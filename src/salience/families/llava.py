@@ -147,6 +147,11 @@ class LlavaAdapter(Adapter):
         )
 
 
+def _layers(tower: Any) -> Any:
+    """The tower's encoder layers; earlier transformers have them one module further down."""
+    return getattr(tower, "vision_model", tower).encoder.layers
+
+
 @contextmanager
 def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
     """Collect the hidden states `indices` and the last one's attention input while the tower runs; the hooks go again.
@@ -155,7 +160,7 @@ def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
     """
     seen: dict[Any, Tensor] = {}
     handles = []
-    layers = tower.encoder.layers
+    layers = _layers(tower)
 
     def keep_output(index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -198,7 +203,7 @@ class _ClsAttention:
     def __call__(self) -> Tensor:
         if self.hidden is None:
             raise ValueError("the features are the tower's embeddings, which no layer's [CLS] attention belongs to.")
-        attention = self.tower.encoder.layers[self.index - 1].self_attn
+        attention = _layers(self.tower)[self.index - 1].self_attn
         x = self.hidden.float()  # (images, 1 + n, d)
         heads, d_head = int(attention.num_heads), int(attention.head_dim)
         query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)

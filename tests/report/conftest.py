@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from salience.report.load import Record, Row
+from salience.report.series import View
+
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
 FULL = 0.92
 #: share of the full accuracy kept at each of KEEPS
@@ -43,12 +46,13 @@ def _row(method: str, index: int, seed: int) -> dict[str, Any]:
         "accuracy": accuracy, "accuracy_low": accuracy - 0.018, "accuracy_high": accuracy + 0.017,
         "answer_kl": 0.0 if keep == 1 else 2.6 * (1 - held) + 0.004, "probe_accuracy": 0.94 - 0.42 * (1 - held) ** 0.8,
         "feature_cosine": 1 - 0.3 * (1 - held) - 0.01 * (1 - keep),
-        "saliency_mass": keep if method in ("random", "uniform") or "-" in method and method != "cls-attention" else keep ** 0.45,
+        "saliency_mass": keep**0.45 if method in ("saliency", "cls-attention", "oracle") else keep,
         "encode_ms": 21.0, "select_ms": select, "project_ms": 0.1 + 0.9 * keep, "prefill_ms": prefill,
         "decode_ms_per_token": 3.1 + 0.6 * keep,
         "flops_vision": 3.41e9, "flops_scorer": 1.4e7 if method.startswith("saliency") else 0.0,
         "flops_projector": 2.3e8 * keep, "flops_llm": 4.7e9 * keep + 1.1e9 * keep**2 + 2.6e8,
-        "n_pictures": 40 if method == "oracle-question" and keep < 1 else 100, "kv_bytes": 12288 * (kept + 16), "peak_bytes": int(4.1e7 + 3.4e7 * keep),
+        "n_pictures": 40 if method == "oracle-question" and keep < 1 else 100,
+        "kv_bytes": 12288 * (kept + 16), "peak_bytes": int(4.1e7 + 3.4e7 * keep),
     }  # fmt: skip
     if method == "oracle-question":
         row["probe_accuracy"] = None
@@ -122,13 +126,16 @@ def build_document(folder: Path | None = None, examples: int = 4) -> dict[str, A
         )
     config = {
         "model": "llava-scenes", "task": "scenes", "n_questions": 1600, "n_pictures": 100, "n_visual_tokens": 576,
-        "question_only_accuracy": 0.243, "majority_accuracy": 0.131, "full_accuracy": FULL, "majority_by_kind": MAJORITY,
+        "question_only_accuracy": 0.243, "majority_accuracy": 0.131, "full_accuracy": FULL,
+        "majority_by_kind": MAJORITY,
         "question_only_by_kind": {kind: value + 0.02 for kind, value in MAJORITY.items()}, "keeps": list(KEEPS),
         "methods": list(CURVES), "control_other_picture_accuracy": 0.22, "probe_majority_accuracy": 0.31,
     }  # fmt: skip
     environment = {
-        "python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "salience": "0.1.0", "cpu": "made-up processor",
-        "cores": 2, "threads": 2, "platform": "Linux", "commit": None, "date": "2026-01-31T12:00:00+00:00", "device": "cpu",
+        "python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "salience": "0.1.0",
+        "cpu": "made-up processor",
+        "cores": 2, "threads": 2, "platform": "Linux", "commit": None, "date": "2026-01-31T12:00:00+00:00",
+        "device": "cpu",
     }  # fmt: skip
     record = {"kind": "tradeoff", "config": config, "rows": rows, "examples": shown}
     return {"schema": 1, "environment": environment, "records": [record]}
@@ -138,3 +145,35 @@ def build_document(folder: Path | None = None, examples: int = 4) -> dict[str, A
 def build() -> Callable[..., dict[str, Any]]:
     """The function that builds a fresh document, to be changed at will."""
     return build_document
+
+
+def small_view(
+    accuracies: dict[str, tuple[float | None, ...]],
+    keeps: tuple[float, ...] = (1.0, 0.25, 0.05),
+    half: float | None = 0.01,
+    columns: dict[str, dict[str, tuple[float | None, ...]]] | None = None,
+    **config: Any,
+) -> View:
+    """A view of a few rows: method -> accuracy per ratio, +-`half`; `columns`: column -> method -> values."""
+    rows = []
+    for method, values in accuracies.items():
+        for index, (keep, accuracy) in enumerate(zip(keeps, values, strict=True)):
+            known = accuracy is not None and half is not None
+            values_of = {
+                "accuracy": accuracy,
+                "accuracy_low": accuracy - half if known else None,  # type: ignore[operator]
+                "accuracy_high": accuracy + half if known else None,  # type: ignore[operator]
+                **{
+                    name: by_method.get(method, (None,) * len(keeps))[index]
+                    for name, by_method in (columns or {}).items()
+                },
+            }
+            rows.append(Row(method=method, keep=keep, seed=0, values={"method": method, "keep": keep, **values_of}))
+    raw = tuple(row.values for row in rows)
+    return View(Record(kind="tradeoff", config=config, rows=raw, typed=tuple(rows)))
+
+
+@pytest.fixture
+def view_of() -> Callable[..., View]:
+    """The function that makes a small view from accuracies."""
+    return small_view

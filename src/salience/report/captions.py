@@ -5,6 +5,15 @@ from salience.report.methods import phrase
 from salience.report.series import View, kind_column
 from salience.report.words import capital, flop_count, listed, milliseconds, points, score, share, times, whole_share
 
+#: a question of each kind of the `scenes` task
+_QUESTIONS = {
+    "digit-of-colour": "which digit is red?",
+    "colour-of-digit": "which colour is the 7?",
+    "is-there": "is there a red 7?",
+    "count": "how many digits are there?",
+    "relation": "which digit is left of the red one?",
+}
+
 
 def loss_latency(view: View) -> str:
     keep = telling_keep(view)
@@ -53,6 +62,9 @@ def loss_tokens(view: View) -> str:
     text = "What a linear classifier on the kept tokens' mean no longer reads, retrained for each method and ratio. "
     if keep is not None and own is not None and random is not None and view.subject != "random":
         text += f"At {share(keep)}: {phrase(view.subject)} {points(own)}, random tokens {points(random)}."
+    full, nothing = view.full("probe_accuracy"), view.setting("probe_majority_accuracy")
+    if full is not None and nothing is not None:
+        text += f" A probe that reads nothing would lose {points(full - nothing)}."
     return text.strip()
 
 
@@ -116,6 +128,11 @@ def saliency_mass(view: View) -> str:
     return "Of the unpruned model's text-to-image attention, one reference for all methods. " + _two(
         view, "saliency_mass", 2
     )
+
+
+def kind_title(name: str) -> str:
+    """A kind with a question of it, where one is known."""
+    return f"{name}: \u201c{_QUESTIONS[name]}\u201d" if name in _QUESTIONS else name
 
 
 def kind(view: View, name: str) -> str:

@@ -93,10 +93,10 @@ def curves(
 ) -> list[Curve]:
     """The methods' lines for which both quantities are known.
 
-    bounds: with the accuracy's intervals   column: with the range of its seeds, times `scale`   few: without controls
+    bounds: with the accuracy's intervals   column: with the range of its seeds, times `scale`   few: main methods only
     """
     looks, made = styles(view.methods), []
-    for method in drawn([m for m in view.methods if not few or role(m) != "control"], most=6 if few else 8):
+    for method in drawn([m for m in view.methods if not few or _main(m)], most=6 if few else 8):
         known = [
             (point, a, b) for point in view.line(method) if (a := x(point)) is not None and (b := y(point)) is not None
         ]
@@ -114,6 +114,11 @@ def curves(
             Curve(method=method, label=title(method), style=looks[method], x=x_values, y=y_values, low=low, high=high)
         )
     return made
+
+
+def _main(method: str) -> bool:
+    """Whether small figures show it: neither controls nor ceilings other than the oracle of all items."""
+    return method == "oracle" or role(method) in ("learned", "free")
 
 
 def _seed_range(
@@ -177,9 +182,7 @@ def _accuracy_tokens(view: View) -> Figure | None:
 
 def _loss_tokens(view: View) -> Figure | None:
     found = curves(view, _tokens(view), _lost(view), column="probe_accuracy", scale=-100.0)
-    full, nothing = view.full("probe_accuracy"), view.setting("probe_majority_accuracy")
-    levels = [] if full is None or nothing is None else [("nothing left", 100 * (full - nothing))]
-    return lines(found, token_scale(view), "points that the probe loses", levels) if found else None
+    return lines(found, token_scale(view), "points that the probe loses") if found else None
 
 
 def _against_tokens(column: str, label: str) -> Callable[[View], Figure | None]:
@@ -200,7 +203,10 @@ def _kind_plan(kind: str) -> Plan:
         return lines(found, token_scale(view), f"accuracy, {kind}", levels, size=SMALL) if found else None
 
     return Plan(
-        name="kind_" + kind.replace("-", "_"), title=kind, caption=lambda view: captions.kind(view, kind), draw=draw
+        name="kind_" + kind.replace("-", "_"),
+        title=captions.kind_title(kind),
+        caption=lambda view: captions.kind(view, kind),
+        draw=draw,
     )
 
 

@@ -139,11 +139,11 @@ def _frame(axes: Axes, scale: Scale) -> None:
     axes.set_xlabel(scale.label, labelpad=4)
     if scale.ticks:
         axes.xaxis.set_minor_locator(NullLocator())
-        shown = _apart(axes, scale.ticks, 34.0)
+        shown = _apart(axes, scale.ticks)
         axes.set_xticks([position for position, _ in shown], [text for _, text in shown], linespacing=1.25)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
-    for position, text in _apart(axes, scale.marks, 30.0):
+    for position, text in _apart(axes, scale.marks):
         axes.axvline(position, color=LIGHT["grid"], linewidth=0.8, zorder=0.5)
         axes.text(position, axes.get_ylim()[1], text, ha="center", va="top", color=LIGHT["muted"], fontsize=FONT - 1.5)
     if scale.floor is not None:
@@ -159,15 +159,16 @@ def _floor(axes: Axes, position: float, text: str) -> None:
     axes.text(position, axes.get_ylim()[1], text + " ", ha="right", va="top", color=LIGHT["muted"], fontsize=FONT - 1.5)
 
 
-def _apart(axes: Axes, ticks: Sequence[tuple[float, str]], gap: float) -> list[tuple[float, str]]:
+def _apart(axes: Axes, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """Of ticks that would run into each other, those from the right that fit."""
     shown: list[tuple[float, str]] = []
     last = float("inf")
     for position, text in sorted(ticks, reverse=True):
         at = float(axes.transData.transform((position, 0))[0])
-        if last - at >= gap:
+        half = max(len(line) for line in text.split("\n")) * FONT * 0.33
+        if last - at >= half:
             shown.append((position, text))
-            last = at
+            last = at - half - 4
     return shown
 
 

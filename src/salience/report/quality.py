@@ -203,7 +203,7 @@ def headroom(view: View) -> Finding | None:
         lead = f"At {share(keep)} there is little headroom without knowing the question."
     else:
         lead = f"At {share(keep)} there is room for {points(gap)} more."
-    text = f"{capital(phrase(top))}, which is told where they are, answers {score(value)}; the best real method, "
+    text = f"{capital(phrase(top))}, which is told where the items are, answers {score(value)}; the best real method, "
     text += f"{phrase(best.method)}, {score(best.accuracy)}."
     asked = view.value("oracle-question", keep, "accuracy")
     if asked is not None and top != "oracle-question":

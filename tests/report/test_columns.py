@@ -1,0 +1,35 @@
+"""The full table and its definitions."""
+
+from salience.report.columns import COLUMNS, csv, describe, table
+
+ROWS = ({"method": "a", "keep": 0.025, "accuracy": 0.5, "accuracy_count": None, "extra": "x", "kv_bytes": 2097152},)
+
+
+def test_columns_have_their_units_and_order() -> None:
+    made = table(ROWS)
+    assert [column.name for column in made.columns] == [
+        "method",
+        "keep",
+        "accuracy",
+        "kv_bytes",
+        "accuracy_count",
+        "extra",
+    ]
+    assert [text for text, _ in made.rows[0]] == ["a", "2.5%", "0.500", "2.00", "\u2013", "x"]
+    assert [value for _, value in made.rows[0]] == ["a", "0.025", "0.5", "2097152.0", "", "x"]
+
+
+def test_a_kind_describes_itself() -> None:
+    assert describe("accuracy_is_there").meaning == "Accuracy on is-there questions alone."
+
+
+def test_every_column_of_the_schema_is_defined() -> None:
+    from salience.core.record import ROW_COLUMNS
+
+    known = {column.name for column in COLUMNS}
+    missing = {name for names in ROW_COLUMNS.values() for name in names if not name.startswith("accuracy_")} - known
+    assert missing == set()
+
+
+def test_csv_is_as_measured() -> None:
+    assert csv(ROWS).splitlines() == ["method,keep,accuracy,accuracy_count,extra,kv_bytes", "a,0.025,0.5,,x,2097152"]

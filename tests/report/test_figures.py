@@ -1,0 +1,83 @@
+"""Panels, labels, and SVG that can stand in a page."""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from salience.report.figures import draw_all
+from salience.report.panel import spread
+from salience.report.series import View
+from salience.report.svg import inline
+
+Make = Callable[..., View]
+
+
+@given(some.lists(some.floats(0, 200), max_size=12))
+def test_labels_stay_apart_in_order_and_inside(wanted: list[float]) -> None:
+    placed = spread(wanted, 13.0, 0.0, 200.0)
+    gap = min(13.0, 200.0 / max(len(wanted) - 1, 1))
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    # half a point is less than anyone sees; the sums of up to twelve gaps are not exact
+    assert all(placed[b] - placed[a] >= gap - 0.5 for a, b in pairwise(order))
+    assert all(-0.5 <= place <= 200.5 for place in placed)
+
+
+def test_labels_with_room_stay_where_they_are() -> None:
+    assert spread([10, 50, 90], 13.0, 0.0, 100.0) == [10, 50, 90]
+
+
+def test_colliding_labels_share_their_middle() -> None:
+    assert spread([50, 50], 12.0, 0.0, 100.0) == [44, 56]
+
+
+def test_inline_svg_has_theme_colours_and_ids_of_its_own() -> None:
+    raw = (
+        '<?xml version=\'1.0\'?><svg xmlns:xlink=\'x\' width="9pt" height="9pt" viewBox="0 0 9 9" '
+        'xmlns="http://www.w3.org/2000/svg" version="1.1"><metadata>http://purl.org/x</metadata><g id="m-random--line">'
+        '<path id="p1" style="fill: #191b1f"/><use xlink:href="#p1" clip-path="url(#c)"/></g></svg>'
+    )
+    made = inline(raw, "kl", 'a < b & "c"')
+    assert made.startswith('<svg role="img" aria-label="a &lt; b &amp; &quot;c&quot;"')
+    assert "http" not in made
+    assert 'data-m="random"' in made
+    assert 'id="kl-p1"' in made
+    assert 'href="#kl-p1"' in made
+    assert "url(#kl-c)" in made
+    assert "var(--ink)" in made
+    assert 'width="9pt"' not in made
+
+
+def test_only_what_was_measured_is_drawn(view_of: Make, tmp_path: Path) -> None:
+    view = view_of(
+        {"saliency": (0.9, 0.9, 0.8), "random": (0.9, 0.8, 0.4)}, columns={"tokens_kept": {"saliency": (9, 5, 1)}}
+    )
+    drawn = draw_all(view, tmp_path, "x_")
+    assert list(drawn) == ["accuracy_tokens"]
+    assert {path.name for path in tmp_path.iterdir()} == {"x_accuracy_tokens.svg", "x_accuracy_tokens.png"}
+    svg = (tmp_path / "x_accuracy_tokens.svg").read_text()
+    assert "learned saliency" in svg
+    assert "#191b1f" in svg  # a file of its own has colours, not variables
+    assert "var(" not in svg
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.5, 0.5), (0.0, 0.0, 0.0)])
+def test_flat_lines_are_drawn(view_of: Make, tmp_path: Path, values: tuple[float, ...]) -> None:
+    view = view_of({"random": values}, columns={"tokens_kept": {"random": (9, 5, 1)}})
+    assert "accuracy_tokens" in draw_all(view, tmp_path, "")
+
+
+def test_a_single_ratio_is_drawn(view_of: Make, tmp_path: Path) -> None:
+    columns = {name: {"saliency": (5.0,)} for name in ("tokens_kept", "first_token_ms", "encode_ms", "prefill_ms")}
+    view = view_of({"saliency": (0.9,)}, keeps=(1.0,), columns=columns)
+    assert {"accuracy_tokens", "accuracy_latency", "time_stages"} <= set(draw_all(view, tmp_path, ""))
+
+
+def test_lines_say_which_method_they_are(view_of: Make, tmp_path: Path) -> None:
+    view = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns={"tokens_kept": {"cls-attention": (9, 5, 1)}})
+    svg = draw_all(view, tmp_path, "")["accuracy_tokens"].svg
+    assert re.search(r'data-m="cls-attention"', svg)

@@ -77,9 +77,11 @@ def model(make_model: Callable[..., Any]) -> Any:
 
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., dict[str, Tensor]]:
-    """`make_batch([1, 2])` -> two rows with one and two pictures, padded on the left."""
+    """`make_batch([1, 2])` -> two rows with one and two pictures, padded on the left; `more`: words at their ends."""
 
-    def make(pictures: Sequence[int], *, side: str = "left", seed: int = 0) -> dict[str, Tensor]:
+    def make(
+        pictures: Sequence[int], *, side: str = "left", seed: int = 0, more: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
         words = lambda n: torch.randint(4, 50, (n,), generator=generator)  # noqa: E731
         rows = []
@@ -87,6 +89,7 @@ def make_batch() -> Callable[..., dict[str, Tensor]]:
             parts = [words(2 + row)]
             for _ in range(count):
                 parts += [torch.full((N,), IMAGE), words(3)]
+            parts.append(words(more[row] if more else 0))
             rows.append(torch.cat(parts))
         width = max(len(row) for row in rows)
         ids = torch.full((len(rows), width), PAD)

@@ -63,8 +63,10 @@ def test_equals_masked_sequence_in_bfloat16(make_model: Any, make_batch: Any, or
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_unequal_rows_padded_on_either_side(model: Any, make_batch: Any, oracle: Any, side: str) -> None:
-    batch = make_batch([2, 1, 1], side=side)
+def test_the_longest_row_becomes_the_shortest(model: Any, make_batch: Any, oracle: Any, side: str) -> None:
+    """New padding must not come between a row's last word and what is generated, wherever the old padding is."""
+    batch = make_batch([2, 1, 1], side=side, more=[6, 20, 0])
+    assert batch["attention_mask"][0].all()
     with salience.prune(model, "random", keep=0.3, seed=4) as pruned:
         got = model.generate(**batch, do_sample=False, max_new_tokens=5)
     wanted = oracle(model=model, batch=batch, pruned=pruned, positions="original").generate(

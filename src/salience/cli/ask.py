@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from salience.cli.loading import Loaded, load_vlm, model_option
-from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results
+from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
     from salience.cli.answering import Asked
@@ -117,9 +117,11 @@ def _asked(
     from salience.data.pictures import open_picture
 
     picture = open_picture(image, note)
-    loaded = load_vlm(model, device)
+    with working("loading the model"):
+        loaded = load_vlm(model, device)
     inputs = prepare(loaded, picture, question)
-    asked = answer_both_ways(loaded, inputs, method, seed, budget)
+    with working("answering both ways"):
+        asked = answer_both_ways(loaded, inputs, method, seed, budget)
     seen = seen_picture(inputs["pixel_values"][0], loaded.processor.image_processor)
     if abs(picture.width / picture.height - seen.width / seen.height) > 0.01:
         note(f"The model sees the middle of the picture, {seen.width} x {seen.height} pixels after scaling.")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from salience.cli.loading import Loaded, load_vlm, model_option
-from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results
+from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 _COUNT = click.IntRange(min=1)
 _SCORER_FILES = {"config.json", "model.safetensors"}
@@ -46,7 +46,8 @@ def fit(
     """
     with stdout_for_results(as_json):
         _require_scorer_folder(out)
-        loaded = load_vlm(model, device)
+        with working("loading the model"):
+            loaded = load_vlm(model, device)
         document = _fitted(loaded, out, quick, objective=objective, pictures=pictures, steps=steps, seed=seed)
     note(f"Fitted in {document['records'][0]['rows'][0]['seconds']:.0f} s.")
     if as_json:

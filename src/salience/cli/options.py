@@ -46,6 +46,19 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner on stderr while something without steps goes on; nothing where stderr is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
 def require_folder(folder: Path, option: str = "--out") -> Path:
     """Make `folder` and write a file into it, so that a run of minutes does not end in a refusal.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from salience.cli.loading import Loaded, load_vlm, model_option
-from salience.cli.options import require_folder, shared_options, stdout_for_results
+from salience.cli.options import require_folder, shared_options, stdout_for_results, working
 from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def tradeoff(
         config = _config(quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, seed=seed)
         require_folder(out)
         fitted = _scorers(scorers)
-        loaded = load_vlm(model, device)
+        with working("loading the model"):
+            loaded = load_vlm(model, device)
         _require_fit(loaded, fitted)
         results = _measured(loaded, config, fitted, out)
     report = finish(results, as_json=as_json)

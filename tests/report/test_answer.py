@@ -90,6 +90,21 @@ def test_a_model_that_answers_nothing(view_of: Make) -> None:
     assert headline(view) == "What pruning visual tokens saves, and what it costs"
 
 
+def test_a_model_that_does_not_look(view_of: Make) -> None:
+    view = view_of({"saliency": (0.25, 0.25, 0.2), "random": (0.25, 0.2, 0.2)}, question_only_accuracy=0.24)
+    assert headline(view) == "What pruning visual tokens saves, and what it costs"
+    assert (
+        "answers 0.25 of the questions correctly, no better than without looking at the picture (0.24)"
+        in answer(view)[0]
+    )
+
+
+def test_what_became_slower_is_called_so(view_of: Make) -> None:
+    view = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"first_token_ms": {"saliency": (30.0, 60.0, 59.0)}})
+    told = {tile.label: tile.value for tile in tiles(view)}
+    assert told["later to the first token at 25%"] == "2.0\u00d7"
+
+
 def test_tiles_leave_out_what_was_not_measured(view_of: Make) -> None:
     view = view_of({"saliency": (0.9, 0.9, 0.8)}, columns=TIMES)
     told = {tile.label: tile.value for tile in tiles(view)}

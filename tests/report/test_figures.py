@@ -5,12 +5,15 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from salience.report.figures import draw_all
-from salience.report.panel import spread
+from salience.report.methods import Style
+from salience.report.panel import RC, Curve, Scale, lines, spread
 from salience.report.series import View
 from salience.report.svg import inline
 
@@ -50,6 +53,25 @@ def test_inline_svg_has_theme_colours_and_ids_of_its_own() -> None:
     assert "url(#kl-c)" in made
     assert "var(--ink)" in made
     assert 'width="9pt"' not in made
+
+
+def test_labels_stay_inside_at_any_resolution() -> None:
+    style = Style(colour="blue", marker="o")
+    curves = [
+        Curve(method=name, label=name, style=style, x=(100.0, 10.0), y=(1.0, 0.5)) for name in ("first", "second")
+    ]
+    scale = Scale(label="tokens", ticks=((10.0, "10"), (100.0, "100")), log=True)
+    with matplotlib.rc_context(RC):
+        figure = lines(curves, scale, "accuracy")
+        for dpi in (72, 180):
+            figure.set_dpi(dpi)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            axes = figure.axes[0].get_window_extent()
+            for label in [text for text in figure.axes[0].texts if text.get_text() in ("first", "second")]:
+                box = label.get_window_extent(canvas.get_renderer())
+                assert axes.x0 < box.x0 < box.x1 < axes.x1
+                assert axes.y0 < box.y0 < box.y1 < axes.y1
 
 
 def test_only_what_was_measured_is_drawn(view_of: Make, tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from salience.report.methods import phrase, role
-from salience.report.series import Point, View, ahead
+from salience.report.series import LEVEL, Point, View, ahead
 from salience.report.words import byte_size, capital, milliseconds, points, score, share, times, whole_share
 
 #: A method holds up while it has this share of the full accuracy.
 HOLDS = 0.97
 #: An accuracy this far below the full one has broken; ten points, but for what binary fractions add.
 BROKEN = 0.10 - 1e-9
+#: The accuracies that need no picture, as the configuration names them.
+_LINES = ("question_only_accuracy", "majority_accuracy")
 #: Random tokens this near to a method make its choice of tokens hardly worth while.
 NEAR = 0.03
 
@@ -52,10 +54,17 @@ def _kept(accuracy: float, full: float) -> str:
     return "all of the accuracy" if held >= 0.995 else f"{whole_share(held)} of the accuracy"
 
 
+def blind_line(view: View) -> float | None:
+    """The better trivial baseline, if even the model with all tokens is not clearly above it; else None."""
+    lines = [value for name in _LINES if (value := view.setting(name)) is not None]
+    full = view.full("accuracy")
+    return max(lines) if lines and full is not None and full < max(lines) + LEVEL else None
+
+
 def headline(view: View) -> str:
-    """The title: the most that was pruned while 97 % of the accuracy stayed, and what it brought."""
+    """The title: the most that was pruned while 97% of the accuracy stayed, and what it brought."""
     full, keep = view.full("accuracy"), operating_keep(view)
-    if not full or not view.pruned:
+    if not full or not view.pruned or blind_line(view) is not None:
         return "What pruning visual tokens saves, and what it costs"
     if keep is None:
         return "Pruning visual tokens cost accuracy at every ratio tried"
@@ -70,6 +79,13 @@ def headline(view: View) -> str:
 
 def answer(view: View) -> list[str]:
     """Two sentences: what pruning brings at its best, and how the choice of tokens compares where it matters."""
+    line = blind_line(view)
+    if line is not None:
+        return [
+            f"With all tokens the model answers {score(view.full('accuracy') or 0.0)} of the questions correctly, no "
+            f"better than without looking at the picture ({score(line)}).",
+            "What pruning costs can't be seen on such a model; only the times and the arithmetic below mean something.",
+        ]
     return [sentence for sentence in (_first(view), _second(view)) if sentence]
 
 
@@ -193,8 +209,14 @@ def _first_tile(view: View) -> Tile | None:
     before, now = view.full("first_token_ms"), view.value(view.subject, keep, "first_token_ms")
     if keep is None or not before or not now:
         return None
-    note = f"{milliseconds(before)} down to {milliseconds(now)}"
-    return Tile(label=f"sooner to the first token at {share(keep)}", value=times(before / now), note=note)
+    label, value = _pace(before / now, "sooner", "later")
+    note = f"{milliseconds(before)} with all tokens, {milliseconds(now)} then"
+    return Tile(label=f"{label} to the first token at {share(keep)}", value=value, note=note)
+
+
+def _pace(ratio: float, more: str, less: str) -> tuple[str, str]:
+    """(word, factor) of a speed-up, or of what became slower."""
+    return (more, times(ratio)) if ratio >= 1 else (less, times(1 / ratio))
 
 
 def _prefill_tile(view: View) -> Tile | None:
@@ -204,7 +226,8 @@ def _prefill_tile(view: View) -> Tile | None:
         return None
     told = view.ratio(view.subject, keep, "flops_llm")
     note = "language model alone" + ("" if told is None else f"; its FLOPs predict {times(told)}")
-    return Tile(label=f"faster prefill at {share(keep)}", value=times(faster), note=note)
+    label, value = _pace(faster, "faster", "slower")
+    return Tile(label=f"{label} prefill at {share(keep)}", value=value, note=note)
 
 
 def _cache_tile(view: View) -> Tile | None:

@@ -100,8 +100,8 @@ def curves(
         known = [
             (point, a, b) for point in view.line(method) if (a := x(point)) is not None and (b := y(point)) is not None
         ]
-        if not known:
-            continue
+        if not known or (view.pruned and all(point.keep == 1 for point, *_ in known)):
+            continue  # a line needs a place where its method was measured
         low: tuple[float | None, ...] = tuple(point.low for point, *_ in known) if bounds else ()
         high: tuple[float | None, ...] = tuple(point.high for point, *_ in known) if bounds else ()
         if column:

@@ -127,7 +127,9 @@ def _set_limits(axes: Axes, curves: Sequence[Curve], scale: Scale, levels: Seque
     limits = (start - room * reserved / (1 - reserved), start + room)
     axes.set_xlim(*((math.exp(limits[0]), math.exp(limits[1])) if scale.log else limits))
     bottom, top = min(0.0, *ys), max(ys)
-    height = max(top - bottom, 1e-6)
+    if top - bottom < 1e-9:  # everything is zero: an axis to one says so better than one of rounding errors
+        top = bottom + 1
+    height = top - bottom
     axes.set_ylim(bottom - (0.04 * height if bottom < 0 else 0), top + (0.14 if scale.marks else 0.06) * height)
 
 
@@ -216,20 +218,23 @@ def _moved(axes: Axes, x: float, shift: float) -> float:
 
 
 def _end_labels(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Each line's name beside its left end, moved apart where they would overlap."""
+    """Each line's name beside its left end, moved apart where they would overlap.
+
+    A panel is laid out at 72 dots an inch, so that its pixels are points, which hold at any resolution.
+    """
     ends = [(float(y), float(x)) for curve in curves for x, y in [axes.transData.transform((curve.x[-1], curve.y[-1]))]]
     box = axes.bbox
     places = spread([y for y, _ in ends], LABEL_GAP, float(box.y0) + 5, float(box.y1) - 5)
-    edge = min(x for _, x in ends) - 12
+    edge = min(float(axes.transData.transform((x, curve.y[0]))[0]) for curve in curves for x in curve.x) - 12
     for curve, (y, x), place in zip(curves, ends, places, strict=True):
         colour = LIGHT[curve.style.colour]
         axes.annotate(
-            curve.label, (x, y), xycoords="figure pixels", xytext=(edge - 6, place), textcoords="figure pixels",
+            curve.label, (x, y), xycoords="figure points", xytext=(edge - 6, place), textcoords="figure points",
             ha="right", va="center_baseline", color=colour, weight="bold" if curve.style.width > 2 else "normal",
             fontsize=FONT - 0.5, gid=f"m-{curve.method}--label", annotation_clip=False,
         )  # fmt: skip
         axes.annotate(
-            "", (x - 6, y), xycoords="figure pixels", xytext=(edge - 4, place), textcoords="figure pixels",
+            "", (x - 6, y), xycoords="figure points", xytext=(edge - 4, place), textcoords="figure points",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0},
             annotation_clip=False,
         )  # fmt: skip

@@ -296,7 +296,7 @@ def other_picture(view: View) -> Finding | None:
     """Each question with another's picture: what is left is what the question tells by itself."""
     other, line = view.setting("control_other_picture_accuracy"), view.setting("question_only_accuracy")
     full = view.full("accuracy")
-    if other is None or line is None or full is None:
+    if other is None or line is None or full is None or full < line + LEVEL:
         return None
     text = f"Asked of another picture, the questions are answered at {score(other)}; "
     text += f"the question alone gives {score(line)}."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from salience.core.types import VisualGrid
 
-_DIM = 0.22  # brightness of what was dropped: dark enough to stand back, light enough to see what it was
+_DIM = 0.35  # brightness of what was dropped: dark enough to stand back, light enough to see what it was
 
 
 def seen_picture(pixel_values: Tensor, image_processor: Any) -> Image:

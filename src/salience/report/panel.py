@@ -110,7 +110,7 @@ def lines(
 def _reserved(curves: Sequence[Curve], width: float) -> float:
     """The share of the axes' width that the lines' labels need."""
     longest = max(len(curve.label) * (1.09 if curve.style.width > 2 else 1.0) for curve in curves)
-    return min(0.45, (longest * FONT * 0.55 + 20) / width)
+    return min(0.45, (longest * FONT * 0.55 + 26) / width)
 
 
 def _set_limits(axes: Axes, curves: Sequence[Curve], scale: Scale, levels: Sequence[float], reserved: float) -> None:

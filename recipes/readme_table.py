@@ -24,11 +24,13 @@ METHODS = ("saliency", "cls-attention", "uniform", "random", "oracle")
 def table(results: Results, source: str) -> str:
     """The Markdown that stands between the markers: one line a ratio, accuracy with its interval, speed, provenance.
 
-    Raises: ValueError when there is no trade-off in the results
+    Raises: ValueError when there is no trade-off in the results, or only a quick run's
     """
     records = results.of_kind("tradeoff")
     if not records:
         raise ValueError(f"{source} holds no trade-off.")
+    if records[0].config.get("quick"):
+        raise ValueError(f"{source} is of a quick run, which measures nothing; the table needs a whole study.")
     view = View(records[0])
     methods = [method for method in METHODS if method in view.methods]
     lines = [
@@ -76,8 +78,8 @@ def _beside(view: View, results: Results, source: str) -> list[str]:
     ]
     return [
         f"Accuracy on {config.get('n_questions')} questions about {config.get('n_pictures', 'unseen')} pictures whose "
-        f"digits and photographs were never seen in training, with 95 % intervals over pictures. "
-        f"For comparison: {', '.join(baselines)}. Speed: how many times faster than with all tokens, saliency's "
+        "digits and photographs were never seen in training, with 95 % intervals over pictures, widened to hold every "
+        f"seed. For comparison: {', '.join(baselines)}. Speed: how many times faster than with all tokens, saliency's "
         "own time included in the first token's.",
         "",
         f"Measured by `make study` on {found.get('cpu') or found.get('device')} ({found.get('threads')} threads, "

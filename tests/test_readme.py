@@ -105,13 +105,11 @@ def test_pictures_and_links_exist() -> None:
     assert missing == []
 
 
-def test_the_table_is_what_the_results_say() -> None:
+def test_the_table_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers are never typed: writing the table again from the file it names changes nothing."""
-    sys.path.insert(0, str(ROOT))
-    try:
-        from recipes.readme_table import BEGIN, END, filled, table
-    finally:
-        sys.path.remove(str(ROOT))
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+    from readme_table import BEGIN, END, filled, table
+
     from salience.report.load import load_results
 
     between = README.split(BEGIN)[1].split(END)[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,31 +31,37 @@ def model_option(text: str = "Model folder or hub id (default: the bundled model
     return click.option("--model", "model", default=None, metavar="DIR", help=text)
 
 
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' own bars and doubts on stderr: what matters of them comes as one of our sentences."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def load_vlm(name: str | None, device: str = "auto") -> Loaded:
     """The model in folder `name`, or of that hub id, or the bundled one when it is None; float32 on a CPU.
 
     Raises: ValueError when there is no such folder, it has no configuration, weights or processor, its weights do not
         fit its configuration, or the model is of no family that can be pruned; ImportError without transformers.
     """
-    from transformers.utils import logging
-
     import salience
     from salience.core.backend import resolve_device
 
     target = resolve_device(device)
     folder = salience.bundled_model() if name is None else Path(name)
     source = _checked(folder, name)
-    # transformers would report on its progress and its doubts on stderr; what matters of it comes as a sentence below.
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with quiet_transformers():
         model = _model(source, on_cpu=target.type == "cpu")
         processor = _processor(source)
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     bundled = name is None or (folder.is_dir() and folder.resolve() == salience.bundled_model().resolve())
     shown = "salience/llava-scenes (bundled)" if bundled else source
     return Loaded(model.eval().to(target), processor, shown, bundled)

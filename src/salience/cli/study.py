@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from salience.cli.loading import quiet_transformers
 from salience.cli.options import require_folder, shared_options, stdout_for_results
 from salience.cli.results import finish, present
 
@@ -26,6 +27,7 @@ def study(quick: bool, out: Path, seed: int, device: str, as_json: bool) -> None
         require_folder(out)
         from salience.studies import study as studies
 
-        results = studies.run(out, quick=quick, seed=seed, device=device)
+        with quiet_transformers():
+            results = studies.run(out, quick=quick, seed=seed, device=device)
     report = finish(results, as_json=as_json)
     present(results, report, as_json=as_json)

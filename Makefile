@@ -13,8 +13,9 @@ help: ## what can be made
 # Touched last, so an interrupted installation is taken up again; newer requirements install anew, else this is instant.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "salience needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[vlm,study,dev]'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); on a fresh machine this takes a few minutes."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[vlm,study,dev]'
 	@touch $@
 
 setup: $(READY) ## .venv with everything in it

@@ -21,7 +21,7 @@ _SCORER_FILES = {"config.json", "model.safetensors"}
 @model_option()
 @click.option("--objective", default=None, metavar="NAME", help="What the scorer learns.  [default: attention]")
 @click.option("--pictures", type=_COUNT, default=None, help="Training pictures.  [default: 300]")
-@click.option("--steps", type=_COUNT, default=None, help="Steps of the optimiser.  [default: 600]")
+@click.option("--steps", type=_COUNT, default=None, help="Steps of the optimiser.  [default: 800]")
 @click.option("--quick", is_flag=True, help="On a few pictures: to see that it works, not to use the scorer.")
 @shared_options(out="build/scorer", writes="the scorer: config.json and model.safetensors")
 def fit(

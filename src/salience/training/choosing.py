@@ -21,12 +21,16 @@ from salience.training.text_saliency import ROWS, Look, text_saliency
 _MOST_LAYERS = 8
 
 
-def candidate_looks(adapter: Adapter, powers: Sequence[float] = (1.0,)) -> list[Look]:
-    """The mean over layers and single layers (of a deep model, eight spread evenly), each for both kinds of rows."""
+def candidate_looks(adapter: Adapter) -> list[Look]:
+    """The mean over layers and single layers (of a deep model, eight spread evenly), each for both kinds of rows.
+
+    The questions take turns. Averaged, they fill a small budget with many tokens of the few items that are looked
+    at hardest, and the scorer that learns that loses the others.
+    """
     count = len(adapter.language_model.layers)  # type: ignore[arg-type]
     step = max(1, -(-count // _MOST_LAYERS))
     layers: list[int | None] = [None, *range(step - 1, count, step)]
-    return [Look(layer=layer, rows=rows, power=power) for layer in layers for rows in ROWS for power in powers]
+    return [Look(layer=layer, rows=rows, power=2.0, join="turns") for layer in layers for rows in ROWS]
 
 
 def choose_look(

@@ -40,15 +40,14 @@ class FitConfig:
     task: str = "scenes"
     objective: str = "attention"
     pictures: int = 300
-    validation: int = 48
+    validation: int = 32
     questions: int = 16
     look: Look | None = None
-    powers: tuple[float, ...] = (1.0,)
-    keeps: tuple[float, ...] = (0.1, 0.05)
+    keeps: tuple[float, ...] = (0.05,)
     hidden: int = 64
-    steps: int = 600
-    batch: int = 24
-    rate: float = 3e-3
+    steps: int = 800
+    batch: int = 16
+    rate: float = 1e-2
     decay: float = 1e-2
     shuffled: bool = False
     seed: int = 0
@@ -125,7 +124,7 @@ def make_target(
     look = config.look
     tried: list[dict[str, Any]] = []
     if look is None:
-        looks = candidate_looks(adapter, config.powers)
+        looks = candidate_looks(adapter)
         validation = validation or prepare(adapter, processor, config, "val", bars)
         with bars.stage("choosing whose attention", len(looks)) as tick:
             look, tried = choose_look(adapter, validation, looks, config.keeps, tick=tick)

@@ -19,6 +19,7 @@ from salience.training.encoded import EncodedPictures
 from salience.training.packing import pack, run
 
 ROWS = ("answer", "question")
+JOINS = ("mean", "turns")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +28,28 @@ class Look:
 
     layer: of the language model, counted from 0; None for the mean over all
     rows: "answer" (the prompt's last token, from which the answer is read) or "question" (all its tokens, averaged)
-    power: each question's shares are raised to it and normalised again; above 1 the few most looked at weigh more
+    join: how a picture's questions come together. "mean": each question's shares, raised to `power` and normalised
+    again, are averaged. "turns": the questions take turns, each naming the token that it looks at most among those not
+    yet named by itself; a token named first in round r = 0, 1, ... weighs (1 + r) ** -power, so that every question's
+    few best tokens come before any question's many good ones
     """
 
     layer: int | None = None
     rows: str = "question"
     power: float = 1.0
+    join: str = "mean"
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
             raise ValueError(f"rows must be one of {', '.join(ROWS)}, not {self.rows!r}.")
+        if self.join not in JOINS:
+            raise ValueError(f"join must be one of {', '.join(JOINS)}, not {self.join!r}.")
         if not self.power > 0:
             raise ValueError(f"power must be above 0, not {self.power!r}.")
 
     def describe(self) -> dict[str, Any]:
         """Fit for JSON."""
-        return {"layer": self.layer, "rows": self.rows, "power": self.power}
+        return {"layer": self.layer, "rows": self.rows, "power": self.power, "join": self.join}
 
 
 #: The one reference of the `saliency_mass` column.
@@ -87,9 +94,14 @@ def text_saliency(
 
 
 def _average(shares: Tensor, spans: list[tuple[int, int]], look: Look) -> Tensor:
-    """(n,) of shares (layers, rows, n): one question after another normalised, raised, normalised; then their mean."""
+    """(n,) of shares (layers, rows, n), the questions joined as the look says."""
     chosen = shares.mean(0) if look.layer is None else shares[look.layer]  # (rows, n)
     first = [last if look.rows == "answer" else first for first, last in spans]
     each = torch.stack([chosen[a : last + 1].mean(0) for a, (_, last) in zip(first, spans, strict=True)])
+    if look.join == "turns":
+        order = each.sort(dim=-1, descending=True, stable=True).indices
+        round_ = order.argsort(-1).amin(0)  # (n,)
+        weight = (1.0 + round_) ** -look.power
+        return weight / weight.sum()
     each = (each / each.sum(-1, keepdim=True)) ** look.power
     return (each / each.sum(-1, keepdim=True)).mean(0)

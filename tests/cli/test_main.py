@@ -135,3 +135,23 @@ def test_traceback_shows_where_an_error_came_from(salience: Run, fails_with: Cal
     fails_with(ValueError("bad"))
     with pytest.raises(ValueError, match="bad"):
         salience("--traceback", "fit")
+
+
+def test_the_defaults_that_help_names_are_the_real_ones() -> None:
+    """They are written out, because reading them off would import torch for `--help`."""
+    from salience.studies.tradeoff_config import TradeoffConfig
+    from salience.training.fit_scorer import FitConfig
+
+    def named(command: str, option: str) -> str:
+        found = commands.get_command(click.Context(commands), command)
+        assert found is not None
+        (text,) = [p.help for p in found.params if isinstance(p, click.Option) and p.name == option]
+        assert text is not None
+        return text.partition("[default: ")[2].removesuffix("]")
+
+    fit, tradeoff = FitConfig(), TradeoffConfig()
+    assert named("fit", "objective") == fit.objective
+    assert (named("fit", "pictures"), named("fit", "steps")) == (str(fit.pictures), str(fit.steps))
+    assert named("tradeoff", "pictures") == str(tradeoff.pictures)
+    assert named("tradeoff", "questions") == str(tradeoff.questions)
+    assert tuple(float(keep) for keep in named("tradeoff", "keeps").split(",")) == tradeoff.keeps

@@ -22,7 +22,7 @@ SMALL = StudyConfig(
     fit=FitConfig(pictures=6, validation=3, questions=3, steps=6, batch=3, seed=10, hidden=8),
     tradeoff=TradeoffConfig(
         keeps=(0.25, 0.1), pictures=4, questions=3, probe_pictures=6, ceiling_pictures=2, control_pictures=2, draws=2,
-        repeats=1, examples=2,
+        untrained=1, repeats=1, examples=2,
     ),
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ _COUNT = click.IntRange(min=1)
     metavar="DIR",
     help="Scorer for `saliency`; repeatable.  [default: the model's own]",
 )
-@click.option("--pictures", type=_COUNT, default=None, help="Test pictures.  [default: 150]")
+@click.option("--pictures", type=_COUNT, default=None, help="Test pictures.  [default: 100]")
 @click.option("--questions", type=_COUNT, default=None, help="Questions a picture, at most.  [default: 12]")
 @click.option("--quick", is_flag=True, help="Few pictures and rounds: to see that it works, not to measure.")
 @shared_options(out="build/tradeoff", writes="report.html, results.json and figures/")

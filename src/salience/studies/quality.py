@@ -20,6 +20,19 @@ from salience.training.text_saliency import REFERENCE, text_saliency
 
 Places = Literal["auto", "original", "compact"]
 
+#: What the quality columns mean, for who reads the results and not this file.
+DEFINITIONS = {
+    "accuracy": "share of the questions whose greedy answer is the right word and then the end",
+    "accuracy_low, accuracy_high": "95 % percentile bootstrap, 2,000 draws of whole pictures",
+    "answer_kl": "KL(full || pruned) in nats, mean over the answer's tokens (the end token included) and questions",
+    "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a ridge classifier on the"
+    " mean of the kept projected tokens rates highest; refitted for every row on training pictures",
+    "feature_cosine": "cosine between the mean of the kept projected tokens and that of all, mean over pictures",
+    "saliency_mass": "share kept of the unpruned model's attention from a question's tokens to the picture, mean over "
+    "layers and heads, normalised a question, mean over a picture's questions",
+    "oracle-question": "each question keeps the items it is about; measured on the first pictures only, no probe",
+}
+
 
 class Quality:
     """Measures rows on test pictures; the probe learns on training pictures.
@@ -90,6 +103,10 @@ class Quality:
             prompts=[self.test.prompts[picture] for picture in range(pictures)],
         )  # fmt: skip
         return found.accuracy
+
+    def full_accuracy(self, pictures: int) -> float:
+        """Accuracy with all tokens on the first `pictures` pictures."""
+        return float(self.full.correct[self.full.picture < pictures].float().mean())
 
     def probe_majority(self) -> float | None:
         """The probe's majority line."""

@@ -19,7 +19,7 @@ from salience.studies.arms import Arm, learned, oracle, oracle_method, training_
 from salience.studies.cells import Cells
 from salience.studies.costs import Case, measure_costs
 from salience.studies.examples import choose, make_examples
-from salience.studies.quality import Quality
+from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
 from salience.studies.tradeoff_config import KEEPS, METHODS, TradeoffConfig
@@ -123,8 +123,9 @@ def _arms(
     arms += [learned(scorer, config.seed, name=name) for name, scorer in controls.items()]
     if fitted:
         hidden = next(iter(fitted.values())).config.hidden
-        blank = untrained_scorer(adapter.d_features, seed=config.seed, hidden=hidden)
-        arms.append(learned(blank, config.seed, name="saliency-untrained"))
+        for seed in range(config.seed, config.seed + config.untrained):
+            blank = untrained_scorer(adapter.d_features, seed=seed, hidden=hidden)
+            arms.append(learned(blank, seed, name="saliency-untrained"))
     return [arm for arm in arms if config.wants(arm.name)]
 
 
@@ -190,6 +191,8 @@ def _about(
         "probe_pictures": 0 if quality.train is None else len(quality.train),
         "probe_majority_accuracy": quality.probe_majority(),
         "ceiling_pictures": min(config.ceiling_pictures, len(quality.test)),
+        "ceiling_full_accuracy": quality.full_accuracy(config.ceiling_pictures),
+        "definitions": DEFINITIONS,
         "scorers": {str(seed): dict(scorer.config.training or {}) for seed, scorer in fitted.items()},
         "timing_repeats": config.repeats,
         "timed_batch": 1,

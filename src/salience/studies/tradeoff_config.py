@@ -17,21 +17,24 @@ METHODS = (
 class TradeoffConfig:
     """What is compared, and on how much.
 
-    keeps: ratios in (0, 1]   methods: of METHODS; None for all that this model has   pictures, questions: of the test
-    split, at most so many questions a picture   probe_pictures: training pictures of the probe
-    ceiling_pictures: of the oracle of the items asked about, which cannot share a picture's prefix
-    draws: of `random`   repeats: rounds of the timing   examples: qualitative samples
+    keeps: ratios in (0, 1]; 1 is always among them   methods: of METHODS; None for all that this model has
+    pictures, questions: of the test split, at most so many questions a picture
+    probe_pictures: training pictures of the probe   ceiling_pictures: of the oracle of the items asked about, whose
+    questions cannot share a picture's prefix   control_pictures: each asked another one's questions
+    draws: of `random`   untrained: scorers with random weights, a control   repeats: rounds of the timing
+    examples: qualitative samples
     """
 
     task: str = "scenes"
     keeps: tuple[float, ...] = KEEPS
     methods: tuple[str, ...] | None = None
-    pictures: int = 150
+    pictures: int = 100
     questions: int = 12
     probe_pictures: int = 300
-    ceiling_pictures: int = 40
-    control_pictures: int = 50
+    ceiling_pictures: int = 24
+    control_pictures: int = 40
     draws: int = 5
+    untrained: int = 2
     repeats: int = 11
     examples: int = 6
     positions: Literal["original", "compact"] = "original"

@@ -25,8 +25,8 @@ DEFINITIONS = {
     "accuracy": "share of the questions whose greedy answer is the right word and then the end",
     "accuracy_low, accuracy_high": "95 % percentile bootstrap, 2,000 draws of whole pictures",
     "answer_kl": "KL(full || pruned) in nats, mean over the answer's tokens (the end token included) and questions",
-    "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a ridge classifier on the"
-    " mean of the kept projected tokens rates highest; refitted for every row on training pictures",
+    "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a ridge classifier on"
+    " the mean of the kept projected tokens rates highest; refitted for every row on training pictures",
     "feature_cosine": "cosine between the mean of the kept projected tokens and that of all, mean over pictures",
     "saliency_mass": "share kept of the unpruned model's attention from a question's tokens to the picture, mean over "
     "layers and heads, normalised a question, mean over a picture's questions",

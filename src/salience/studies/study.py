@@ -37,7 +37,8 @@ class StudyConfig:
     def of(*, quick: bool = False, seed: int = 0) -> StudyConfig:
         """The whole study, or `quick`: the same path on few pictures, to see that it works and not to measure."""
         if not quick:
-            return StudyConfig(fit=FitConfig(seed=seed + 10), tradeoff=TradeoffConfig(seed=seed))
+            # Half of what `salience fit` takes by default: as good on validation pictures, to within a seed's spread.
+            return StudyConfig(fit=FitConfig(pictures=160, seed=seed + 10), tradeoff=TradeoffConfig(seed=seed))
         fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
         small = TradeoffConfig(
             keeps=(1.0, 0.25, 0.05), pictures=16, questions=8, probe_pictures=24, ceiling_pictures=6,
@@ -76,7 +77,10 @@ def run(
     identity = {"config": asdict(chosen), "model": tower_fingerprint(model), "torch": torch.__version__}
     cells = Cells(folder, identity)
     with stages(quiet=quiet) as bars:
-        train, fresh, shuffled = _fitted(adapter, processor, chosen.fit, cells, folder, bars)
+        # One lot of training pictures serves both: the scorer learns on the first of them, the probe on all.
+        pictures = max(chosen.fit.pictures, chosen.tradeoff.probe_pictures)
+        train = prepare(adapter, processor, replace(chosen.fit, pictures=pictures), "train", bars)
+        fresh, shuffled = _fitted(adapter, processor, chosen.fit, train.first(chosen.fit.pictures), cells, folder, bars)
         given = scorers_for(adapter)
         found = tradeoff.run(
             model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cells=cells, bars=bars,
@@ -91,12 +95,11 @@ def run(
 
 
 def _fitted(
-    adapter: Adapter, processor: Any, config: FitConfig, cells: Cells, out: Path, bars: Stages
-) -> tuple[EncodedPictures, Scorer, Scorer]:
-    """The training pictures, a scorer fitted on them, and one whose targets were shuffled within each picture."""
+    adapter: Adapter, processor: Any, config: FitConfig, train: EncodedPictures, cells: Cells, out: Path, bars: Stages
+) -> tuple[Scorer, Scorer]:
+    """A scorer fitted on these pictures, and one whose targets were shuffled within each picture."""
     aside = cells.path("fit")
     assert aside is not None  # a study always has a folder
-    train = prepare(adapter, processor, config, "train", bars)
     target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
     fitted = []
     for name, one in (("saliency", config), (SHUFFLED, replace(config, shuffled=True))):
@@ -105,7 +108,7 @@ def _fitted(
             distil(adapter, one, train, target, aside=aside / f"{name}.unfinished", bars=bars).save_pretrained(folder)
         fitted.append(Scorer.from_pretrained(folder))
     fitted[0].save_pretrained(out / "scorer")
-    return train, fitted[0], fitted[1]
+    return fitted[0], fitted[1]
 
 
 def _bundled(device: str) -> tuple[Any, Any]:

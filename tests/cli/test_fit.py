@@ -71,17 +71,28 @@ def test_an_unknown_objective_is_refused(fit: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "scorer").exists()
 
 
+# A shell starts background jobs with SIGINT ignored, and what they start inherits that: the command must hear it.
+HEARING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from salience.cli.main import main; main()"
+)
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written_and_exits_130(tiny_vlm: Path, tmp_path: Path) -> None:
     out = tmp_path / "scorer"
-    command = [sys.executable, "-m", "salience", "fit", "--model", tiny_vlm, "--quick", "--steps", "200000"]
-    with subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", HEARING, "fit", "--model", tiny_vlm, "--quick", "--steps", "200000"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "--out", out], stderr=pipe, stdout=pipe) as process:
         checkpoint = tmp_path / ".scorer.unfinished" / "checkpoint.safetensors"
         patience = time.monotonic() + 240  # seconds; a few are enough where nothing else runs
         while not checkpoint.exists() and process.poll() is None and time.monotonic() < patience:
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()  # nothing, once it has ended; else leaving the block would wait for 200,000 steps
     assert process.returncode == 130, stderr.decode()
     assert stdout == b""
     assert b"Traceback" not in stderr

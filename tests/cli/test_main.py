@@ -98,7 +98,7 @@ def fails_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Non
         (ValueError("keep must be at most 1, not 3."), "keep must be at most 1, not 3."),
         (ValueError("no full stop"), "no full stop."),
         (ValueError("first line\nsecond line"), "first line."),
-        (PermissionError(13, "Permission denied", "/root/x"), "/root/x: Permission denied."),
+        (PermissionError(13, "Permission denied", "/out/x"), "/out/x: Permission denied."),
         (ModuleNotFoundError("No module named 'skimage'", name="skimage.data"), "pip install 'salience[study]'"),
         (ModuleNotFoundError("No module named 'transformers'", name="transformers"), "pip install 'salience[vlm]'"),
     ],

@@ -44,6 +44,13 @@ def test_saving_again_replaces_and_leaves_nothing_aside(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["scorer"]
 
 
+def test_saving_leaves_what_else_the_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    Scorer(12).save_pretrained(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert Scorer.from_pretrained(tmp_path).config.d_features == 12
+
+
 def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import safetensors.torch
 
@@ -51,7 +58,7 @@ def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError("disk full")
 
     Scorer(12).save_pretrained(tmp_path / "scorer")
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(safetensors.torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         Scorer(7).save_pretrained(tmp_path / "scorer")
     assert Scorer.from_pretrained(tmp_path / "scorer").config.d_features == 12

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from salience.core.files import write_atomic
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -72,21 +72,17 @@ class Scorer(nn.Module):
         return logits
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `config.json` and `model.safetensors` into `folder`, made aside and renamed, so never half there."""
-        from safetensors.torch import save_file
+        """Write `config.json` and `model.safetensors` into `folder`, leaving whatever else it holds.
+
+        Each is written aside and renamed, the weights first: a new folder is a scorer's only once both are there.
+        """
+        from safetensors.torch import save
 
         target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            config = json.dumps(asdict(self.config), indent=2, sort_keys=True)
-            (aside / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-            save_file(weights, aside / WEIGHTS_NAME, metadata={"format": "pt"})
-            aside.chmod(0o755)  # mkdtemp's folder is its maker's alone
-            _swap(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        config = json.dumps(asdict(self.config), indent=2, sort_keys=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_atomic(target / WEIGHTS_NAME, save(weights, metadata={"format": "pt"}))
+        write_atomic(target / CONFIG_NAME, config + "\n")
         return target
 
     @classmethod
@@ -107,17 +103,6 @@ class Scorer(nn.Module):
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{weights_file} does not hold the weights its {CONFIG_NAME} describes.") from error
         return scorer.eval()
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put the folder `new` at `target`; what stood there goes only once it has been moved out of the way."""
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-        target.rename(old / target.name)
-        new.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.rename(target)
 
 
 def _files(path_or_id: str | Path, revision: str | None) -> tuple[Path, Path]:

@@ -57,6 +57,7 @@ def test_every_method_has_a_row_at_every_ratio(finished: Path) -> None:
         stages = ("encode_ms", "select_ms", "project_ms", "prefill_ms")
         assert row["first_token_ms"] == pytest.approx(sum(row[stage] for stage in stages))
         assert all(row[column] is not None and row[column] > 0 for column in TRADEOFF_COSTS)
+        assert row["prefill_batch4_ms"] > 0
         unmeasured = {column for column in TRADEOFF_QUALITY if row[column] is None}
         # A count is asked once a picture and relations may be missing from three questions.
         allowed = {"probe_accuracy"} if row["method"] == "oracle-question" else set()

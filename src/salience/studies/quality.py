@@ -27,6 +27,7 @@ DEFINITIONS = {
     "answer_kl": "KL(full || pruned) in nats, mean over the answer's tokens (the end token included) and questions",
     "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a ridge classifier on"
     " the mean of the kept projected tokens rates highest; refitted for every row on training pictures",
+    "prefill_batch4_ms": "prefill of four pictures at once, in all; every other time is of one picture",
     "feature_cosine": "cosine between the mean of the kept projected tokens and that of all, mean over pictures",
     "saliency_mass": "share kept of the unpruned model's attention from a question's tokens to the picture, mean over "
     "layers and heads, normalised a question, mean over a picture's questions",

@@ -109,7 +109,7 @@ def test_the_probe(view_of: Make) -> None:
     probe = {"probe_accuracy": {"saliency": (0.9, 0.88, 0.8), "random": (0.9, 0.8, 0.6)}}
     found = quality.probe_loss(view_of({"saliency": (0.9, 0.9, 0.85), "random": (0.9, 0.85, 0.4)}, columns=probe))
     assert found is not None
-    assert found.lead == "The probe loses 10 points at 5%, with random tokens 30 points."
+    assert found.lead == "The probe loses 10 points at 5%; with random tokens it loses 30 points."
 
 
 def test_each_question_with_another_picture(view_of: Make) -> None:

@@ -3,7 +3,18 @@
 from salience.report.answer import telling_keep
 from salience.report.methods import phrase
 from salience.report.series import View, kind_column
-from salience.report.words import capital, flop_count, listed, milliseconds, points, score, share, times, whole_share
+from salience.report.words import (
+    capital,
+    flop_count,
+    listed,
+    lost,
+    milliseconds,
+    points,
+    score,
+    share,
+    times,
+    whole_share,
+)
 
 #: a question of each kind of the `scenes` task
 _QUESTIONS = {
@@ -61,7 +72,7 @@ def loss_tokens(view: View) -> str:
     own, random = _loss(view, view.subject, keep), _loss(view, "random", keep)
     text = "What a linear classifier on the kept tokens' mean no longer reads, retrained for each method and ratio. "
     if keep is not None and own is not None and random is not None and view.subject != "random":
-        text += f"At {share(keep)}: {phrase(view.subject)} {points(own)}, random tokens {points(random)}."
+        text += f"At {share(keep)} it {lost(own)} with {phrase(view.subject)} and {lost(random)} with random tokens."
     full, nothing = view.full("probe_accuracy"), view.setting("probe_majority_accuracy")
     if full is not None and nothing is not None:
         text += f" A probe that reads nothing would lose {points(full - nothing)}."

@@ -6,7 +6,7 @@ from salience.report.answer import BROKEN, telling_keep
 from salience.report.finding import Finding
 from salience.report.methods import phrase, role
 from salience.report.series import LEVEL, Point, View, ahead, kind_column
-from salience.report.words import capital, listed, points, ranged, score, share
+from salience.report.words import capital, listed, lost, points, ranged, score, share
 
 
 def compared(view: View, keep: float) -> list[Point]:
@@ -281,15 +281,14 @@ def probe_loss(view: View) -> Finding | None:
     full, answered = view.full("accuracy"), view.value(view.subject, keep, "accuracy")
     if own is None:
         return None
-    beside = f", with random tokens {points(random)}" if random is not None and view.subject != "random" else ""
+    beside = f"; with random tokens it {lost(random)}" if random is not None and view.subject != "random" else ""
     text = f"The probe reads {score(view.full('probe_accuracy') or 0.0)} from all tokens"
     if full is not None and answered is not None:
         text += f"; the answers themselves lose {points(max(full - answered, 0.0))}"
         apart = own - (full - answered)
         if abs(apart) > 0.05:
             text += f". The two disagree by {points(apart)}: a linear probe of the mean does not read as the model does"
-    verb = "loses" if own >= 0 else "gains"
-    return Finding(tone="plain", lead=f"The probe {verb} {points(own)} at {share(keep)}{beside}.", text=text + ".")
+    return Finding(tone="plain", lead=f"The probe {lost(own)} at {share(keep)}{beside}.", text=text + ".")
 
 
 def other_picture(view: View) -> Finding | None:

@@ -29,6 +29,11 @@ def points(difference: float) -> str:
     return f"{size} point" if size == "1" else f"{size} points"
 
 
+def lost(loss: float) -> str:
+    """ "loses 3 points", or "gains" them where the loss is negative."""
+    return f"{'loses' if loss >= 0 else 'gains'} {points(loss)}"
+
+
 def signed_points(difference: float) -> str:
     """An accuracy difference in points with a true minus sign."""
     rounded = round(100 * difference, 1)

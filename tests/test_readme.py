@@ -66,7 +66,9 @@ def test_make_test_is_pytest() -> None:
 
 def made(target: str) -> list[str]:
     """The commands that `make target` would run, nothing of it run."""
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     return done.stdout.strip().splitlines()
 
 

@@ -32,7 +32,7 @@ class TradeoffConfig:
     questions: int = 12
     probe_pictures: int = 300
     ceiling_pictures: int = 24
-    control_pictures: int = 40
+    control_pictures: int = 100
     draws: int = 5
     untrained: int = 2
     repeats: int = 11

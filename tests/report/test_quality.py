@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from salience.report import quality
-from salience.report.series import View
+from salience.report.series import Point, View
 
 Make = Callable[..., View]
 
@@ -68,7 +68,7 @@ def test_controls(view_of: Make) -> None:
     works = quality.controls(view_of({"random": (0.9, 0.6, 0.4), "saliency-shuffled": (0.9, 0.6, 0.6)}))
     assert works is not None
     assert works.tone == "bad"
-    assert works.text.startswith("The shuffled control at 5%.")
+    assert works.text.startswith("The shuffled control at 5%, with at least one seed.")
 
 
 def test_the_breaking_point(view_of: Make) -> None:
@@ -103,6 +103,21 @@ def test_fewer_tokens_can_be_better(view_of: Make) -> None:
     assert found is not None
     assert found.text.startswith("The learned saliency at 25%")
     assert quality.better_than_full(view_of({"saliency": (0.8, 0.805, 0.7)})) is None
+    asked = {"saliency": (0.8, 0.8, 0.7), "oracle-question": (0.8, 0.85, 0.85)}
+    assert quality.better_than_full(view_of(asked)) is not None
+    assert quality.better_than_full(view_of(asked, ceiling_full_accuracy=0.86)) is None
+
+
+def test_one_lucky_control_is_not_hidden_by_the_mean() -> None:
+    def point(method: str, low: float, high: float, lows: tuple[float, ...]) -> Point:
+        means = {"accuracy": (low + high) / 2}
+        return Point(
+            method=method, keep=0.05, seeds=len(lows), means=means, each={"accuracy_low": lows}, low=low, high=high
+        )
+
+    random = point("random", 0.39, 0.46, (0.39, 0.4))
+    assert quality._some_seed_ahead(point("saliency-untrained", 0.2, 0.6, (0.2, 0.54)), random)
+    assert not quality._some_seed_ahead(point("saliency-untrained", 0.2, 0.5, (0.2, 0.44)), random)
 
 
 def test_the_probe(view_of: Make) -> None:

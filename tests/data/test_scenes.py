@@ -122,6 +122,8 @@ def test_colours_differ_within_a_picture() -> None:
 def test_baselines_know_only_training_answers() -> None:
     samples = data.load("scenes", split="val", n=160, seed=0, questions=16)
     table = scenes.baselines(samples, pictures=200)
+    told = scenes.question_only(samples, pictures=200)
+    assert table["question_only"]["all"] == pytest.approx(sum(told) / len(told))
     assert set(table) == {"majority", "question_only"}
     assert set(table["majority"]) == {*KINDS, "all"}
     assert table["question_only"]["all"] < 0.4  # far from what looking gives; .24 was seen

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from salience.report import quality
 from salience.report.series import Point, View
 
@@ -136,6 +138,20 @@ def test_each_question_with_another_picture(view_of: Make) -> None:
     assert from_picture is not None
     assert guessed is not None
     assert (from_picture.tone, guessed.tone) == ("good", "bad")
+
+
+@pytest.mark.parametrize(("low", "tone"), [(-0.01, "good"), (0.002, "bad")])
+def test_another_picture_is_judged_by_the_interval_where_there_is_one(view_of: Make, low: float, tone: str) -> None:
+    told = {"accuracy": 0.25, "low": 0.22, "high": 0.28, "above_low": low, "above_high": 0.03}
+    found = quality.other_picture(
+        view_of(
+            {"saliency": (0.9, 0.9, 0.9)},
+            control_other_picture_accuracy=0.25, control_other_picture=told, question_only_accuracy=0.24,
+        )
+    )  # fmt: skip
+    assert found is not None
+    assert found.tone == tone
+    assert f"{low:+.3f} to +0.030" in found.text
 
 
 def test_a_method_with_a_hole_in_its_rows(view_of: Make) -> None:

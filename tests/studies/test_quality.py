@@ -97,6 +97,19 @@ def test_the_ceiling_serves_every_question_once(quality: Quality) -> None:
     assert found["probe_accuracy"] is None
 
 
+def test_another_picture_is_really_another(quality: Quality) -> None:
+    """One shift, worked out by hand: picture p's questions beside the tokens of picture p + 1."""
+    blind = [number % 3 == 0 for number in range(len(quality.kinds))]
+    found = quality.other_picture(4, 1, blind)
+    by_hand = answer(quality.adapter, quality.test, [quality.all] * 4, which=[1, 2, 3, 0], prompts=quality.test.prompts)
+    assert found is not None
+    assert found["accuracy"] == pytest.approx(by_hand.accuracy)
+    above = found["accuracy"] - sum(blind) / len(blind)
+    assert found["above_low"] <= above <= found["above_high"]
+    everyone = quality.other_picture(4, 9, blind)  # there are only three others
+    assert everyone is not None and 0 <= everyone["low"] <= everyone["accuracy"] <= everyone["high"] <= 1
+
+
 def test_mass_is_of_the_unpruned_reference(quality: Quality) -> None:
     kept = Ranking(Random(seed=0), quality.test).kept(0.25)
     wanted = sum(float(quality.reference[p, k].sum()) for p, k in enumerate(kept)) / 4

@@ -180,22 +180,27 @@ def _commonest(counts: Iterable[Counter[str]]) -> str:
     return sum(counts, Counter[str]()).most_common(1)[0][0]
 
 
-def baselines(samples: Sequence[Sample], pictures: int = 3000, questions: int = 16) -> dict[str, dict[str, float]]:
+def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
+    """Which of these samples the question alone gets right: by its commonest training answer, else its kind's."""
+    by_text, by_kind = _training_answers(pictures, questions)
+    text_answer = {text: _commonest([counts]) for text, counts in by_text.items()}
+    kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
+    return [sample.answer == text_answer.get(sample.question, kind_answer[sample.kind]) for sample in samples]
+
+
+def baselines(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> dict[str, dict[str, float]]:
     """What answering without looking gets on these samples, learnt from training scenes.
 
     Returns: {"majority": {...}, "question_only": {...}}, each an accuracy in 0..1 for every kind and "all".
-             majority: one answer for everything ("all"), or one a kind; question_only: the commonest training answer of
-             the very same question, else its kind's.
+             majority: one answer for everything ("all"), or one a kind; question_only: see `question_only`.
     """
-    by_text, by_kind = _training_answers(pictures, questions)
+    _, by_kind = _training_answers(pictures, questions)
     overall = _commonest(by_kind.values())
     kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
-    text_answer = {text: _commonest([counts]) for text, counts in by_text.items()}
     right: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "question_only": defaultdict(list)}
-    for sample in samples:
+    for sample, guessed in zip(samples, question_only(samples, pictures, questions), strict=True):
         right["majority"]["all"].append(sample.answer == overall)
         right["majority"][sample.kind].append(sample.answer == kind_answer[sample.kind])
-        guess = text_answer.get(sample.question, kind_answer[sample.kind])
         for key in ("all", sample.kind):
-            right["question_only"][key].append(sample.answer == guess)
+            right["question_only"][key].append(guessed)
     return {name: {key: float(np.mean(hits)) for key, hits in table.items()} for name, table in right.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -59,7 +61,22 @@ def measure(
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats is {repeats} and warmup {warmup}, but they must be at least 1 and 0")
     seen: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
-    for round_ in range(warmup + repeats):
+    with _no_garbage_collection():
+        _rounds(cases, seen, warmup + repeats, warmup, device, tick)
+    return {
+        case: {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]} for case, laps in seen.items()
+    }
+
+
+def _rounds(
+    cases: Mapping[Case, Callable[[Stopwatch], object]],
+    seen: Mapping[Case, list[dict[str, float]]],
+    rounds: int,
+    warmup: int,
+    device: torch.device | str,
+    tick: Callable[[], object] | None,
+) -> None:
+    for round_ in range(rounds):
         for case, call in cases.items():
             watch = Stopwatch(device)
             call(watch)
@@ -67,6 +84,16 @@ def measure(
                 seen[case].append(watch.milliseconds)
             if tick is not None:
                 tick()
-    return {
-        case: {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]} for case, laps in seen.items()
-    }
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection takes as long as there are objects in the process, and whose turn it hits is chance."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -306,11 +306,18 @@ def other_picture(view: View) -> Finding | None:
     full = view.full("accuracy")
     if other is None or line is None or full is None or full < line + LEVEL:
         return None
-    text = f"Asked of another picture, the questions are answered at {score(other)}; "
-    text += f"the question alone gives {score(line)}."
-    if other <= line + BROKEN / 2:
-        return Finding(tone="good", lead="The answers come from the picture.", text=text)
-    return Finding(tone="bad", lead="Not all of the accuracy comes from the picture.", text=text)
+    told = view.config.get("control_other_picture") or {}
+    low, high = told.get("above_low"), told.get("above_high")
+    text = f"Asked of other pictures, the questions are answered at {score(other)}; "
+    text += f"the question alone gives {score(line)}"
+    if low is not None and high is not None:
+        text += f" (difference {low:+.3f} to {high:+.3f}, 95 % over pictures)"
+        above = low > 0
+    else:
+        above = other > line + BROKEN / 2
+    if not above:
+        return Finding(tone="good", lead="The answers come from the picture.", text=text + ".")
+    return Finding(tone="bad", lead="Not all of the accuracy comes from the picture.", text=text + ".")
 
 
 #: In the order in which the page tells them.

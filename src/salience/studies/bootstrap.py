@@ -11,8 +11,9 @@ def interval(
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of the share of right questions, resampling whole pictures.
 
-    Args:    correct: (Q,) bool   picture: (Q,) the picture each question belongs to   level: share of draws inside
-    Returns: (low, high), each in 0..1
+    Args:    correct: (Q,) bool, or shares or differences   picture: (Q,) the picture each question belongs to
+             level: share of draws inside
+    Returns: (low, high)
     Raises:  ValueError when there is no question, or level is not between 0 and 1
     """
     if len(correct) == 0:

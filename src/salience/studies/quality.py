@@ -95,15 +95,33 @@ class Quality:
             "saliency_mass": self._mass(pairs),
         }
 
-    def other_picture(self, pictures: int) -> float:
-        """The control: accuracy with all tokens when each question is asked of the next picture instead of its own."""
-        pictures = min(pictures, len(self.test))
-        found = answer(
-            self.adapter, self.test, [self.all] * pictures, positions=self.positions,
-            which=[(picture + 1) % len(self.test) for picture in range(pictures)],
-            prompts=[self.test.prompts[picture] for picture in range(pictures)],
-        )  # fmt: skip
-        return found.accuracy
+    def other_picture(self, pictures: int, shifts: int, blind: Sequence[bool]) -> dict[str, float] | None:
+        """The control: accuracy with all tokens when each question is asked of another picture instead of its own.
+
+        Args:    pictures: how many give their questions   shifts: of how many other pictures each question is asked
+                 blind: (Q,) which of all questions the question alone gets right
+        Returns: accuracy, its interval (low, high), and above_low, above_high: the interval of what it is above the
+                 question-only model on the same questions. Intervals resample the pictures that the questions are of.
+                 None where there is no other picture.
+        """
+        pictures, count = min(pictures, len(self.test)), len(self.test)
+        if count < 2:
+            return None
+        right, alone = [], torch.tensor(blind[: self.before[pictures]], dtype=torch.float64)
+        for shift in range(1, min(shifts, count - 1) + 1):
+            found = answer(
+                self.adapter, self.test, [self.all] * pictures, positions=self.positions,
+                which=[(picture + shift) % count for picture in range(pictures)],
+                prompts=[self.test.prompts[picture] for picture in range(pictures)],
+            )  # fmt: skip
+            right.append(found.correct.double())
+        mean = torch.stack(right).mean(0)  # (Q,)
+        picture = self.full.picture[: len(mean)]
+        low, high = interval(mean, picture)
+        above_low, above_high = interval(mean - alone, picture)
+        return {
+            "accuracy": float(mean.mean()), "low": low, "high": high, "above_low": above_low, "above_high": above_high,
+        }  # fmt: skip
 
     def full_accuracy(self, pictures: int) -> float:
         """Accuracy with all tokens on the first `pictures` pictures."""

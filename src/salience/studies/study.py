@@ -42,7 +42,7 @@ class StudyConfig:
         fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
         small = TradeoffConfig(
             keeps=(1.0, 0.25, 0.05), pictures=16, questions=8, probe_pictures=24, ceiling_pictures=6,
-            control_pictures=8, draws=2, untrained=1, repeats=7, examples=2, seed=seed,
+            control_pictures=8, control_shifts=1, draws=2, untrained=1, repeats=7, examples=2, seed=seed,
         )  # fmt: skip
         return StudyConfig(fit=fit, tradeoff=small)
 

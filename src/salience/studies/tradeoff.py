@@ -11,13 +11,13 @@ import torch
 
 from salience.core.progress import Stages, stages
 from salience.core.record import Record
-from salience.data.scenes import baselines
+from salience.data.scenes import baselines, question_only
 from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
 from salience.pruning.scorer import Scorer, untrained_scorer
 from salience.studies.arms import Arm, learned, oracle, oracle_method, training_free
 from salience.studies.cells import Cells
-from salience.studies.costs import Case, measure_costs
+from salience.studies.costs import LOOPS, Case, measure_costs
 from salience.studies.examples import choose, make_examples
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
@@ -94,13 +94,14 @@ def _run(
     with bars.stage("samples and controls", 2) as tick:
         examples = cells.get("examples", lambda: _examples(quality, processor, config, arms, out))
         tick()
-        other = cells.get("other-picture", lambda: quality.other_picture(config.control_pictures))
+        other = cells.get("other-picture", lambda: _other_picture(quality, config))
         tick()
     about = {
         "model": name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__),
         **_about(config, quality, fitted, whole),
         "methods": list(dict.fromkeys(row["method"] for row in rows)),
-        "control_other_picture_accuracy": other,
+        "control_other_picture_accuracy": None if other is None else other["accuracy"],
+        "control_other_picture": other,
     }
     return {"kind": "tradeoff", "config": about, "rows": rows, "examples": examples}
 
@@ -146,7 +147,7 @@ def _costs(
     methods = {arm.cost: arm.method(first).to(device) for arm in arms}
     if config.wants("oracle-question"):
         methods.setdefault("oracle", oracle_method(first))
-    with bars.stage("timing", (config.repeats + 2) * len(config.keeps)) as tick:
+    with bars.stage("timing", LOOPS * (config.repeats + 2) * len(config.keeps)) as tick:
 
         def measured() -> list[list[Any]]:
             found = measure_costs(adapter, case, methods, config.keeps, repeats=config.repeats, tick=tick)
@@ -166,6 +167,11 @@ def _examples(
     ordered = [shown[name] for name in METHODS if name in shown]
     chosen = choose(quality, subject, pruned, config.examples)
     return make_examples(quality, processor, chosen, ordered, pruned, out)
+
+
+def _other_picture(quality: Quality, config: TradeoffConfig) -> dict[str, float] | None:
+    blind = question_only([sample for group in quality.test.samples for sample in group])
+    return quality.other_picture(config.control_pictures, config.control_shifts, blind)
 
 
 def _about(

@@ -20,7 +20,8 @@ class TradeoffConfig:
     keeps: ratios in (0, 1]; 1 is always among them   methods: of METHODS; None for all that this model has
     pictures, questions: of the test split, at most so many questions a picture
     probe_pictures: training pictures of the probe   ceiling_pictures: of the oracle of the items asked about, whose
-    questions cannot share a picture's prefix   control_pictures: each asked another one's questions
+    questions cannot share a picture's prefix   control_pictures: whose questions are asked of
+    `control_shifts` other ones
     draws: of `random`   untrained: scorers with random weights, a control   repeats: rounds of the timing
     examples: qualitative samples
     """
@@ -33,8 +34,9 @@ class TradeoffConfig:
     probe_pictures: int = 300
     ceiling_pictures: int = 24
     control_pictures: int = 100
+    control_shifts: int = 3
     draws: int = 5
-    untrained: int = 2
+    untrained: int = 5
     repeats: int = 11
     examples: int = 6
     positions: Literal["original", "compact"] = "original"
@@ -49,7 +51,8 @@ class TradeoffConfig:
         for method in self.methods or ():
             if method not in METHODS:
                 raise ValueError(f"methods must be of {', '.join(METHODS)}, not {method!r}.")
-        for name in ("pictures", "questions", "draws", "repeats", "ceiling_pictures", "control_pictures"):
+        counts = "pictures questions draws repeats ceiling_pictures control_pictures control_shifts"
+        for name in counts.split():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
         # All tokens are the reference of every column, so they are always measured.

@@ -54,6 +54,11 @@ class DiskCache:
         own = Path(code.co_filename)  # a kernel may live elsewhere: in a test, in somebody's program
         self.source = own.read_bytes() if own.is_file() else code.co_code + repr(code.co_consts).encode()
 
+    @property
+    def cache_path(self) -> str:
+        """The folder, for numba's statistics."""
+        return str(folder())
+
     def path(self, signature: Any, codegen: Any) -> Path | None:
         """The file for one signature on one machine."""
         if (root := folder()) is None:

@@ -1,6 +1,6 @@
-"""exp2, sigmoid and softplus as vector IR: exp2 to one unit in the last place (eps), the others to (2 + |x|/2) eps.
+"""exp2, sigmoid and softplus as vector IR: exp2 to one unit in the last place (eps), the others to (2 + |x|) eps.
 
-The |x|/2 is the rounding of x log2(e), relative to values as small as exp(-|x|). Polynomials are minimax fits (Remez,
+The |x| is the rounding of x log2(e), relative to values as small as exp(-|x|). Polynomials are minimax fits (Remez,
 50 digits) of the relative error: 2^f on [-1/2, 1/2] to 2.6e-9 (float32) and 1.8e-17 (float64), on [-1/32, 1/32] to
 2.3e-9, log(1 + e)/e on [0, 1] to 4.7e-9 and 9.1e-18: below half a unit in the last place of either type.
 """

@@ -1,0 +1,40 @@
+"""Two small kernels for the tests: a function of one vector, and x times the first element."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.ops import simd
+
+PARAMS = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("kind", "i8")])
+KINDS = ("copy", "exp2", "softplus", "sigmoid", "scale")
+CHUNK = 1000  # of no multiple of a vector: every task has a tail
+
+
+@simd.kernel(PARAMS)
+def apply_kernel(tag, params, task):
+    p = params[0]
+    end = min((task + 1) * CHUNK, p.n)
+    step = simd.size(tag)
+    for i in range(task * CHUNK, end, simd.lanes(tag)):
+        x = simd.load_n(tag, p.x + i * step, end - i)
+        y = x
+        if p.kind == 1:
+            y = simd.exp2(x)
+        elif p.kind == 2:
+            y = simd.softplus(x)
+        elif p.kind == 3:
+            y = simd.sigmoid(x)
+        elif p.kind == 4:
+            y = simd.load_splat(tag, p.x) * x
+        simd.store_n(tag, p.y + i * step, y, end - i)
+
+
+def apply(kind: str, x: Tensor, threads: int | None = None) -> Tensor:
+    """The function called `kind` of every element of a contiguous tensor; the output was full of NaN."""
+    y, element = torch.full_like(x, torch.nan), simd.element_of(x.dtype)
+    params = np.array([(x.data_ptr(), y.data_ptr(), x.numel(), KINDS.index(kind))], PARAMS)
+    simd.parallel_for(apply_kernel.compiled(element), -(-x.numel() // CHUNK), element, params, threads=threads)
+    return y

@@ -1,0 +1,76 @@
+"""Compiled kernels on disk, in processes of their own: kept, shared, damaged, forbidden, raced for; other machines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CODE = """
+import sys, time, torch
+sys.path.insert(0, {here!r})
+from kernels import apply, apply_kernel
+x = torch.linspace(-30, 30, 1001)
+for kind in ("exp2", "softplus", "sigmoid"):
+    y = apply(kind, x, threads=2).double()
+    want = {{"exp2": torch.exp2, "softplus": torch.nn.functional.softplus, "sigmoid": torch.sigmoid}}[kind](x.double())
+    assert (y - want).abs().div(want).max() < 3e-6, kind  # |x|/2 eps at |x| = 30, twice
+half = torch.linspace(-7e4, 7e4, 5001).half()
+assert torch.equal(apply("copy", half), half) and torch.equal(apply("copy", half.bfloat16()), half.bfloat16())
+print(sum(apply_kernel._dispatcher.stats.cache_hits.values()) if apply_kernel._dispatcher else -1)
+"""
+
+
+def _start(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    code = CODE.format(here=str(HERE))
+    env = {**os.environ, "SALIENCE_CACHE": str(cache), **environment}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def _finish(process: subprocess.Popen[str]) -> int:
+    """How many kernels came from disk."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return int(out)
+
+
+def test_the_second_process_reads_what_the_first_compiled_and_damage_is_noticed(tmp_path: Path) -> None:
+    assert _finish(_start(tmp_path)) == 0
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3  # one for each element type
+    assert _finish(_start(tmp_path)) == 3
+    files[0].write_bytes(files[0].read_bytes()[:-100])
+    files[1].write_bytes(b"")
+    assert _finish(_start(tmp_path)) == 1
+    assert _finish(_start(tmp_path)) == 3  # and mended
+
+
+def test_two_processes_race_for_a_cold_cache(tmp_path: Path) -> None:
+    racers = [_start(tmp_path / "deep" / "cache") for _ in range(2)]
+    assert all(_finish(racer) >= 0 for racer in racers)
+    assert _finish(_start(tmp_path / "deep" / "cache")) == 3
+    assert not [path for path in (tmp_path / "deep" / "cache").iterdir() if path.suffix != ".kernel"]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")  # works for root too, whom no permission stops
+    assert _finish(_start(in_the_way / "cache")) == 0
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+sse4.2,+popcnt"},
+    ],
+    ids=["generic", "avx2"],
+)
+def test_other_machines(machine: dict[str, str], tmp_path: Path) -> None:
+    assert _finish(_start(tmp_path, **machine)) == 0
+    assert _finish(_start(tmp_path)) == 0  # code for one machine is not given to another

@@ -73,6 +73,16 @@ def test_controls(view_of: Make) -> None:
     assert works.text.startswith("The shuffled control at 5%, with at least one seed.")
 
 
+def test_where_a_winning_control_looks(view_of: Make) -> None:
+    on = {"random": (0.1, 0.1, 0.1), "saliency-untrained": (0.1, 0.3, 0.7)}
+    view = view_of({"random": (0.9, 0.6, 0.4), "saliency-untrained": (0.9, 0.6, 0.6)}, columns={"item_share": on})
+    found = quality.controls(view)
+    assert found is not None
+    assert (
+        "At 5%, 70% of what the untrained control keeps lies on items; of random tokens 10%: items stand" in found.text
+    )
+
+
 def test_the_breaking_point(view_of: Make) -> None:
     found = quality.breaking_point(view_of({"saliency": (0.9, 0.9, 0.85), "uniform": (0.9, 0.85, 0.7)}))
     assert found is not None

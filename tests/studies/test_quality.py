@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import salience
+from salience.core.types import VisualGrid
 from salience.families import adapter_for
 from salience.pruning.budget import Budget
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.random import Random
 from salience.studies.arms import Ranking, oracle_method, question_cuts
-from salience.studies.quality import Quality
+from salience.studies.quality import Quality, cells_on
 from salience.training.answering import answer, divergence, pick
 from salience.training.encoded import encode_pictures, load_pictures
 from salience.training.prompts import prompt_text
@@ -95,6 +96,18 @@ def test_the_ceiling_serves_every_question_once(quality: Quality) -> None:
     # Other questions share the row, so float32 sums come in another order.
     assert found["answer_kl"] == pytest.approx(0.0, abs=1e-6)
     assert found["probe_accuracy"] is None
+
+
+def test_cells_on_boxes_by_hand() -> None:
+    # cells of 84 x 168 pixels: middles at x = 42, 126, 210, 294 and y = 84, 252
+    inside = cells_on([(0, 0, 127, 90), (200, 240, 300, 336)], VisualGrid(rows=2, columns=4))
+    assert inside.tolist() == [True, True, False, False, False, False, True, True]
+
+
+def test_the_oracle_keeps_items(quality: Quality) -> None:
+    kept = Ranking(oracle_method(quality.test), quality.test).kept(0.05)
+    found = quality.row(kept, Ranking(Random(seed=0), quality.train).kept(0.05))
+    assert found["item_share"] > 2 * quality.whole()["item_share"] > 0
 
 
 def test_another_picture_is_really_another(quality: Quality) -> None:

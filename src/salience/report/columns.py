@@ -67,12 +67,16 @@ COLUMNS = (
         meaning="Share of the unpruned model\u2019s text-to-image attention that falls on kept tokens; one "
         "reference for all methods.",
     ),
+    Column(
+        name="item_share", short="on items", digits=3,
+        meaning="Share of the kept tokens that lie on an item of the picture; what no method but an oracle is told.",
+    ),
     Column(name="encode_ms", short="encode, ms", meaning="The vision tower, one picture; median."),
     Column(name="select_ms", short="select, ms", meaning="Scoring and choosing the tokens; median.", digits=3),
     Column(name="project_ms", short="project, ms", meaning="The projector on the kept tokens; median.", digits=3),
     Column(
         name="prefill_ms", short="prefill, ms",
-        meaning="The language model alone, over prompt and kept tokens; median.",
+        meaning="The language model alone, over prompt and kept tokens; median, with warm caches.",
     ),
     Column(name="first_token_ms", short="first token, ms", meaning="encode + select + project + prefill."),
     Column(name="decode_ms_per_token", short="decode, ms/token", meaning="Each further token; median."),

@@ -134,22 +134,37 @@ def _some_seed_ahead(control: Point | None, random: Point | None) -> bool:
     return ahead(control, random) or lucky
 
 
+def _where_a_control_looks(view: View, method: str, keep: float) -> str:
+    """Why an untaught scorer may do better than chance: where what it keeps lies, seed by seed."""
+    point = view.at(method, keep)
+    shares = () if point is None else point.each.get("item_share", ())
+    chance = view.value("random", keep, "item_share")
+    if not shares or chance is None:
+        return ""
+    spread = share(shares[0]) if len(shares) == 1 else f"{share(min(shares))} to {share(max(shares))} by its seed"
+    text = f"At {share(keep)}, {spread} of what {phrase(method)} keeps lies on items; of random tokens {share(chance)}"
+    if max(shares) > 2 * chance:
+        text += ": items stand out in these features, and a function that nobody taught may put them first or last"
+    return text + ". "
+
+
 def controls(view: View) -> Finding | None:
     """The scorers that should not work, beside random."""
     names = view.of_role("control")
     if not names or "random" not in view.methods:
         return None
-    better = []
+    better, why = [], ""
     for method in names:
         keeps = [keep for keep in view.pruned if _some_seed_ahead(view.at(method, keep), view.at("random", keep))]
         if keeps:
             better.append(f"{phrase(method)} at {ranged(keeps, view.keeps)}")
+            why = why or _where_a_control_looks(view, method, keeps[-1])
     if better:
         return Finding(
             tone="bad",
             lead="A control that should know nothing beats random tokens.",
-            text=f"{capital(listed(better))}, with at least one seed. Part of a scorer's gain may then be due to its "
-            "form, and only what it gains over its control to what it was taught.",
+            text=f"{capital(listed(better))}, with at least one seed. {why}Part of a scorer's gain may then be due to "
+            "its form, and only what it gains over its control to what it was taught.",
         )
     return Finding(
         tone="good",

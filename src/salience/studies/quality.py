@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from salience.core.record import KINDS
+from salience.core.types import VisualGrid
+from salience.data.scene_pictures import SIDE
 from salience.families import Adapter
 from salience.studies.arms import question_cuts
 from salience.studies.bootstrap import interval
@@ -27,12 +29,24 @@ DEFINITIONS = {
     "answer_kl": "KL(full || pruned) in nats, mean over the answer's tokens (the end token included) and questions",
     "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a ridge classifier on"
     " the mean of the kept projected tokens rates highest; refitted for every row on training pictures",
+    "prefill_ms": "of warm caches: the mean of three calls, one behind the other and behind one that is not timed",
     "prefill_batch4_ms": "prefill of four pictures at once, in all; every other time is of one picture",
     "feature_cosine": "cosine between the mean of the kept projected tokens and that of all, mean over pictures",
     "saliency_mass": "share kept of the unpruned model's attention from a question's tokens to the picture, mean over "
     "layers and heads, normalised a question, mean over a picture's questions",
+    "item_share": "share of the kept tokens whose middle lies in an item's box, mean over pictures",
     "oracle-question": "each question keeps the items it is about; measured on the first pictures only, no probe",
 }
+
+
+def cells_on(boxes: Sequence[Sequence[float]], grid: VisualGrid) -> Tensor:
+    """(n,) bool: whether a cell's middle lies in one of the boxes (x0, y0, x1, y1), in pixels of a scene."""
+    x = (torch.arange(grid.columns) + 0.5) * (SIDE / grid.columns)
+    y = (torch.arange(grid.rows) + 0.5) * (SIDE / grid.rows)
+    inside = torch.zeros(grid.rows, grid.columns, dtype=torch.bool)
+    for left, top, right, bottom in boxes:
+        inside |= ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))[None]
+    return inside.reshape(-1)
 
 
 class Quality:
@@ -51,6 +65,7 @@ class Quality:
         self.before = torch.tensor([0, *(len(group) for group in test.samples)]).cumsum(0).tolist()
         self.full = answer(adapter, test, [self.all] * len(test), positions=positions)
         self.reference = text_saliency(adapter, test, [REFERENCE])[0]  # (P, n)
+        self.on_items = [cells_on(group[0].boxes, test.grid) for group in test.samples]
         self.test_labels = pair_labels([group[0].items for group in test.samples])
         self.train_labels = None if train is None else pair_labels([group[0].items for group in train.samples])
 
@@ -62,6 +77,7 @@ class Quality:
             "probe_accuracy": self._probe(every, trained),
             "feature_cosine": 1.0,
             "saliency_mass": 1.0,
+            "item_share": self._item_share(list(enumerate(every))),
         }
 
     def row(self, kept: Sequence[Tensor], kept_train: Sequence[Tensor]) -> dict[str, Any]:
@@ -73,6 +89,7 @@ class Quality:
             "probe_accuracy": self._probe(kept, kept_train),
             "feature_cosine": self._cosine(pairs),
             "saliency_mass": self._mass(pairs),
+            "item_share": self._item_share(pairs),
         }
 
     def ceiling(self, keep: float, pictures: int) -> dict[str, Any]:
@@ -93,6 +110,7 @@ class Quality:
             "probe_accuracy": None,
             "feature_cosine": self._cosine(pairs),
             "saliency_mass": self._mass(pairs),
+            "item_share": self._item_share(pairs),
         }
 
     def other_picture(self, pictures: int, shifts: int, blind: Sequence[bool]) -> dict[str, float] | None:
@@ -152,6 +170,10 @@ class Quality:
         """Mean over pictures of the cosine between the mean of the kept tokens and that of all, after the projector."""
         whole = self.test.projected.float().mean(1)[[picture for picture, _ in pairs]]
         return float(cosine_similarity(_pooled(self.test, pairs), whole, dim=-1).mean())
+
+    def _item_share(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
+        """How much of what is kept lies on items; pairs: (picture, kept (k,))."""
+        return float(torch.stack([self.on_items[picture][kept].float().mean() for picture, kept in pairs]).mean())
 
     def _mass(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
         return sum(float(self.reference[picture, kept].sum()) for picture, kept in pairs) / len(pairs)

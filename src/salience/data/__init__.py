@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salience.data.scenes import Sample
+    from salience.data.sequences.task import SequenceTask
 
 TASKS = ("scenes",)
 
 
 def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sample]:
     """Samples of a task by name: see `salience.data.scenes.load`.
+
+    Sequence tasks (`smnist`, `copying`, ...) are another kind: see `sequence_task`.
 
     Raises: ValueError for an unknown task, split or count
     """
@@ -22,4 +25,11 @@ def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) ->
     return scenes.load(split=split, n=n, seed=seed, questions=questions)
 
 
-__all__ = ["TASKS", "load"]
+def sequence_task(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
+    """A task for sequence models by name, "smnist" or "csv:PATH": see `salience.data.sequences.load`."""
+    from salience.data import sequences
+
+    return sequences.load(name, seed=seed, **options)
+
+
+__all__ = ["TASKS", "load", "sequence_task"]

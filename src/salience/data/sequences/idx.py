@@ -1,0 +1,53 @@
+"""MNIST's own file format: big-endian IDX, as it is or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: split of the publication -> names of its image and label files, without ".gz"
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_MOST_BYTES = 1 << 30
+
+
+def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The array of bytes in a file. Raises: ValueError, one sentence, when it is no such file or is cut off."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file ({error}).") from error
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or not 1 <= raw[3] <= 4:
+        raise ValueError(f"{path} is not an IDX file of bytes.")
+    start = 4 + 4 * raw[3]
+    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    if math.prod(shape) > _MOST_BYTES or len(raw) != start + math.prod(shape):
+        raise ValueError(f"{path} says that it holds {shape}, but {max(0, len(raw) - start):,} bytes follow.")
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_pair(folder: Path, split: str) -> tuple[Any, Any]:
+    """Images (n, 28, 28) and labels (n,), both uint8, of one split of a folder laid out like MNIST's.
+
+    Raises: ValueError, one sentence, when a file is missing or the two don't fit each other
+    """
+    images, labels = (read_idx(_find(folder, name)) for name in FILES[split])
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise ValueError(f"{folder}: the {split} images are {images.shape}, but n pictures of 28 x 28 are needed.")
+    if labels.shape != images.shape[:1] or not len(labels) or int(labels.max()) > 9:
+        raise ValueError(f"{folder}: the {split} labels don't fit {len(images)} pictures of 10 classes.")
+    return images, labels
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"there is no {name}.gz in {folder}; four files named as MNIST's are needed.")

@@ -15,7 +15,7 @@ from torch import Tensor
 from salience.core.progress import Stages
 from salience.families import Adapter, adapter_for
 from salience.pruning.scorer import Scorer
-from salience.training import fit_scorer
+from salience.training import checkpoint, fit_scorer
 from salience.training.choosing import candidate_looks, choose_look, top_tokens
 from salience.training.encoded import EncodedPictures, encode_pictures, load_pictures
 from salience.training.fit_scorer import FitConfig, Target, distil, fit, load_target
@@ -129,11 +129,11 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_weights(
 
 def test_what_another_configuration_left_is_not_taken(tmp_path: Path) -> None:
     made = Target(shares=torch.eye(2), about={"look": 1})
-    fit_scorer._claim(tmp_path / "aside", {"seed": 0})
+    checkpoint.claim(tmp_path / "aside", {"seed": 0})
     assert load_target(tmp_path / "aside", lambda: made).about == {"look": 1}
-    fit_scorer._claim(tmp_path / "aside", {"seed": 0})
+    checkpoint.claim(tmp_path / "aside", {"seed": 0})
     assert load_target(tmp_path / "aside", lambda: pytest.fail("it is stored")).shares.equal(torch.eye(2))
-    fit_scorer._claim(tmp_path / "aside", {"seed": 1})
+    checkpoint.claim(tmp_path / "aside", {"seed": 1})
     assert not (tmp_path / "aside" / "target.safetensors").exists()
 
 

@@ -41,6 +41,13 @@ class Tick:
 
             self._bars.advance(TaskID(self._task), by)
 
+    def say(self, text: str) -> None:
+        """What stands in front of the bar from now on."""
+        if self._bars is not None:
+            from rich.progress import TaskID
+
+            self._bars.update(TaskID(self._task), description=text)
+
 
 @contextmanager
 def stages(*, quiet: bool = False) -> Iterator[Stages]:
@@ -49,8 +56,18 @@ def stages(*, quiet: bool = False) -> Iterator[Stages]:
         yield Stages()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )  # fmt: skip
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bars:
         yield Stages(bars)

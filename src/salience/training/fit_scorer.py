@@ -21,9 +21,11 @@ from salience.core.files import write_atomic
 from salience.core.progress import Stages, stages
 from salience.families import Adapter, adapter_for
 from salience.pruning.scorer import Scorer, untrained_scorer
+from salience.training import checkpoint
 from salience.training.choosing import candidate_looks, choose_look
 from salience.training.encoded import EncodedPictures, encode_pictures, load_pictures
 from salience.training.objectives import OBJECTIVES
+from salience.training.schedule import warmup_cosine
 from salience.training.text_saliency import Look, text_saliency
 
 
@@ -96,7 +98,7 @@ def fit(
     target_folder = Path(out)
     adapter = adapter_for(model)
     aside = target_folder.parent / f".{target_folder.name}.unfinished"
-    _claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
+    checkpoint.claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
     with stages(quiet=quiet) as bars:
         train = prepare(adapter, processor, config, "train", bars)
         target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
@@ -150,14 +152,15 @@ def distil(
     scorer.load_state_dict(first.state_dict())
     scorer.to(device).train()
     optimiser = torch.optim.AdamW(scorer.parameters(), lr=config.rate, weight_decay=config.decay)
-    done = 0 if aside is None else _resume(aside, scorer, optimiser)
+    found = None if aside is None else checkpoint.resume(aside, scorer, optimiser)
+    done: int = found["done"] if found else 0
     with bars.stage("fitting the scorer", config.steps) as tick:
         tick(done)
         for step in range(done, config.steps):
             _step(scorer, optimiser, config, train.features, shares.to(device), step)
             tick()
             if aside is not None and (step + 1) % config.save_every == 0:
-                _save(aside, scorer, optimiser, step + 1)
+                checkpoint.save(aside, scorer, optimiser, {"done": step + 1})
     return scorer.cpu().eval()
 
 
@@ -168,7 +171,7 @@ def _step(
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     chosen = torch.randperm(len(features), generator=generator)[: config.batch]
     for group in optimiser.param_groups:
-        group["lr"] = config.rate * _schedule(step, config.steps)
+        group["lr"] = config.rate * warmup_cosine(step, config.steps)
     logits = scorer(features[chosen])
     loss = OBJECTIVES[config.objective](logits, shares[chosen])
     optimiser.zero_grad(set_to_none=True)
@@ -176,28 +179,11 @@ def _step(
     optimiser.step()
 
 
-def _schedule(step: int, steps: int) -> float:
-    """A linear warm-up over a twentieth of the steps, then a cosine to nothing."""
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 def _shuffled(shares: Tensor, seed: int) -> Tensor:
     """Each picture's shares, permuted among its tokens."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.stack([torch.randperm(shares.shape[1], generator=generator) for _ in range(len(shares))])
     return shares.gather(1, order)
-
-
-def _claim(aside: Path, identity: Mapping[str, Any]) -> None:
-    """Keep what an interrupted run of the same identity left there; clear away anything else."""
-    key = json.dumps(identity, sort_keys=True)
-    mark = aside / "identity.json"
-    if not mark.is_file() or mark.read_text() != key:
-        shutil.rmtree(aside, ignore_errors=True)
-        write_atomic(mark, key)
 
 
 def load_target(aside: Path, make: Callable[[], Target]) -> Target:
@@ -212,32 +198,3 @@ def load_target(aside: Path, make: Callable[[], Target]) -> Target:
         write_atomic(file, save({"shares": target.shares.contiguous()}, metadata=about))
     with safe_open(file, framework="pt") as stored:
         return Target(shares=stored.get_tensor("shares"), about=json.loads(stored.metadata()["about"]))
-
-
-def _save(aside: Path, scorer: Scorer, optimiser: torch.optim.Optimizer, done: int) -> None:
-    from safetensors.torch import save
-
-    tensors = {f"scorer.{name}": tensor.detach().cpu() for name, tensor in scorer.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value.detach().cpu() for name, value in state.items()}
-    write_atomic(aside / "checkpoint.safetensors", save(tensors, metadata={"done": str(done)}))
-
-
-def _resume(aside: Path, scorer: Scorer, optimiser: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint, if there is one. Returns: how many steps it had done."""
-    from safetensors import safe_open
-
-    file = aside / "checkpoint.safetensors"
-    if not file.is_file():
-        return 0
-    with safe_open(file, framework="pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-        done = int(stored.metadata()["done"])
-    scorer.load_state_dict({k.removeprefix("scorer."): v for k, v in tensors.items() if k.startswith("scorer.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, part = name.split(".", 2)
-            state.setdefault(int(index), {})[part] = tensor
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return done

@@ -1,0 +1,271 @@
+"""The Triton path of the selective scan: tensors in, kernels, tensors out. No autograd here.
+
+What was decided, and why:
+
+- A lane owns a channel: states in registers, loads coalesced along D, no shuffles in the recurrence, any N.
+- One pass over L where batch times blocks of channels fill the GPU; else L is split into segments: what each adds to
+  the state (its own pass), carried from segment to segment, then the outputs. It costs the exponentials twice.
+- Checkpoints every 16 steps, a tile of the backward pass, not every 64: as much memory as one float32 copy of u
+  (N = 16), and no second recomputation of the states, which the exponentials would make dear.
+- The forward kernel goes step by step: the loads of a few steps overlap, and a scan over a tile would gain nothing. The
+  backward kernel takes one state at a time through a tile with scans over time: all states of a tile would not fit into
+  registers. dB and dC are partial sums, one for each block of channels, added up after: no atomics, the same bits
+  every time.
+- All offsets are 64 bit.
+
+Compiled for sm_80 and sm_90 and run by Triton's interpreter; not yet timed on a GPU (`benchmarks/scan_gpu.py` does it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from salience.ops.selective_scan.triton_backward import backward_kernel
+from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
+from salience.ops.selective_scan.triton_math import ABSENT, LN2, LOG2E, RESTART, TILE, VALID
+from salience.ops.selective_scan.triton_step import step_kernel
+from salience.ops.selective_scan.triton_tuning import Block, best_block, coarse
+
+#: Warps a multiprocessor wants, to hide the latency of its loads.
+WARPS = 8
+#: A segment has at least so many tiles.
+LEAST_TILES = 8
+
+
+def segments_for(programs: int, tiles: int, device: torch.device) -> int:
+    """In how many segments L is walked at once: 1 where the programs fill at least a third of the GPU anyway."""
+    if device.type != "cuda":
+        return 1
+    wanted = WARPS * torch.cuda.get_device_properties(device).multi_processor_count // max(programs, 1)
+    return max(1, min(wanted, tiles // LEAST_TILES)) if wanted >= 3 else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What forward and backward have in common; `None` for absent tensors."""
+
+    u: Tensor
+    dt: Tensor
+    B: Tensor
+    C: Tensor
+    z: Tensor | None
+    A2: Tensor  # (N, D), A in base 2
+    D: Tensor | None
+    bias: Tensor | None
+    codes: Tensor | None
+    softplus: bool
+    reverse: bool
+    compute: torch.dtype
+    segments: int
+    per_segment: int
+
+    @staticmethod
+    def of(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+           dt_bias: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
+           reverse: bool) -> _Call:  # fmt: skip
+        big = [x for x in (u, dt, B, C, z) if x is not None]
+        compute = torch.float64 if any(x.dtype == torch.float64 for x in big) else torch.float32
+        tiles = -(-u.shape[1] // TILE)
+        wanted = segments_for(u.shape[0] * -(-u.shape[2] // 32), tiles, u.device)
+        per_segment = -(-tiles // wanted)
+        return _Call(
+            u=u, dt=dt, B=B, C=C, z=z, A2=(A.to(compute) * LOG2E).T.contiguous(), D=small(D, compute),
+            bias=small(dt_bias, compute), codes=step_codes(mask, seq_idx, reverse), softplus=dt_softplus,
+            reverse=reverse, compute=compute, segments=-(-tiles // per_segment), per_segment=per_segment,
+        )  # fmt: skip
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.u.shape[1] // TILE)
+
+    @property
+    def channels(self) -> int:
+        return self.u.shape[2] // self.B.shape[2]
+
+    def state(self, count: int) -> Tensor:
+        """(B, count, N, D), not yet filled."""
+        batch, _, width = self.u.shape
+        return self.u.new_empty(batch, count, self.A2.shape[0], width, dtype=self.compute)
+
+    def kind(self, *more: object) -> tuple[object, ...]:
+        """Calls of one kind share their tuning."""
+        programs = self.u.shape[0] * self.u.shape[2] * self.segments
+        return (*more, self.u.device, self.u.dtype, self.channels, self.A2.shape[0], coarse(programs), self.z is None)
+
+    def blocks(self, block: Block) -> int:
+        """Blocks of channels of one group."""
+        return -(-self.channels // block.channels)
+
+    def grid(self, block: Block) -> tuple[int, int, int]:
+        return (self.blocks(block) * self.B.shape[2], self.segments, self.u.shape[0])
+
+    def strides(self) -> tuple[int, ...]:
+        z = (0, 0, 0) if self.z is None else self.z.stride()
+        return (*self.u.stride(), *self.dt.stride(), *z, *self.B.stride(), *self.C.stride())
+
+    def sizes(self) -> tuple[int, ...]:
+        return (self.u.shape[1], self.u.shape[2], self.A2.shape[0], self.channels)
+
+    def flags(self, block: Block) -> dict[str, Any]:
+        return {
+            "HAS_Z": self.z is not None, "HAS_D": self.D is not None, "HAS_BIAS": self.bias is not None,
+            "HAS_CODES": self.codes is not None, "SOFTPLUS": self.softplus, "REVERSE": self.reverse,
+            **arithmetic(self.compute), "TILE": TILE, "BN": triton.next_power_of_2(self.A2.shape[0]),
+            "BD": block.channels, "num_warps": block.warps,
+        }  # fmt: skip
+
+    def walk(self, u: Tensor, entry: Tensor | None, leave: Tensor, *, y: Tensor | None = None,
+             states: Tensor | None = None, sums: Tensor | None = None, adjoint: bool = False) -> None:  # fmt: skip
+        """`forward_kernel` over all segments; without y only their states (and `sums`)."""
+
+        def run(block: Block) -> None:
+            strides = (*u.stride(), *self.strides()[3:])
+            flags = self.flags(block)
+            loaded = flags["BN"] * max(1, block.channels // (32 * block.warps))  # registers a step's B or C takes
+            forward_kernel[self.grid(block)](
+                u, self.dt, self.z, self.B, self.C, self.A2, self.D, self.bias, self.codes, entry, y, states, leave,
+                sums, *strides, *self.sizes(), self.blocks(block), self.segments, self.tiles, self.per_segment,
+                **flags, HAS_ENTRY=entry is not None, SAVE=states is not None, STATE_ONLY=y is None,
+                ADJOINT=adjoint, UNROLL=max(1, min(4, 64 // loaded)),
+            )  # fmt: skip
+
+        key = self.kind("forward", y is None, adjoint, states is None, self.reverse, self.codes is None)
+        run(best_block(key, run, on_gpu=u.is_cuda))
+
+    def carry(self, sums: Tensor, entry: Tensor | None, shares: Tensor, *, backward: bool) -> Tensor:
+        """`shares` (B, segments, N, D) become the states that segments are entered with; (B, N, D) after the last."""
+        batch, segments, states, width = shares.shape
+        last = shares.new_empty(batch, states, width)
+        carry_kernel[(-(-width // 128), states, batch)](
+            self.A2, sums, entry, shares, last, width, states, segments, BACKWARD=backward,
+            HAS_ENTRY=entry is not None, COMPUTE=arithmetic(self.compute)["COMPUTE"], BD=128,
+        )  # fmt: skip
+        return last
+
+    def entries(self, u: Tensor, entry: Tensor | None, *, adjoint: bool) -> tuple[Tensor | None, Tensor | None]:
+        """What each segment is entered with (B, segments, N, D), and the state after the last where it is known."""
+        if self.segments == 1:
+            return (None if entry is None else entry[:, None]), None
+        shares = self.state(self.segments)
+        sums = shares.new_empty(shares.shape[0], self.segments, shares.shape[3])
+        self.walk(u, None, shares, sums=sums, adjoint=adjoint)
+        return shares, self.carry(sums, entry, shares, backward=adjoint)
+
+
+def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+            dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
+            dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """y (B, L, D) in u.dtype, the last state (B, D, N), and what `backward` needs (empty unless `save`).
+
+    Shapes as `selective_scan`'s, B and C (B, L, G, N); any strides and floating dtypes.
+    """
+    with _device(u):
+        call = _Call.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+        y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+        states = call.state(call.tiles) if save else None
+        entry, last = call.entries(u, turned(initial_state, call.compute), adjoint=False)
+        leave = call.state(call.segments)
+        call.walk(u, entry, leave, y=y, states=states)
+        last = leave[:, 0] if last is None else last
+        return y, last.transpose(1, 2).contiguous(), leave.new_empty(0) if states is None else states
+
+
+def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+             D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None,
+             mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
+             reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of u, dt, A, B, C, D, z, dt_bias, initial_state, None for absent ones; dtypes as the inputs'."""
+    with _device(u):
+        call = _Call.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+        entry, _ = call.entries(dy, turned(dstate, call.compute), adjoint=True)
+        q = call.state(call.segments)
+        sums = q.shape[0], call.segments, q.shape[3]
+        du, ddt = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (u, dt))
+        dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=z.device)
+        dA = torch.empty_like(q)
+        dD, dbias = (None if x is None else q.new_empty(sums) for x in (D, dt_bias))
+
+        def run(block: Block) -> tuple[Tensor, Tensor]:
+            dB, dC = (q.new_empty(call.blocks(block), *B.shape) for _ in range(2))
+            backward_kernel[call.grid(block)](
+                dy, u, dt, z, B, C, call.A2, call.D, call.bias, call.codes, saved, entry, du, ddt, dz, dB, dC, dA, dD,
+                dbias, q, *dy.stride(), *call.strides(), *call.sizes(), B.shape[2], call.blocks(block), call.segments,
+                call.tiles, call.per_segment, **call.flags(block), HAS_ENTRY=entry is not None, LN2=LN2,
+            )  # fmt: skip
+            return dB, dC
+
+        block = best_block(call.kind("backward", reverse, call.codes is None), run, on_gpu=u.is_cuda)
+        dB, dC = (x.sum(0) for x in run(block))
+        return (
+            du, ddt, dA.sum((0, 1)).T.to(A.dtype), dB.to(B.dtype), dC.to(C.dtype), total(dD, D), dz,
+            total(dbias, dt_bias),
+            None if initial_state is None else q[:, 0].transpose(1, 2).to(initial_state.dtype),
+        )  # fmt: skip
+
+
+def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+         dt_bias: Tensor | None, dt_softplus: bool) -> Tensor:  # fmt: skip
+    """y (B, D) in u.dtype; `state` (B, D, N) moves on in place. B and C (B, G, N) or (B, N)."""
+    B, C = (x[:, None] if x.dim() == 2 else x for x in (B, C))
+    batch, width = u.shape
+    compute = torch.float64 if torch.float64 in (u.dtype, state.dtype) else torch.float32
+    y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+    size = 32 if u.is_cuda else 8
+    with _device(u):
+        step_kernel[(-(-width // size), batch)](
+            state, u, dt, z, B, C, A, small(D, compute), small(dt_bias, compute), y,
+            *state.stride(), *u.stride(), *dt.stride(), *((0, 0) if z is None else z.stride()), *B.stride(),
+            *C.stride(), *A.stride(), width, A.shape[1], width // B.shape[1], HAS_Z=z is not None,
+            HAS_D=D is not None, HAS_BIAS=dt_bias is not None, SOFTPLUS=dt_softplus, **arithmetic(compute),
+            BN=triton.next_power_of_2(A.shape[1]), BD=size, num_warps=1,
+        )  # fmt: skip
+    return y
+
+
+def step_codes(mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> Tensor | None:
+    """(B, L) uint8: ABSENT, VALID or, where a new sequence begins in the direction of the scan, RESTART."""
+    if mask is None and seq_idx is None:
+        return None
+    if seq_idx is None:
+        assert mask is not None
+        return torch.where(mask, VALID, ABSENT).to(torch.uint8).contiguous()
+    valid = torch.ones_like(seq_idx, dtype=torch.bool) if mask is None else mask
+    if reverse:
+        valid, seq_idx = valid.flip(1), seq_idx.flip(1)
+    places = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+    upto = torch.where(valid, places, -1).cummax(1).values
+    before = torch.nn.functional.pad(upto[:, :-1], (1, 0), value=-1)  # the valid step before, -1 for none
+    changed = (before >= 0) & (seq_idx.gather(1, before.clamp_min(0)) != seq_idx)
+    codes = torch.where(valid, torch.where(changed, RESTART, VALID), ABSENT).to(torch.uint8)
+    return (codes.flip(1) if reverse else codes).contiguous()
+
+
+def arithmetic(compute: torch.dtype) -> dict[str, Any]:
+    """The type that kernels compute in, and the terms of log1p's series that it needs."""
+    return {"COMPUTE": tl.float64, "TERMS": 18} if compute == torch.float64 else {"COMPUTE": tl.float32, "TERMS": 8}
+
+
+def small(x: Tensor | None, compute: torch.dtype) -> Tensor | None:
+    return None if x is None else x.detach().to(compute).contiguous()
+
+
+def turned(state: Tensor | None, compute: torch.dtype) -> Tensor | None:
+    """(B, D, N) -> (B, N, D), contiguous."""
+    return None if state is None else state.detach().to(compute).transpose(1, 2).contiguous()
+
+
+def total(partial: Tensor | None, like: Tensor | None) -> Tensor | None:
+    """(B, segments, D) -> (D,)"""
+    return None if partial is None or like is None else partial.sum((0, 1)).to(like.dtype)
+
+
+def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Kernels start on the current device: x's."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -1,0 +1,56 @@
+"""Which block of channels and how many warps a kernel gets: timed once for a kind of call, then remembered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Channels of a program, and its warps."""
+
+    channels: int
+    warps: int
+
+
+#: A lane owns one, two or four channels; the first is taken where nothing can be timed.
+BLOCKS = (
+    Block(channels=32, warps=1),
+    Block(channels=64, warps=1),
+    Block(channels=64, warps=2),
+    Block(channels=128, warps=2),
+    Block(channels=128, warps=4),
+)
+#: The interpreter computes every lane in turn: small blocks, so that tests meet several of them.
+INTERPRETED = Block(channels=4, warps=1)
+
+_found: dict[Hashable, Block] = {}
+_lock = threading.Lock()
+
+
+def best_block(key: Hashable, run: Callable[[Block], object], *, on_gpu: bool) -> Block:
+    """The block with which `run` is fastest, timed at the first call with this key.
+
+    `run` must give the same whenever it is repeated. While a CUDA graph is being captured nothing can be timed: then
+    the first block is taken, and nothing is remembered.
+    """
+    if not on_gpu:
+        return INTERPRETED
+    with _lock:
+        if key not in _found:
+            if torch.cuda.is_current_stream_capturing():
+                return BLOCKS[0]
+            from triton.testing import do_bench
+
+            times = {block: do_bench(lambda block=block: run(block), warmup=5, rep=20) for block in BLOCKS}
+            _found[key] = min(times, key=lambda block: times[block])
+        return _found[key]
+
+
+def coarse(number: int) -> int:
+    """Powers of two apart: so that another length is not another kind of call."""
+    return number.bit_length()

@@ -27,7 +27,7 @@ holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. A
 - vectors: `+ - * /` (and `+=` ...), `fma`, `maximum`, `minimum`, `exp2`, `sigmoid`, `softplus`, `splat(tag, number)`,
   `horizontal_sum`, `fold4` with `store4` (four sums at once). No comparisons: a mask is a shorter list of rows.
 - memory: `load`, `store` (a whole vector, any alignment), `load_n`, `store_n` (tails), `load_splat` (one element in all
-  lanes), `load_scalar`, `store_scalar`, `copy_strided`; all but the last convert, rounding to nearest even.
+  lanes), `load_scalar`, `store_scalar`, `copy_strided`, `load_byte`; all but the last two convert, to nearest even.
 - `@simd.inline` marks a helper that a kernel calls; vectors may be its arguments and results.
 - Loops that carry several vectors run from registers: keep four independent chains, four cycles are an fma's latency.
 - The cache's key has the hash of `ops/simd/*.py`, of `ops/*/cpu*.py` and of the file the kernel is in: helpers belong
@@ -42,6 +42,7 @@ from salience.ops.simd.memory import (
     copy_strided,
     lanes,
     load,
+    load_byte,
     load_n,
     load_scalar,
     load_splat,
@@ -72,6 +73,7 @@ __all__ = [
     "kernel",
     "lanes",
     "load",
+    "load_byte",
     "load_n",
     "load_scalar",
     "load_splat",

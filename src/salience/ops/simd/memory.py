@@ -9,8 +9,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from salience.ops.simd.convert import STORED, narrow, offset, pointer, widen
-from salience.ops.simd.lower import I64, broadcast
-from salience.ops.simd.types import SCALARS, VECTOR_TYPES, ElementType, VectorType
+from salience.ops.simd.lower import I8, I64, broadcast
+from salience.ops.simd.types import VECTOR_TYPES, ElementType, VectorType
 
 
 def _vector(tag: ElementType) -> VectorType:
@@ -174,14 +174,18 @@ def load_splat(typingctx: Any, tag: Any, address: Any) -> Any:
     return vector(tag, types.int64), codegen
 
 
+@intrinsic
+def load_byte(typingctx: Any, address: Any) -> Any:
+    """load_byte(address) -> the unsigned byte there, as int64: flags, masks."""
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.zext(b.load(pointer(b, args[0], I8)), I64)
+
+    return types.int64(types.int64), codegen
+
+
 def _copy(b: Any, source: Any, target: Any, n: Any, tag: ElementType) -> None:
     typ, step = STORED[tag.element.name], tag.element.size
     with cgutils.for_range(b, n, intp=I64) as loop:
         value = b.load(pointer(b, offset(b, source, loop.index, step), typ), align=step)
         b.store(value, pointer(b, offset(b, target, loop.index, step), typ), align=step)
-
-
-__all__ = [
-    "SCALARS", "compute_size", "copy_strided", "lanes", "load", "load_n", "load_scalar", "load_splat", "size", "splat",
-    "store", "store_n", "store_scalar",
-]  # fmt: skip

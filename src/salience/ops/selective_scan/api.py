@@ -1,0 +1,83 @@
+"""`selective_scan` and its single step: what is public, and which path a call takes."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from salience.core.backend import eager, pick
+from salience.ops.selective_scan import reference
+from salience.ops.selective_scan.checks import check, check_step
+from salience.ops.selective_scan.operators import kernels, selective_scan_fwd
+
+
+@overload
+def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = ..., *,
+                   z: Tensor | None = ..., dt_bias: Tensor | None = ..., dt_softplus: bool = ...,
+                   initial_state: Tensor | None = ..., mask: Tensor | None = ..., seq_idx: Tensor | None = ...,
+                   reverse: bool = ..., return_state: Literal[False] = ...,
+                   backend: str = ...) -> Tensor: ...  # fmt: skip
+@overload
+def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = ..., *,
+                   z: Tensor | None = ..., dt_bias: Tensor | None = ..., dt_softplus: bool = ...,
+                   initial_state: Tensor | None = ..., mask: Tensor | None = ..., seq_idx: Tensor | None = ...,
+                   reverse: bool = ..., return_state: Literal[True],
+                   backend: str = ...) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, *,
+                   z: Tensor | None = None, dt_bias: Tensor | None = None, dt_softplus: bool = False,
+                   initial_state: Tensor | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None,
+                   reverse: bool = False, return_state: bool = False,
+                   backend: str = "auto") -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = (C_t h_t + D u_t) silu(z_t), for every channel.
+
+    Args:    u: (B, L, D), float32, float64, bfloat16 or float16, any strides   dt: (B, L, D), the step size
+             A: (D, N), negative (-exp(A_log))
+             B, C: (B, L, N), or (B, L, G, N) with G groups, channel d reading group d // (D / G)
+             D: (D,), the skip   z: (B, L, D), the gate
+             dt_bias: (D,), added to dt once   dt_softplus: dt becomes softplus(dt + dt_bias)
+             initial_state: (B, D, N); None: zeros
+             mask: (B, L) bool, True for valid steps. A masked step is absent: the state stays as it is, its y is 0, and
+             no gradient flows into or out of it
+             seq_idx: (B, L) integer. Where it changes from one valid step to the next the state begins again at 0;
+             initial_state belongs to the first sequence
+             reverse: from the last step to the first; y keeps its place, the state is the one after the first step
+             backend: "auto", "reference", "cpu" or "triton", see `salience.explain`
+    Returns: y (B, L, D) in u.dtype; with return_state also the last state (B, D, N) in float32 (float64 for float64).
+             Differentiable in u, dt, A, B, C, D, z, dt_bias and initial_state, through y and through the state
+    Raises:  ValueError for shapes, dtypes or devices that disagree, for L = 0 and for a positive A (looked at on the
+             CPU, outside torch.compile); RuntimeError when the backend named cannot run
+    Source:  Gu and Dao, Mamba (arXiv 2312.00752), algorithm 2, discretised as the official kernel does: zero-order hold
+             for A, Euler for B. Deviation: initial_state, mask, seq_idx and reverse are ours
+    """
+    B, C = (x[:, :, None] if x.dim() == 3 else x for x in (B, C))
+    check(u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx)
+    name = pick("selective_scan", (u, A), backend)
+    tensors, options = (u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx), (dt_softplus, reverse)
+    if name == "reference":
+        y, state = reference.forward(*tensors, *options)
+    elif eager() and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+        y, state, _ = kernels(name).forward(*tensors, *options, False)  # an operator costs 50 us
+    else:
+        y, state, _ = selective_scan_fwd(*tensors, *options, name)
+    return (y, state) if return_state else y
+
+
+@torch.no_grad()
+def selective_scan_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+                        D: Tensor | None = None, *, z: Tensor | None = None, dt_bias: Tensor | None = None,
+                        dt_softplus: bool = False, backend: str = "auto") -> Tensor:  # fmt: skip
+    """One more step of `selective_scan`; `state` moves on in place. No autograd.
+
+    Args:    state: (B, D, N), float32 (float64 for float64): changed   u, dt, z: (B, D)   B, C: (B, N) or (B, G, N)
+             A, D, dt_bias, dt_softplus, backend: as in `selective_scan`
+    Returns: y (B, D) in u.dtype
+    Raises:  as `selective_scan`, but the sign of A is not looked at
+    """
+    B, C = (x[:, None] if x.dim() == 2 else x for x in (B, C))
+    check_step(state, u, dt, A, B, C, D, z, dt_bias)
+    name = pick("selective_scan_step", (u, A), backend)
+    path = reference if name == "reference" else kernels(name)
+    y: Tensor = path.step(state, u, dt, A, B, C, D, z, dt_bias, dt_softplus)
+    return y

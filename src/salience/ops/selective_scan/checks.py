@@ -1,0 +1,107 @@
+"""What the selective scan accepts: every refusal is one sentence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+          dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
+          seq_idx: Tensor | None) -> None:  # fmt: skip
+    """ValueError where shapes, dtypes or devices disagree; see `selective_scan`. B, C: (B, L, G, N)."""
+    if u.dim() != 3 or u.shape[1] == 0:
+        raise ValueError(f"u must be (B, L, D) with L at least 1, not {tuple(u.shape)}.")
+    batch, length, channels = u.shape
+    check_weights(u, A, D, dt_bias)
+    for name, value in (("dt", dt), ("z", z)):
+        if value is not None and value.shape != u.shape:
+            raise ValueError(f"{name} must be (B, L, D) = {tuple(u.shape)} as u, not {tuple(value.shape)}.")
+    check_matrices(B, C, (batch, length), channels, A.shape[1], "(B, L, N) or (B, L, G, N)")
+    if initial_state is not None and initial_state.shape != (batch, channels, A.shape[1]):
+        wanted = (batch, channels, A.shape[1])
+        raise ValueError(f"initial_state must be (B, D, N) = {wanted}, not {tuple(initial_state.shape)}.")
+    for name, value in (("mask", mask), ("seq_idx", seq_idx)):
+        if value is None:
+            continue
+        if value.shape != (batch, length):
+            raise ValueError(f"{name} must be (B, L) = {(batch, length)}, not {tuple(value.shape)}.")
+        if (value.dtype != torch.bool) if name == "mask" else (value.dtype not in INTEGERS):
+            raise ValueError(f"{name} must be {'bool' if name == 'mask' else 'integer'}, not {value.dtype}.")
+        if value.device != u.device:
+            raise ValueError(f"{name} must be on {u.device} as u is, not on {value.device}.")
+    for name, value in (("dt", dt), ("B", B), ("C", C), ("z", z), ("initial_state", initial_state)):
+        if value is not None:
+            check_kind(name, value, u)
+    check_sign(A)
+
+
+def check_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+               z: Tensor | None, dt_bias: Tensor | None) -> None:  # fmt: skip
+    """ValueError where shapes, dtypes or devices disagree; see `selective_scan_step`. B, C: (B, G, N).
+
+    The sign of A is not looked at: a decoding loop calls this for every layer and token.
+    """
+    if u.dim() != 2:
+        raise ValueError(f"u must be (B, D), not {tuple(u.shape)}.")
+    batch, channels = u.shape
+    check_weights(u, A, D, dt_bias)
+    for name, value in (("dt", dt), ("z", z)):
+        if value is not None and value.shape != u.shape:
+            raise ValueError(f"{name} must be (B, D) = {tuple(u.shape)} as u, not {tuple(value.shape)}.")
+    check_matrices(B, C, (batch,), channels, A.shape[1], "(B, N) or (B, G, N)")
+    if state.shape != (batch, channels, A.shape[1]):
+        raise ValueError(f"state must be (B, D, N) = {(batch, channels, A.shape[1])}, not {tuple(state.shape)}.")
+    for name, value in (("state", state), ("dt", dt), ("B", B), ("C", C), ("z", z)):
+        if value is not None:
+            check_kind(name, value, u)
+
+
+def check_weights(u: Tensor, A: Tensor, D: Tensor | None, dt_bias: Tensor | None) -> None:
+    """The part that both share; u (..., D)."""
+    channels = u.shape[-1]
+    if not u.dtype.is_floating_point:
+        raise ValueError(f"u must be floating point, not {u.dtype}.")
+    if A.dim() != 2 or A.shape[0] != channels or A.shape[1] == 0:
+        raise ValueError(f"A must be (D, N) with D = {channels} and N at least 1, not {tuple(A.shape)}.")
+    check_kind("A", A, u)
+    for name, value in (("D", D), ("dt_bias", dt_bias)):
+        if value is not None:
+            if value.shape != (channels,):
+                raise ValueError(f"{name} must be (D,) = ({channels},), not {tuple(value.shape)}.")
+            check_kind(name, value, u)
+
+
+def check_matrices(B: Tensor, C: Tensor, leading: tuple[int, ...], channels: int, states: int, form: str) -> None:
+    """B and C: (..., G, N), the same G, a divisor of D."""
+    for name, value in (("B", B), ("C", C)):
+        fits = value.dim() == len(leading) + 2 and tuple(value.shape[: len(leading)]) == leading
+        if not fits or value.shape[-1] != states:
+            wanted = ", ".join(map(str, (*leading, states)))
+            raise ValueError(f"{name} must be {form} = ({wanted}), groups before the last, not {tuple(value.shape)}.")
+    groups = B.shape[-2]
+    if C.shape[-2] != groups or groups == 0 or channels % groups:
+        raise ValueError(
+            f"B and C must have the same number of groups, a divisor of D = {channels}, not {groups} and {C.shape[-2]}."
+        )
+
+
+def check_kind(name: str, value: Tensor, u: Tensor) -> None:
+    """Floating point (or complex: the reference path takes it), on u's device."""
+    if not (value.dtype.is_floating_point or value.dtype.is_complex):
+        raise ValueError(f"{name} must be floating point, not {value.dtype}.")
+    if value.device != u.device:
+        raise ValueError(f"{name} must be on {u.device} as u is, not on {value.device}.")
+
+
+def check_sign(A: Tensor) -> None:
+    """A positive A grows without bound. Looked at where it costs nothing: on the CPU, outside torch.compile."""
+    if A.device.type != "cpu" or A.is_complex() or torch.compiler.is_compiling():
+        return
+    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
+        return
+    largest = float(A.detach().max())
+    if largest > 0:
+        raise ValueError(f"A must not be positive (it is -exp(A_log)), but its largest entry is {largest:g}.")

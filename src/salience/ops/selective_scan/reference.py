@@ -1,0 +1,80 @@
+"""The selective scan in plain PyTorch, one step after the other: what every other path is tested against.
+
+It reads like Algorithm 2 of the paper (arXiv 2312.00752), with the discretisation of the official kernel: zero-order
+hold for A, Euler for B. Autograd differentiates it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from salience.ops.steps import ABSENT, RESTART, step_codes
+
+
+def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+            dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
+            dt_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y (B, L, D) in u.dtype and the state after the last step (B, D, N); see `selective_scan`.
+
+    B, C: (B, L, G, N). With a complex A, B and C are complex too and y is twice the real part of C h.
+    """
+    compute = torch.float64 if torch.float64 in [x.dtype for x in (u, dt, B, C, z) if x is not None] else torch.float32
+    codes = step_codes(mask, seq_idx, reverse)
+    if codes is not None:  # what is absent must not leak, not even as NaN
+        absent = (codes.flip(1) if reverse else codes) == ABSENT
+        u, dt, z = (None if x is None else x.masked_fill(absent[..., None], 0) for x in (u, dt, z))  # type: ignore[assignment]
+        B, C = (x.masked_fill(absent[..., None, None], 0) for x in (B, C))
+    kind = A.to(torch.complex128 if compute == torch.float64 else torch.complex64).dtype if A.is_complex() else compute
+    x, A, B, C = u.to(compute), A.to(kind), B.to(kind), C.to(kind)
+    step = step_size(dt, dt_bias, dt_softplus, compute)
+
+    shape = u.shape[0], u.shape[2], A.shape[1]
+    state = torch.zeros(shape, dtype=kind, device=u.device) if initial_state is None else initial_state.to(kind)
+    # `unbind` and not indexing: the gradient of x[:, t] would be a tensor of full size for each step.
+    rows = list(zip(step.unbind(1), x.unbind(1), B.unbind(1), C.unbind(1), strict=True))
+    found: list[Tensor] = []
+    for t, (dt_t, x_t, B_t, C_t) in enumerate(reversed(rows) if reverse else rows):
+        entered = state if codes is None else torch.where(codes[:, t, None, None] == RESTART, 0, state)
+        new = torch.exp(dt_t[..., None] * A) * entered + (dt_t * x_t)[..., None] * spread(B_t, u.shape[2])
+        state = new if codes is None else torch.where(codes[:, t, None, None] == ABSENT, state, new)
+        found.append(read(state, spread(C_t, u.shape[2])))
+    y = torch.stack(found[::-1] if reverse else found, dim=1)
+    if D is not None:
+        y = y + D.to(compute) * x
+    if z is not None:
+        y = y * F.silu(z.to(compute))
+    if codes is not None:
+        y = y.masked_fill(absent[..., None], 0)
+    return y.to(u.dtype), state
+
+
+def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+         dt_bias: Tensor | None, dt_softplus: bool) -> Tensor:  # fmt: skip
+    """y (B, D) of one more step; `state` (B, D, N) moves on in place. B, C: (B, G, N)."""
+    inputs = (x[:, None] if x is not None else None for x in (u, dt, B, C, z))
+    u1, dt1, B1, C1, z1 = inputs
+    assert u1 is not None and dt1 is not None and B1 is not None and C1 is not None
+    y, new = forward(u1, dt1, A, B1, C1, D, z1, dt_bias, state, None, None, dt_softplus, False)
+    state.copy_(new)
+    return y[:, 0]
+
+
+def step_size(dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool, compute: torch.dtype) -> Tensor:
+    """What the recurrence calls dt: the bias added once, softplus where asked for."""
+    dt = dt.to(compute)
+    if dt_bias is not None:
+        dt = dt + dt_bias.to(compute)
+    return F.softplus(dt) if dt_softplus else dt
+
+
+def spread(x: Tensor, channels: int) -> Tensor:
+    """(B, G, N) of groups -> (B, D, N) of channels, channel d having group d // (D / G)."""
+    return x.repeat_interleave(channels // x.shape[1], dim=1)
+
+
+def read(state: Tensor, C: Tensor) -> Tensor:
+    """(B, D): C h, of a complex state twice the real part (the other half of its spectrum is conjugate)."""
+    y = (state * C).sum(-1)
+    return 2 * y.real if y.is_complex() else y

@@ -1,0 +1,116 @@
+"""The CPU path of the causal convolution: tensors in, parameter records for kernels, tensors out. No autograd here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.ops.causal_conv1d.cpu_backward import backward_kernel
+from salience.ops.causal_conv1d.cpu_forward import forward_kernel
+from salience.ops.causal_conv1d.cpu_rows import BACKWARD, BLOCK, FORWARD
+from salience.ops.causal_conv1d.cpu_step import STEP, step_kernel
+from salience.ops.simd import F32, F64, compute_dtype, element_of, parallel_for
+from salience.ops.steps import step_codes
+
+STEP_ELEMENTS = 65536  # outputs of a decoding step that one task makes at least: below it a second thread costs more
+
+
+class _Call:
+    """What forward and backward have in common. Tensors whose addresses the record holds stay alive with it."""
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None,
+                 mask: Tensor | None, seq_idx: Tensor | None, silu: bool, reverse: bool) -> None:  # fmt: skip
+        self.x = x.detach()
+        self.compute = compute_dtype(x.dtype)
+        self.weight = weight.detach().to(self.compute)
+        self.bias = None if bias is None else bias.detach().to(self.compute).contiguous()
+        self.initial = None if initial_state is None else initial_state.detach().to(x.dtype).contiguous()
+        self.codes = step_codes(mask, seq_idx, reverse)
+        self.masked = mask is not None
+        self.batch, self.length, self.channels = x.shape
+        self.width = weight.shape[1]
+        self.blocks = -(-self.channels // BLOCK)
+        self.flags = (int(silu), int(reverse))
+
+    def common(self) -> tuple[int, ...]:
+        """The fields of COMMON."""
+        fields = (*_place(self.x), *_place(self.weight), _address(self.bias), _address(self.initial))
+        return (*fields, _address(self.codes), self.length, self.channels, self.width, self.blocks, *self.flags)
+
+    def empty(self) -> Tensor:
+        """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
+        make = torch.zeros if self.masked else torch.empty
+        return make(self.batch, self.length, self.channels, dtype=self.x.dtype)
+
+    def state(self) -> Tensor:
+        """(B, W - 1, D) to be filled by a kernel."""
+        return torch.empty(self.batch, self.width - 1, self.channels, dtype=self.x.dtype)
+
+    def run(self, kernel: Any, record: np.dtype[Any], *fields: int) -> None:
+        """All tasks of a kernel on the pool."""
+        tags = (element_of(self.x.dtype), F64 if self.compute == torch.float64 else F32)
+        params = np.array([(*self.common(), *fields)], record)
+        parallel_for(kernel.compiled(*tags), self.batch * self.blocks, *tags, params)
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
+            seq_idx: Tensor | None, silu: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y (B, L, D) and the last state (B, W - 1, D) in x.dtype. Shapes as `causal_conv1d`'s, any strides."""
+    call = _Call(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    y, last = call.empty(), call.state()
+    call.run(forward_kernel, FORWARD, y.data_ptr(), last.data_ptr())
+    return y, last
+
+
+def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None,
+             initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, silu: bool,
+             reverse: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The gradients of x, weight, bias and initial_state, each in its dtype; None for what is absent."""
+    call = _Call(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    dy = dy.detach().to(x.dtype)
+    dstate = None if dstate is None else dstate.detach().to(x.dtype).contiguous()
+    dx, dinitial = call.empty(), call.state()
+    partial = torch.empty(call.batch, call.width + 1, call.channels, dtype=call.compute)
+    call.run(backward_kernel, BACKWARD, *_place(dy), _address(dstate), dx.data_ptr(), partial.data_ptr(),
+             dinitial.data_ptr())  # fmt: skip
+    # One row of the batch after the other, whatever the threads did; two sums, since they may not share memory.
+    dweight = partial[:, :-1].sum(0).t().to(weight.dtype).contiguous()
+    dbias = None if bias is None else partial[:, -1].sum(0).to(bias.dtype)
+    return dx, dweight, dbias, None if initial_state is None else dinitial.to(initial_state.dtype)
+
+
+def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+    """y (B, D) in x.dtype; `state` moves on in place. Shapes as `causal_conv1d_step`'s, any strides."""
+    if state.dtype != x.dtype:  # both in the wider type, and back
+        wide = torch.promote_types(state.dtype, x.dtype)
+        moved = state.to(wide, copy=True)
+        y = step(moved, x.to(wide), weight, bias, silu).to(x.dtype)
+        state.copy_(moved)
+        return y
+    compute = compute_dtype(x.dtype)
+    if weight.dtype != compute:
+        weight = weight.to(compute)
+    if bias is not None and (bias.dtype != compute or bias.stride(0) != 1):
+        bias = bias.to(compute).contiguous()
+    batch, channels = x.shape
+    y = torch.empty(batch, channels, dtype=x.dtype)
+    tasks = max(1, min(batch, batch * channels // STEP_ELEMENTS))
+    rows = -(-batch // tasks)
+    params = np.array([(*_place(state), *_place(x), *_place(weight), _address(bias), y.data_ptr(), batch, rows,
+                        channels, weight.shape[1], silu)], STEP)  # fmt: skip
+    tags = (element_of(x.dtype), F64 if compute == torch.float64 else F32)
+    parallel_for(step_kernel.compiled(*tags), tasks, *tags, params)
+    return y
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _place(x: Tensor) -> tuple[int, ...]:
+    """Address and byte strides."""
+    s = x.element_size()
+    return (x.data_ptr(), *(stride * s for stride in x.stride()))

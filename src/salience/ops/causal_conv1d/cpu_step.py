@@ -1,0 +1,60 @@
+"""One decoding step of the causal convolution on a CPU, the state moved on in place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from salience.ops.simd import (
+    compute_size,
+    copy_strided,
+    fma,
+    inline,
+    kernel,
+    lanes,
+    load_n,
+    sigmoid,
+    size,
+    splat,
+    store_n,
+)
+
+STEP = np.dtype(
+    [(name, "i8") for name in ("state", "state_b", "state_w", "state_d", "x", "x_b", "x_d", "weight", "weight_d")]
+    + [(name, "i8") for name in ("weight_k", "bias", "y", "batch", "rows", "D", "W", "silu")]
+)
+
+
+@inline
+def read(tag, source, stride, n, raw):
+    """One vector of channels from anywhere; `raw` is scratch."""
+    if stride != size(tag):
+        copy_strided(tag, source, stride, raw, size(tag), n)
+        source = raw
+    return load_n(tag, source, n)
+
+
+@kernel(STEP)
+def step_kernel(tag, ctag, params, task):
+    """Some rows of the batch: y = silu(bias + weight . [state, x]), then the state forgets its oldest row."""
+    p = params[0]
+    s, cs, N, width = size(tag), compute_size(ctag), lanes(tag), p.W
+    scratch = np.empty(9 * 64, np.uint8)
+    taps, raw = scratch.ctypes.data, scratch.ctypes.data + 8 * 64
+    for c in range(0, p.D, N):
+        n = min(N, p.D - c)
+        bias = load_n(ctag, p.bias + c * cs, n) if p.bias != 0 else splat(ctag, 0.0)
+        for k in range(width):
+            copy_strided(ctag, p.weight + c * p.weight_d + k * p.weight_k, p.weight_d, taps + k * 64, cs, n)
+        for b in range(task * p.rows, min((task + 1) * p.rows, p.batch)):
+            x, state = p.x + b * p.x_b + c * p.x_d, p.state + b * p.state_b + c * p.state_d
+            value = fma(load_n(ctag, taps + (width - 1) * 64, n), read(tag, x, p.x_d, n, raw), bias)
+            for k in range(width - 1):
+                row = state + k * p.state_w
+                value = fma(load_n(ctag, taps + k * 64, n), read(tag, row, p.state_d, n, raw), value)
+                if k > 0:
+                    copy_strided(tag, row, p.state_d, row - p.state_w, p.state_d, n)
+            copy_strided(tag, x, p.x_d, state + (width - 2) * p.state_w, p.state_d, n)
+            if p.silu != 0:
+                value = value * sigmoid(value)
+            store_n(tag, p.y + (b * p.D + c) * s, value, n)
+    scratch[0] = 0  # keeps it alive until here

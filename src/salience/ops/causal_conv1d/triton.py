@@ -1,0 +1,133 @@
+"""The Triton path of the causal convolution: tensors in, kernels, tensors out. No autograd here.
+
+It is bound by memory: one pass each way, no tuning; neighbours in a tile are read again from cache. The gradients of weight
+and bias are partial sums, one for each part of a row, added up after: the same bits every time. Offsets are 64 bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+from torch.nn.functional import pad
+
+from salience.ops.causal_conv1d.triton_kernels import backward_kernel, forward_kernel, step_kernel
+
+#: Ranks and channels of a tile, on a GPU and for the interpreter.
+TILE, INTERPRETED = (16, 64), (8, 4)
+#: Tiles of a program of the backward kernel.
+TILES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ranks:
+    """Where the valid steps lie. places: (B, L) position of each rank   starts: (B, L) rank where its sequence begins
+    counts: (B,) valid steps. All None: a rank is a position (counted from the end under reverse)."""
+
+    places: Tensor | None = None
+    starts: Tensor | None = None
+    counts: Tensor | None = None
+
+    @staticmethod
+    def of(mask: Tensor | None, seq_idx: Tensor | None, width: int, reverse: bool) -> _Ranks:
+        if mask is None and seq_idx is None:
+            return _Ranks()
+        like = mask if mask is not None else seq_idx
+        assert like is not None
+        valid = torch.ones_like(like, dtype=torch.bool) if mask is None else mask
+        valid = valid.flip(1) if reverse else valid
+        order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)  # the valid ones first
+        starts = torch.full_like(order, 1 - width)
+        if seq_idx is not None:
+            moved = (seq_idx.flip(1) if reverse else seq_idx).gather(1, order)
+            changed = pad(moved[:, 1:] != moved[:, :-1], (1, 0))
+            starts = torch.where(changed, torch.arange(order.shape[1], device=order.device), starts).cummax(1).values
+        places = order.shape[1] - 1 - order if reverse else order
+        return _Ranks(places=places.contiguous(), starts=starts.contiguous(), counts=valid.sum(1))
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
+            seq_idx: Tensor | None, silu: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y (B, L, D) and the last state (B, W - 1, D) in x.dtype. Shapes as `causal_conv1d`'s, any strides."""
+    batch, length, channels = x.shape
+    width = weight.shape[1]
+    ranks = _Ranks.of(mask, seq_idx, width, reverse)
+    y = _empty(x, mask)
+    state = torch.zeros(batch, width - 1, channels, dtype=x.dtype, device=x.device)
+    rows, block = TILE if x.is_cuda else INTERPRETED
+    grid = (-(-channels // block), -(-(length + width - 1) // rows), batch)
+    with _device(x):
+        forward_kernel[grid](
+            x, *_small(x, weight, bias, initial_state), *vars(ranks).values(), y, state, *x.stride(), length, channels,
+            HAS_BIAS=bias is not None, HAS_INITIAL=initial_state is not None, TABLE=ranks.places is not None,
+            REVERSE=reverse, SILU=silu, COMPUTE=_compute(x), WIDTH=width, ROWS=rows, BD=block,
+        )  # fmt: skip
+    return y, state
+
+
+def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None,
+             initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, silu: bool,
+             reverse: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The gradients of x, weight, bias and initial_state, each in its dtype; None for what is absent."""
+    batch, length, channels = x.shape
+    width = weight.shape[1]
+    ranks = _Ranks.of(mask, seq_idx, width, reverse)
+    dx = _empty(x, mask)
+    dinitial = None if initial_state is None else initial_state.new_empty(initial_state.shape)
+    dstate = None if dstate is None else dstate.detach().contiguous()
+    rows, block = TILE if x.is_cuda else INTERPRETED
+    parts = -(-(length + width - 1) // (rows * TILES))
+    small = _small(x, weight, bias, initial_state)
+    partial = small[0].new_empty(batch, parts, width + 1, channels)
+    with _device(x):
+        backward_kernel[(-(-channels // block), parts, batch)](
+            dy, dstate, x, *small, *vars(ranks).values(), dx, dinitial, partial, *dy.stride(), *x.stride(), length,
+            channels, HAS_STATE=dstate is not None, HAS_BIAS=bias is not None,
+            HAS_INITIAL=initial_state is not None, TABLE=ranks.places is not None, REVERSE=reverse, SILU=silu,
+            COMPUTE=_compute(x), WIDTH=width, ROWS=rows, TILES=TILES, BD=block,
+        )  # fmt: skip
+    sums = partial.sum((0, 1))
+    dbias = None if bias is None else sums[-1].to(bias.dtype, copy=True)
+    return dx, sums[:-1].t().to(weight.dtype).contiguous(), dbias, dinitial
+
+
+def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+    """y (B, D) in x.dtype; `state` moves on in place. Shapes as `causal_conv1d_step`'s, any strides."""
+    batch, channels = x.shape
+    y = torch.empty(batch, channels, dtype=x.dtype, device=x.device)
+    block = 128 if x.is_cuda else 4
+    with _device(x):
+        step_kernel[(-(-channels // block), batch)](
+            state, x, *_small(x, weight, bias, None)[:2], y, *state.stride(), *x.stride(), channels,
+            HAS_BIAS=bias is not None, SILU=silu, COMPUTE=_compute(x), WIDTH=weight.shape[1], BD=block,
+        )  # fmt: skip
+    return y
+
+
+def _small(x: Tensor, weight: Tensor, bias: Tensor | None,
+           initial: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """weight (W, D) and bias in the compute dtype, the initial state as x; all contiguous."""
+    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return (
+        weight.detach().to(compute).t().contiguous(),
+        None if bias is None else bias.detach().to(compute).contiguous(),
+        None if initial is None else initial.detach().to(x.dtype).contiguous(),
+    )
+
+
+def _empty(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
+    return (torch.empty if mask is None else torch.zeros)(x.shape, dtype=x.dtype, device=x.device)
+
+
+def _compute(x: Tensor) -> Any:
+    return tl.float64 if x.dtype == torch.float64 else tl.float32
+
+
+def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Kernels start on the current device: x's."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

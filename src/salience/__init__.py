@@ -17,19 +17,37 @@ _LAZY = {
     "Method": "salience.pruning.base:Method",
     "Oracle": "salience.pruning.methods.oracle:Oracle",
     "Scorer": "salience.pruning.scorer:Scorer",
+    "causal_conv1d": "salience.ops.causal_conv1d:causal_conv1d",
     "data": "salience.data",
+    "explain": "salience.core.backend:explain",
     "prune": "salience.apply:prune",
+    "selective_scan": "salience.ops.selective_scan:selective_scan",
 }
 
 if TYPE_CHECKING:
     from salience import data as data
     from salience.apply import prune as prune
+    from salience.core.backend import explain as explain
+    from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
+    from salience.ops.selective_scan import selective_scan as selective_scan
     from salience.pruning.base import Method as Method
     from salience.pruning.budget import Budget as Budget
     from salience.pruning.methods.oracle import Oracle as Oracle
     from salience.pruning.scorer import Scorer as Scorer
 
-__all__ = ["Budget", "Method", "Oracle", "Scorer", "__version__", "bundled_model", "data", "prune"]
+__all__ = [
+    "Budget",
+    "Method",
+    "Oracle",
+    "Scorer",
+    "__version__",
+    "bundled_model",
+    "causal_conv1d",
+    "data",
+    "explain",
+    "prune",
+    "selective_scan",
+]
 
 
 def bundled_model() -> Path:

@@ -1,7 +1,7 @@
 """The Triton kernels of the convolution beside the reference in float64. Run as a script: one JSON line of errors.
 
 A script, since Triton's interpreter must be switched on before triton is imported:
-TRITON_INTERPRET=1 python -m tests.ops.causal_conv1d.triton_cases
+TRITON_INTERPRET=1 python triton_cases.py
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def errors(changed: dict[str, Any]) -> dict[str, float]:
             found[name] = error(gradient, next(wanted))
 
     window, new = normal(batch, width - 1, channels), normal(batch, channels)
-    moved = window.double()
+    moved = window.double().clone()
     out = reference.step(moved, new.double(), *exact[1:3], o["silu"])
     found["step y"] = error(triton.step(window, new, weight, bias, o["silu"]), out)
     return found | {"step state": error(window, moved)}

@@ -1,7 +1,7 @@
 """The causal convolution's kernels for a GPU, in ranks: the place of a valid step among those of its row.
 
-A window is then W neighbours, whatever is masked. Ranks below 0 are the initial state's. Where nothing is masked or packed
-there is no table: a rank is a position.
+A window is then W neighbours, whatever is masked. Ranks below 0 are the initial state's. Where nothing is masked or
+packed there is no table: a rank is a position.
 """
 
 # ruff: noqa: RUF005 - Triton's language has `+` for tuples and no stars

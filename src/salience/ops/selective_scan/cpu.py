@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salience.ops.selective_scan.cpu_backward import BACKWARD, backward_kernel
 from salience.ops.selective_scan.cpu_forward import FORWARD, forward_kernel
+from salience.ops.selective_scan.cpu_step import STEP, step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
 from salience.ops.simd import F32, F64, Element, compute_dtype, element_of, parallel_for
 from salience.ops.steps import step_codes
+
+STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
 
 
 class _Call:
@@ -83,6 +87,75 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     initial = call.small(initial_state)
     call.run(forward_kernel, FORWARD, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
     return y.to(u.dtype), last, saved
+
+
+def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+             D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None,
+             mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
+             reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The gradients of u, dt, A, B, C, D, z, dt_bias and initial_state, each in its dtype; None for what is absent."""
+    call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    dy, dlast = dy.detach().to(call.dtype), call.small(dstate)
+    batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
+    tasks = batch * groups * blocks
+    du, ddt, dz = call.empty(), call.empty(), call.empty() if z is not None else None
+    make = torch.zeros if call.masked else torch.empty
+    dB, dC = (make(batch, groups, blocks, call.length, call.padded, dtype=call.compute) for _ in range(2))
+    dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
+    dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
+    call.run(backward_kernel, BACKWARD, tasks, saved.data_ptr(), *_place(dy), _address(dlast),
+             *(_address(x) for x in (du, ddt, dz, dA, dB, dC, dD, dbias, dh0)))  # fmt: skip
+
+    def over_channels(partial: Tensor, like: Tensor) -> Tensor:
+        total = partial.sum(2)[..., : call.states]  # (B, G, L, N): one block after the other, whatever the threads did
+        return total.transpose(1, 2).to(like.dtype).contiguous()
+
+    def over_rows(partial: Tensor, like: Tensor | None) -> Tensor | None:
+        return None if like is None else partial.sum(0).to(like.dtype)
+
+    return (
+        du.to(u.dtype), ddt.to(dt.dtype), over_rows(dA, A), over_channels(dB, B), over_channels(dC, C),
+        over_rows(dD, D), dz if dz is None or z is None else dz.to(z.dtype), over_rows(dbias, dt_bias),
+        None if initial_state is None else dh0.to(initial_state.dtype),
+    )  # fmt: skip
+
+
+def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+         dt_bias: Tensor | None, dt_softplus: bool) -> Tensor:  # fmt: skip
+    """y (B, D) in u.dtype of one more step; `state` (B, D, N) moves on in place. B, C: (B, G, N); any strides."""
+    batch, width = u.shape
+    states, dtype = A.shape[1], u.dtype
+    if dt.dtype != dtype or (z is not None and z.dtype != dtype):
+        dtype = torch.float64 if state.dtype == torch.float64 else torch.float32
+        u_, dt, z = u.to(dtype), dt.to(dtype), None if z is None else z.to(dtype)
+    else:
+        u_ = u
+    compute = compute_dtype(dtype)
+    moved = state if state.dtype == compute and state.stride(2) == 1 else state.to(compute, copy=True).contiguous()
+    A, B, C = (_rows(x, compute) for x in (A, B, C))
+    D, dt_bias = (x if x is None else _rows(x, compute) for x in (D, dt_bias))
+    y = torch.empty(batch, width, dtype=dtype)
+    parts = max(1, width * states // STEP_UPDATES)
+    span = -(-width // parts // 16) * 16
+    c = A.element_size()
+    fields = (
+        moved.data_ptr(), moved.stride(0) * c, moved.stride(1) * c, *_place(u_), *_place(dt), *_place(z, 2),
+        A.data_ptr(), A.stride(0) * c, B.data_ptr(), B.stride(0) * c, B.stride(1) * c, C.data_ptr(), C.stride(0) * c,
+        C.stride(1) * c, _address(D), _address(dt_bias), y.data_ptr(), width, states, width // B.shape[1], span, parts,
+        dt_softplus,
+    )  # fmt: skip
+    tags = (element_of(dtype), F64 if compute == torch.float64 else F32)
+    threads = 1 if batch * width * states <= STEP_UPDATES else None
+    parallel_for(step_kernel.compiled(*tags), batch * parts, *tags, np.array([fields], STEP), threads=threads)
+    if moved is not state:
+        state.copy_(moved)
+    return y if dtype == u.dtype else y.to(u.dtype)
+
+
+def _rows(x: Tensor, compute: torch.dtype) -> Tensor:
+    """In the compute dtype, the last axis side by side."""
+    x = x if x.dtype == compute else x.to(compute)
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def saved_shape(batch: int, length: int, channels: int, groups: int, states: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from salience.ops.causal_conv1d.cpu_step import STEP, step_kernel
 from salience.ops.simd import F32, F64, compute_dtype, element_of, parallel_for
 from salience.ops.steps import step_codes
 
+TASK_STEPS = 512  # of a task: short rows of the batch share one
 STEP_ELEMENTS = 65536  # outputs of a decoding step that one task makes at least: below it a second thread costs more
 
 
@@ -33,12 +34,15 @@ class _Call:
         self.batch, self.length, self.channels = x.shape
         self.width = weight.shape[1]
         self.blocks = -(-self.channels // BLOCK)
+        self.rows = max(1, min(self.batch, TASK_STEPS // self.length))  # of the batch, in a task
+        self.parts = -(-self.batch // self.rows)
         self.flags = (int(silu), int(reverse))
 
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
         fields = (*_place(self.x), *_place(self.weight), _address(self.bias), _address(self.initial))
-        return (*fields, _address(self.codes), self.length, self.channels, self.width, self.blocks, *self.flags)
+        fields = (*fields, _address(self.codes), self.length, self.channels, self.width, self.blocks)
+        return (*fields, self.batch, self.rows, *self.flags)
 
     def empty(self) -> Tensor:
         """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
@@ -53,7 +57,7 @@ class _Call:
         """All tasks of a kernel on the pool."""
         tags = (element_of(self.x.dtype), F64 if self.compute == torch.float64 else F32)
         params = np.array([(*self.common(), *fields)], record)
-        parallel_for(kernel.compiled(*tags), self.batch * self.blocks, *tags, params)
+        parallel_for(kernel.compiled(*tags), self.parts * self.blocks, *tags, params)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
@@ -73,10 +77,10 @@ def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias:
     dy = dy.detach().to(x.dtype)
     dstate = None if dstate is None else dstate.detach().to(x.dtype).contiguous()
     dx, dinitial = call.empty(), call.state()
-    partial = torch.empty(call.batch, call.width + 1, call.channels, dtype=call.compute)
+    partial = torch.empty(call.parts, call.width + 1, call.channels, dtype=call.compute)
     call.run(backward_kernel, BACKWARD, *_place(dy), _address(dstate), dx.data_ptr(), partial.data_ptr(),
              dinitial.data_ptr())  # fmt: skip
-    # One row of the batch after the other, whatever the threads did; two sums, since they may not share memory.
+    # One task after the other, whatever the threads did; two sums, since they may not share memory.
     dweight = partial[:, :-1].sum(0).t().to(weight.dtype).contiguous()
     dbias = None if bias is None else partial[:, -1].sum(0).to(bias.dtype)
     return dx, dweight, dbias, None if initial_state is None else dinitial.to(initial_state.dtype)

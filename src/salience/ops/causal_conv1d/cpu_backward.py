@@ -2,7 +2,7 @@
 
 One walk in scan order: the sums before the activation are computed again, their gradients g fill a second tile, and a
 chunk's windows of g, which reach W - 1 rows ahead, give the gradients of the rows that lie W - 1 behind. The gradients
-of weight and bias are added up chunk by chunk and kept apart for each row of the batch.
+of weight and bias are added up chunk by chunk and kept apart for each task.
 """
 
 from __future__ import annotations
@@ -84,14 +84,52 @@ def spread(tag, ctag, p, g, weights, more, more_step, times, count, n, dx, dinit
             store_n(tag, dx + t * step if t >= 0 else dinitial + (-2 - t) * step, value, n)
 
 
+@inline
+def walk(tag, ctag, p, b, first, width, times, tile, g, weights, turned, dweight, more, raw, zero):
+    """One row of the batch."""
+    s, row, before = size(tag), BLOCK * compute_size(ctag), p.W - 1
+    read_initial(tag, ctag, p, b, first, width, raw, tile)
+    for m in range(before):
+        times[m] = -2 - m
+        clear_row(ctag, g + m * row)
+        clear_row(ctag, more + m * row)
+        if p.dstate != 0:
+            source = p.dstate + ((b * before + m) * p.D + first) * s
+            read_row(tag, ctag, source, s, width, raw, more + m * row)
+
+    x, dx = p.x + b * p.x_b + first * p.x_d, p.dx + (b * p.L * p.D + first) * s
+    dy, dinitial = p.dy + b * p.dy_b + first * p.dy_d, p.dinitial + (b * before * p.D + first) * s
+    step, zeros, extra, extra_step, ahead = 0, 0, zero, 0, g + before * row
+    while extra_step == 0:
+        count, step, zeros = plan_rows(p, b, step, zeros, times, before)
+        if count > 0:
+            read_rows(tag, ctag, x, p.x_l, p.x_d, width, times, before, count, raw, tile + before * row)
+            read_rows(tag, ctag, dy, p.dy_l, p.dy_d, width, times, before, count, raw, ahead)
+        else:  # nothing comes after the last W - 1 rows but the state's gradient
+            extra, extra_step = more, row
+            for m in range(before):
+                clear_row(ctag, ahead + m * row)
+        for c in range(0, width, lanes(tag)):
+            v = c * compute_size(ctag)
+            if p.silu != 0:
+                through_activation(ctag, p, tile + v, weights + v, count, ahead + v)
+            add_to_weights(ctag, p.W, tile + v, count, ahead + v, dweight + v)
+            spread(tag, ctag, p, g + v, turned + v, extra + v, extra_step, times, count if count > 0 else before,
+                   width - c, dx + c * s, dinitial + c * s)  # fmt: skip
+        carry_rows(ctag, tile, count, before)
+        carry_rows(ctag, g, count, before)
+        for m in range(before):
+            times[m] = times[count + m]
+
+
 @kernel(BACKWARD)
 def backward_kernel(tag, ctag, params, task):
-    """One block of channels of one row of the batch, all steps in scan order."""
+    """One block of channels of some rows of the batch, all steps in scan order."""
     p = params[0]
-    b, first = task // p.blocks, task % p.blocks * BLOCK
+    part, first = task // p.blocks, task % p.blocks * BLOCK
     width = min(BLOCK, p.D - first)
-    s, cs = size(tag), compute_size(ctag)
-    row, before = BLOCK * cs, p.W - 1
+    cs = compute_size(ctag)
+    row = BLOCK * cs
 
     times = np.empty(CHUNK + WIDEST, np.int64)
     scratch = np.empty((2 * CHUNK + 8 * WIDEST) * row + 64, np.uint8)
@@ -105,48 +143,13 @@ def backward_kernel(tag, ctag, params, task):
     zero = raw + row
 
     read_weights(ctag, p, first, width, weights)
-    read_initial(tag, ctag, p, b, first, width, raw, tile)
     for k in range(p.W):
-        read_row(ctag, ctag, weights + (before - k) * row, cs, BLOCK, raw, turned + k * row)
+        read_row(ctag, ctag, weights + (p.W - 1 - k) * row, cs, BLOCK, raw, turned + k * row)
     for k in range(p.W + 1):
         clear_row(ctag, dweight + k * row)
     clear_row(ctag, zero)
-    for m in range(before):
-        times[m] = -2 - m
-        clear_row(ctag, g + m * row)
-        clear_row(ctag, more + m * row)
-        if p.dstate != 0:
-            source = p.dstate + ((b * before + m) * p.D + first) * s
-            read_row(tag, ctag, source, s, width, raw, more + m * row)
-
-    x, dx = p.x + b * p.x_b + first * p.x_d, p.dx + (b * p.L * p.D + first) * s
-    dy, dinitial = p.dy + b * p.dy_b + first * p.dy_d, p.dinitial + (b * before * p.D + first) * s
-    step, zeros, extra, extra_step = 0, 0, zero, 0
-    while True:
-        count, step, zeros = plan_rows(p, b, step, zeros, times, before)
-        ahead = g + before * row
-        if count > 0:
-            read_rows(tag, ctag, x, p.x_l, p.x_d, width, times, before, count, raw, tile + before * row)
-            read_rows(tag, ctag, dy, p.dy_l, p.dy_d, width, times, before, count, raw, ahead)
-            for c in range(0, width, lanes(tag)):
-                v = c * cs
-                if p.silu != 0:
-                    through_activation(ctag, p, tile + v, weights + v, count, ahead + v)
-                add_to_weights(ctag, p.W, tile + v, count, ahead + v, dweight + v)
-        else:  # nothing comes after the last W - 1 rows but the state's gradient
-            count, extra, extra_step = before, more, row
-            for m in range(before):
-                clear_row(ctag, ahead + m * row)
-        for c in range(0, width, lanes(tag)):
-            v = c * cs
-            spread(tag, ctag, p, g + v, turned + v, extra + v, extra_step, times, count, width - c, dx + c * s,
-                   dinitial + c * s)  # fmt: skip
-        if extra_step != 0:
-            break
-        carry_rows(ctag, tile, count, before)
-        carry_rows(ctag, g, count, before)
-        for m in range(before):
-            times[m] = times[count + m]
+    for b in range(part * p.rows, min((part + 1) * p.rows, p.batch)):
+        walk(tag, ctag, p, b, first, width, times, tile, g, weights, turned, dweight, more, raw, zero)
     for k in range(p.W + 1):
-        write_row(ctag, ctag, dweight + k * row, width, p.dweight + ((b * (p.W + 1) + k) * p.D + first) * cs)
+        write_row(ctag, ctag, dweight + k * row, width, p.dweight + ((part * (p.W + 1) + k) * p.D + first) * cs)
     scratch[0] = 0  # keeps it alive until here

@@ -47,9 +47,9 @@ def convolve(tag, ctag, p, tile, weights, times, count, out, n, y, step):
 
 @kernel(FORWARD)
 def forward_kernel(tag, ctag, params, task):
-    """One block of channels of one row of the batch, all steps in scan order."""
+    """One block of channels of some rows of the batch, all steps in scan order."""
     p = params[0]
-    b, first = task // p.blocks, task % p.blocks * BLOCK
+    part, first = task // p.blocks, task % p.blocks * BLOCK
     width = min(BLOCK, p.D - first)
     s, cs = size(tag), compute_size(ctag)
     row, before = BLOCK * cs, p.W - 1
@@ -61,21 +61,22 @@ def forward_kernel(tag, ctag, params, task):
     out = weights + (WIDEST + 1) * row
     raw = out + CHUNK * row
     read_weights(ctag, p, first, width, weights)
-    read_initial(tag, ctag, p, b, first, width, raw, tile)
 
-    x, y = p.x + b * p.x_b + first * p.x_d, p.y + (b * p.L * p.D + first) * s
-    step, zeros = 0, 0
-    while step < p.L:
-        count, step, zeros = plan_rows(p, b, step, zeros, times, 0)
-        read_rows(tag, ctag, x, p.x_l, p.x_d, width, times, 0, count, raw, tile + before * row)
-        for c in range(0, width, lanes(tag)):
-            convolve(tag, ctag, p, tile + c * cs, weights + c * cs, times, count, out + c * cs, width - c,
-                     y + c * s, p.D * s)  # fmt: skip
-        if s != cs:
-            for r in range(count):
-                if times[r] >= 0:
-                    write_row(tag, ctag, out + r * row, width, y + times[r] * p.D * s)
-        carry_rows(ctag, tile, count, before)
-    for m in range(before):
-        write_row(tag, ctag, tile + m * row, width, p.last + ((b * before + m) * p.D + first) * s)
+    for b in range(part * p.rows, min((part + 1) * p.rows, p.batch)):
+        read_initial(tag, ctag, p, b, first, width, raw, tile)
+        x, y = p.x + b * p.x_b + first * p.x_d, p.y + (b * p.L * p.D + first) * s
+        step, zeros = 0, 0
+        while step < p.L:
+            count, step, zeros = plan_rows(p, b, step, zeros, times, 0)
+            read_rows(tag, ctag, x, p.x_l, p.x_d, width, times, 0, count, raw, tile + before * row)
+            for c in range(0, width, lanes(tag)):
+                v = c * cs
+                convolve(tag, ctag, p, tile + v, weights + v, times, count, out + v, width - c, y + c * s, p.D * s)
+            if s != cs:
+                for r in range(count):
+                    if times[r] >= 0:
+                        write_row(tag, ctag, out + r * row, width, y + times[r] * p.D * s)
+            carry_rows(ctag, tile, count, before)
+        for m in range(before):
+            write_row(tag, ctag, tile + m * row, width, p.last + ((b * before + m) * p.D + first) * s)
     scratch[0] = 0  # keeps it alive until here

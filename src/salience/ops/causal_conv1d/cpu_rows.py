@@ -1,9 +1,9 @@
 """What the CPU kernels of the causal convolution share: rows, and the sums over windows of them.
 
-A task owns a block of channels of one row of the batch and walks over its steps in the order of the scan, a chunk at a
-time. A chunk becomes a list of rows in a tile [row][channel] of the compute type, behind the W - 1 rows before them.
-What is absent is no row, and where a new sequence begins W - 1 rows of zeros come first: no window needs to know of
-masks, sequences, direction or strides.
+A task owns a block of channels of one row of the batch (of several, where rows are short) and walks over its steps in
+the order of the scan, a chunk at a time. A chunk becomes a list of rows in a tile [row][channel] of the compute type,
+behind the W - 1 rows before them. What is absent is no row, and where a new sequence begins W - 1 rows of zeros come
+first: no window needs to know of masks, sequences, direction or strides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ABSENT, VALID, RESTART = 0, 1, 2  # what a step is, as in ops/steps.py
 ZEROS = -1  # a row that is no step; below it, -2 - m: row m of the initial state
 
 COMMON = [(name, "i8") for name in ("x", "x_b", "x_l", "x_d", "weight", "weight_d", "weight_k", "bias", "initial")]
-COMMON += [(name, "i8") for name in ("codes", "L", "D", "W", "blocks", "silu", "reverse")]
+COMMON += [(name, "i8") for name in ("codes", "L", "D", "W", "blocks", "batch", "rows", "silu", "reverse")]
 FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("y", "last"))])
 BACKWARD = np.dtype(
     [*COMMON, *((name, "i8") for name in ("dy", "dy_b", "dy_l", "dy_d", "dstate", "dx", "dweight", "dinitial"))]

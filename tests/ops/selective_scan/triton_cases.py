@@ -180,8 +180,28 @@ def far_apart() -> float:
     return error(got, wanted)
 
 
+def through_the_operator(compiled: bool) -> dict[str, float]:
+    """What a caller sees, by autograd and traced by torch.compile, beside the reference."""
+    from salience.ops.selective_scan import selective_scan
+
+    tensors = draw(DEFAULT | {"length": 18})
+    names = {"z", "dt_bias", "initial_state"}
+
+    def run(backend: str) -> list[Tensor]:
+        leaves = {n: x.clone().requires_grad_() for n, x in tensors.items() if x is not None}
+        plain, named = ({n: x for n, x in leaves.items() if (n in names) == told} for told in (False, True))
+        scan = torch.compile(selective_scan, backend="aot_eager", fullgraph=True) if compiled else selective_scan
+        y, state = scan(*plain.values(), **named, dt_softplus=True, return_state=True, backend=backend)
+        loss = y.square().sum() + state.sin().sum()
+        return [y.detach(), state.detach(), *torch.autograd.grad(loss, list(leaves.values()))]
+
+    compared = zip(("y", "state", *NAMES), run("triton"), run("reference"), strict=True)
+    return {name: error(got, wanted) for name, got, wanted in compared}
+
+
 def main() -> None:
     found: dict[str, Any] = {"far apart": {"y": far_apart()}}
+    found |= {"operator": through_the_operator(False), "compiled": through_the_operator(True)}
     torch.use_deterministic_algorithms(True)  # fills what `empty` gives with NaN
     found |= {name: errors(case) for name, case in CASES.items()}
     sys.stdout.write(json.dumps(found) + "\n")

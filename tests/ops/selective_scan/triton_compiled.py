@@ -41,6 +41,8 @@ WHOLE = {"HAS_Z": True, "HAS_D": True, "HAS_BIAS": True, "HAS_CODES": True, "HAS
          "COMPUTE": tl.float32, "TERMS": 8, "TILE": TILE, "BN": 16, "BD": 32}  # fmt: skip
 FORWARD = WHOLE | {"REVERSE": False, "SAVE": True, "STATE_ONLY": False, "ADJOINT": False, "UNROLL": 4}
 PLAIN = {"HAS_Z": False, "HAS_D": False, "HAS_BIAS": False, "HAS_CODES": False, "HAS_ENTRY": False, "SOFTPLUS": False}
+PLAIN |= dict.fromkeys(("z", "D", "bias", "codes", "entry"))  # what is absent is None
+ENDS = {"STATE_ONLY": True, "SAVE": False, "y": None, "states": None}
 CONV = {"HAS_BIAS": True, "HAS_INITIAL": True, "REVERSE": False, "SILU": True, "COMPUTE": tl.float32, "WIDTH": 4,
         "ROWS": 16, "BD": 64}  # fmt: skip
 CONV_STEP = {"HAS_BIAS": True, "SILU": True, "COMPUTE": tl.float32, "WIDTH": 4, "BD": 128}
@@ -72,9 +74,9 @@ def main() -> None:
     for arch, element in itertools.product((80, 90), ("fp32", "bf16")):
         cases = [
             (forward_kernel, FORWARD, 0),
-            (forward_kernel, FORWARD | PLAIN | {"REVERSE": True, "SAVE": False}, 0),
-            (forward_kernel, FORWARD | {"STATE_ONLY": True, "SAVE": False}, 0),
-            (forward_kernel, FORWARD | {"STATE_ONLY": True, "SAVE": False, "ADJOINT": True}, 0),
+            (forward_kernel, FORWARD | PLAIN | {"REVERSE": True, "SAVE": False, "states": None, "sums": None}, 0),
+            (forward_kernel, FORWARD | ENDS, 0),
+            (forward_kernel, FORWARD | ENDS | {"ADJOINT": True}, 0),
             (backward_kernel, WHOLE | {"REVERSE": True, "LN2": LN2}, sums),
             (backward_kernel, WHOLE | PLAIN | {"REVERSE": False, "LN2": LN2}, sums),
             (carry_kernel, carry, 0),

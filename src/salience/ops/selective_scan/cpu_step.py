@@ -27,7 +27,7 @@ from salience.ops.simd import (
 )
 
 TENSORS = ("state", "state_b", "state_d", "u", "u_b", "u_d", "dt", "dt_b", "dt_d", "z", "z_b", "z_d")
-MATRICES = ("B", "B_b", "B_g", "C", "C_b", "C_g")
+MATRICES = ("A", "A_d", "B", "B_b", "B_g", "C", "C_b", "C_g")
 FIELDS = (*TENSORS, *MATRICES, "skip", "bias", "y", "D", "N", "channels", "span", "parts", "softplus")
 STEP = np.dtype([(name, "i8") for name in FIELDS])
 

@@ -159,6 +159,11 @@ class _Call:
         return shares, self.carry(sums, entry, shares, backward=adjoint)
 
 
+def saved_shape(batch: int, length: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
+    """Shape of `forward`'s checkpoints: the states before each tile of steps."""
+    return batch, -(-length // TILE), states, channels
+
+
 def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
             dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
             dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -204,9 +209,9 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
         block = best_block(call.kind("backward", reverse, call.codes is None), run, on_gpu=u.is_cuda)
         dB, dC = (x.sum(0) for x in run(block))
         return (
-            du, ddt, dA.sum((0, 1)).T.to(A.dtype), dB.to(B.dtype), dC.to(C.dtype), total(dD, D), dz,
+            du, ddt, dA.sum((0, 1)).T.to(A.dtype).contiguous(), dB.to(B.dtype), dC.to(C.dtype), total(dD, D), dz,
             total(dbias, dt_bias),
-            None if initial_state is None else q[:, 0].transpose(1, 2).to(initial_state.dtype),
+            None if initial_state is None else q[:, 0].transpose(1, 2).to(initial_state.dtype).contiguous(),
         )  # fmt: skip
 
 

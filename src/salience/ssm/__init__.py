@@ -1,0 +1,1 @@
+"""Layers: selective state spaces on this package's operators, one layer a file."""

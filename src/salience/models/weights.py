@@ -1,0 +1,148 @@
+"""Published weights: which names the layouts use, and reading and writing their files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAYOUTS = ("hf", "original")
+HEAD, EMBEDDING = "lm_head.weight", "backbone.embeddings.weight"
+# Ours are the -hf layout's names. Per layout: (what begins a name there, what begins it here).
+RENAMED = {
+    "hf": (("backbone.embedding.", "backbone.embeddings."),),  # early -hf files have the original's name
+    "original": (("backbone.embedding.", "backbone.embeddings."),),
+}
+
+CONFIG = "config.json"
+SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+
+def to_ours(weights: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """A layout's names -> ours."""
+    return {_renamed(name, RENAMED[layout]): tensor for name, tensor in weights.items()}
+
+
+def from_ours(weights: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Our names -> a layout's."""
+    pairs = [] if layout == "hf" else [(ours, theirs) for theirs, ours in RENAMED[layout]]
+    return {_renamed(name, pairs): tensor for name, tensor in weights.items()}
+
+
+def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str:
+    for before, after in pairs:
+        if name.startswith(before):
+            return after + name.removeprefix(before)
+    return name
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; a ValueError when it holds none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not JSON.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} must hold a JSON object, not {found!r:.40}.")
+    return found
+
+
+def find_folder(path_or_id: str | Path, *, allow_pickle: bool, revision: str | None) -> Path:
+    """The folder of a model: the path itself, or what the hub gives for an id, fetched."""
+    folder = Path(path_or_id)
+    if folder.is_dir():
+        return folder
+    name = str(path_or_id)
+    if isinstance(path_or_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(f"{name!r} is neither a model's folder nor a hub id of the form 'owner/name'.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ValueError(f"{name!r} is no folder, and fetching it needs huggingface_hub (extra 'vlm').") from error
+    wanted = ["*.json", "*.safetensors", *(["pytorch_model*.bin"] if allow_pickle else [])]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except Exception as error:  # the hub's errors, and those of the network below it, have no common base
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise ValueError(f"no model {name!r}: no such folder, and the hub does not give it ({reason}).") from error
+
+
+def read_weights(folder: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
+    """The weights in a folder by the names of its layout: safetensors, whole or in shards; a .bin only when asked for.
+
+    Raises:  ValueError when there are none, a shard is missing or a file is damaged
+    """
+    for whole, index in ((SAFE, SAFE_INDEX), (PICKLED, PICKLED_INDEX)):
+        if (folder / whole).is_file():
+            files = [folder / whole]
+        elif (folder / index).is_file():
+            files = [folder / name for name in sorted(set(read_json(folder / index).get("weight_map", {}).values()))]
+        else:
+            continue
+        if whole == PICKLED and not allow_pickle:
+            raise ValueError(f"{folder} has its weights pickled ({files[0].name}): read them with allow_pickle=True.")
+        weights: dict[str, Tensor] = {}
+        for file in files:
+            weights |= _read(file)
+        return weights
+    raise ValueError(f"{folder} is no model's folder: it has no {SAFE}, and no {SAFE_INDEX}.")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        raise ValueError(f"{file.parent} has no {file.name}, which its index names.")
+    try:
+        if file.suffix == ".safetensors":
+            found: dict[str, Tensor] = load_file(file)
+        else:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {str(error).splitlines()[0] if str(error) else type(error)}.") from error
+    except Exception as error:  # pickle.UnpicklingError and its kin: whatever torch's restricted loader refuses
+        raise ValueError(f"{file} holds something else than weights, which torch's loader refuses.") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{file} must hold tensors by name, and holds something else.")
+    return found
+
+
+def check_weights(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Raise a ValueError unless the names and shapes are those wanted."""
+    missing, surplus = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or surplus:
+        told = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has the surplus", surplus)) if names]
+        raise ValueError(f"{where} does not hold the weights its {CONFIG} describes: it {' and '.join(told)}.")
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            shape = tuple(wanted[name].shape)
+            raise ValueError(f"{where} has a {name} of shape {tuple(tensor.shape)}, and its {CONFIG} wants {shape}.")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write safetensors beside `file` and rename them into place; never the whole model in memory a second time."""
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file(dict(weights), aside, metadata={"format": "pt"})
+        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+        Path(aside).chmod(mode)
+        Path(aside).replace(file)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

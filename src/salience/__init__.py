@@ -13,38 +13,56 @@ __version__ = "0.1.0"
 
 # One static table, "module" or "module:name": nothing here is imported before somebody asks for it.
 _LAZY = {
+    "BiMamba": "salience.ssm.bimamba:BiMamba",
     "Budget": "salience.pruning.budget:Budget",
+    "Mamba": "salience.ssm.mamba:Mamba",
+    "MambaLM": "salience.models.mamba_lm:MambaLM",
     "Method": "salience.pruning.base:Method",
     "Oracle": "salience.pruning.methods.oracle:Oracle",
     "Scorer": "salience.pruning.scorer:Scorer",
     "causal_conv1d": "salience.ops.causal_conv1d:causal_conv1d",
+    "compat": "salience.compat",
     "data": "salience.data",
     "explain": "salience.core.backend:explain",
+    "fuse": "salience.fuse:fuse",
+    "parameter_groups": "salience.ssm.parameters:parameter_groups",
     "prune": "salience.apply:prune",
     "selective_scan": "salience.ops.selective_scan:selective_scan",
 }
 
 if TYPE_CHECKING:
+    from salience import compat as compat
     from salience import data as data
     from salience.apply import prune as prune
     from salience.core.backend import explain as explain
+    from salience.fuse import fuse as fuse
+    from salience.models.mamba_lm import MambaLM as MambaLM
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
     from salience.ops.selective_scan import selective_scan as selective_scan
     from salience.pruning.base import Method as Method
     from salience.pruning.budget import Budget as Budget
     from salience.pruning.methods.oracle import Oracle as Oracle
     from salience.pruning.scorer import Scorer as Scorer
+    from salience.ssm.bimamba import BiMamba as BiMamba
+    from salience.ssm.mamba import Mamba as Mamba
+    from salience.ssm.parameters import parameter_groups as parameter_groups
 
 __all__ = [
+    "BiMamba",
     "Budget",
+    "Mamba",
+    "MambaLM",
     "Method",
     "Oracle",
     "Scorer",
     "__version__",
     "bundled_model",
     "causal_conv1d",
+    "compat",
     "data",
     "explain",
+    "fuse",
+    "parameter_groups",
     "prune",
     "selective_scan",
 ]

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lint format clean
+.PHONY: help setup study test bench lint format clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ study: $(READY) ## the whole comparison: build/study/report.html, results.json, 
 
 test: $(READY) ## every test that needs neither a GPU nor the internet
 	$(BIN)/python -m pytest -q -m "not gpu and not network"
+
+bench: $(READY) ## Mamba beside its peers and the machine's floor: build/bench.json; a quiet machine, about ten minutes
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[peers]'
+	$(BIN)/python benchmarks/run.py --out build/bench.json
 
 lint: $(READY) ## ruff, mypy --strict, the floors
 	$(BIN)/ruff check .

@@ -1,0 +1,91 @@
+"""Run every claim about Mamba on this machine, write one results file and the README's table: `make bench`.
+
+python benchmarks/run.py --out benchmarks/results/mamba_<hardware>_<date>.json --readme README.md
+python benchmarks/run.py --from benchmarks/results/mamba_<hardware>_<date>.json --readme README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from salience.core.files import write_atomic
+from salience.core.record import environment
+
+HERE = Path(__file__).resolve().parent
+CLAIMS = (
+    "scan_forward", "scan_training", "mamba_forward", "mamba_decode", "training_memory", "scan_dtypes", "scan_length",
+    "import_time",
+)  # fmt: skip
+BEGIN, END = "<!-- benchmarks: begin (benchmarks/run.py writes what stands here) -->", "<!-- benchmarks: end -->"
+
+
+def run(names: list[str]) -> dict[str, Any]:
+    """Each claim in a process of its own, one after the other; exits with the first that refuses."""
+    found = {}
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        command = [sys.executable, str(HERE / f"{name}.py")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{name}.py ended with exit code {done.returncode}.")
+        *told, line = done.stdout.splitlines()
+        print("\n".join(told), flush=True)
+        found[name] = {key: value for key, value in json.loads(line).items() if key != "environment"}
+    import torch
+
+    torch.get_num_threads()  # so that the environment tells them
+    return {"schema": 1, "environment": environment(), "claims": found}
+
+
+def table(found: dict[str, Any], source: str) -> str:
+    """The README's table: a line for every figure, and where it comes from."""
+    lines = ["| what | measured |", "| --- | --- |"]
+    for claim in found["claims"].values():
+        lines.append(f"| **{claim['claim']}** | |")
+        lines += [f"| {what} | {figure} |" for what, figure in claim["lines"]]
+    told = found["environment"]
+    lines += [
+        "",
+        f"Measured by `make bench` on {told['cpu']} ({told['threads']} threads, {told['date'][:10]}, commit "
+        f"`{str(told['commit'])[:12]}`, torch {told['torch']}, transformers {told['transformers']}), contenders "
+        f"interleaved in one process, medians: [`{source}`]({source}).",
+    ]
+    return "\n".join(lines)
+
+
+def fill(readme: Path, text: str) -> None:
+    """Put the table between the README's markers."""
+    whole = readme.read_text(encoding="utf-8")
+    if whole.count(BEGIN) != 1 or whole.count(END) != 1:
+        sys.exit(f"{readme} must hold {BEGIN!r} and {END!r} once each.")
+    before, rest = whole.split(BEGIN)
+    write_atomic(readme, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CLAIMS, default=list(CLAIMS), help="some of the claims")
+    parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="the results file")
+    parser.add_argument("--from", dest="given", type=Path, help="a results file; nothing is measured")
+    parser.add_argument("--readme", type=Path, help="fill this file's table")
+    told = parser.parse_args()
+    path = told.given or told.out
+    if told.given is None:
+        found = run(told.only)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        print(f"Results: {path}")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if told.readme is not None:
+        root = HERE.parent
+        source = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else path
+        fill(told.readme, table(found, str(source)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""bfloat16 beside float32: the scan (forward, and with backward) and the convolution.
+
+python benchmarks/scan_dtypes.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from harness import Scan, arguments, median_ms, refuse_unless_close, report
+from scan_training import fused, gradients
+from torch import Tensor
+
+from salience import causal_conv1d
+
+
+def conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    y = causal_conv1d(x, weight, bias, activation="silu")
+    assert isinstance(y, Tensor)
+    return y
+
+
+def conv_gradients(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
+    return torch.autograd.grad(conv(*leaves), leaves, dy)
+
+
+def main() -> None:
+    told = arguments(__doc__ or "", length=512, rounds=15)
+    cases: dict[str, Callable[[], object]] = {}
+    outputs = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        x = Scan.random(length=told.length).to(dtype)
+        weight, bias, dy = torch.randn(1536, 4), torch.randn(1536), torch.randn_like(x.u)
+        outputs[name] = fused(x)
+
+        def forward(x: Scan = x) -> Tensor:
+            with torch.inference_mode():
+                return fused(x)
+
+        def conv_forward(x: Scan = x, weight: Tensor = weight, bias: Tensor = bias) -> Tensor:
+            with torch.inference_mode():
+                return conv(x.u, weight, bias)
+
+        cases[f"scan, {name}"] = forward
+        cases[f"scan with backward, {name}"] = lambda x=x, dy=dy: gradients(fused, x, dy)
+        cases[f"convolution, {name}"] = conv_forward
+        cases[f"convolution with backward, {name}"] = lambda x=x, w=weight, b=bias, dy=dy: conv_gradients(x.u, w, b, dy)
+    # bfloat16 inputs are rounded to 8 bits, states and sums are not
+    refuse_unless_close("the scan in bfloat16", outputs["bfloat16"].float(), outputs["float32"], within=3e-2)
+    ms = median_ms(cases, rounds=told.rounds)
+    parts = [name.removesuffix(", float32") for name in cases if name.endswith("float32")]
+    report(
+        f"bfloat16 beside float32, D 1536, N 16, L {told.length}",
+        ms,
+        [
+            (part, f"{ms[f'{part}, float32'] / ms[f'{part}, bfloat16']:.2f}x as fast "
+             f"({ms[f'{part}, bfloat16']:.2f} ms, float32 {ms[f'{part}, float32']:.2f} ms)")
+            for part in parts
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Forward and backward of the selective scan, D 1536, N 16, L 512: beside a plain loop, mambapy and the floor.
+
+    python benchmarks/scan_training.py
+
+The plain loop unbinds its tensors once: indexing `x[:, t]` makes a full-size gradient a step, an unfair baseline.
+mambapy's parallel scan is what its layers train with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from floor import backward_floor_ms, forward_floor_ms
+from harness import Scan, arguments, median_ms, peer, refuse_unless_close, report
+from torch import Tensor
+from torch.nn.functional import silu, softplus
+
+from salience import selective_scan
+
+
+def fused(x: Scan) -> Tensor:
+    y = selective_scan(x.u, x.dt, x.A, x.B, x.C, x.D, z=x.z, dt_bias=x.dt_bias, dt_softplus=True)
+    assert isinstance(y, Tensor)
+    return y
+
+
+def loop(x: Scan) -> Tensor:
+    dt = softplus(x.dt + x.dt_bias)
+    decay = torch.exp(dt[..., None] * x.A)  # (B, L, D, N)
+    drive = (dt * x.u)[..., None] * x.B[:, :, None]
+    h, found = torch.zeros_like(drive[:, 0]), []
+    for a, b, c in zip(decay.unbind(1), drive.unbind(1), x.C.unbind(1), strict=True):
+        h = a * h + b
+        found.append((h @ c[..., None]).squeeze(-1))
+    return (torch.stack(found, 1) + x.u * x.D) * silu(x.z)
+
+
+def mambapy(x: Scan) -> Tensor:
+    pscan = peer("mambapy.pscan").pscan
+    dt = softplus(x.dt + x.dt_bias)
+    states = pscan(torch.exp(dt[..., None] * x.A), dt[..., None] * x.B[:, :, None] * x.u[..., None])
+    return ((states @ x.C[..., None]).squeeze(-1) + x.u * x.D) * silu(x.z)
+
+
+def gradients(scan: Callable[[Scan], Tensor], x: Scan, dy: Tensor) -> dict[str, Tensor]:
+    leaves = x.require_grad()
+    found = torch.autograd.grad(scan(leaves), list(vars(leaves).values()), dy)
+    return dict(zip(vars(leaves), found, strict=True))
+
+
+def main() -> None:
+    told = arguments(__doc__ or "", length=512, rounds=7)
+    x = Scan.random(length=told.length)
+    dy = torch.randn(x.u.shape, generator=torch.Generator().manual_seed(1))
+    wanted = gradients(loop, x, dy)
+    for name, scan in (("salience", fused), ("mambapy", mambapy)):
+        for tensor, gradient in gradients(scan, x, dy).items():
+            # float32 sums over up to 512 steps and 1536 channels, in another order
+            refuse_unless_close(f"{name}'s gradient of {tensor}", gradient, wanted[tensor], within=1e-3)
+    ms = median_ms(
+        {
+            "salience": lambda: gradients(fused, x, dy),
+            "unbind loop": lambda: gradients(loop, x, dy),
+            "mambapy": lambda: gradients(mambapy, x, dy),
+        },
+        rounds=told.rounds,
+    )
+    floor = forward_floor_ms(x.updates) + backward_floor_ms(x.updates)
+    own = ms["salience"]
+    report(
+        f"forward and backward of the scan, D 1536, N 16, L {told.length}",
+        {**ms, "floor_ms": floor, "length": told.length},
+        [
+            ("salience", f"{own:.1f} ms"),
+            ("faster than a plain loop", f"{ms['unbind loop'] / own:.0f}x ({ms['unbind loop']:.0f} ms)"),
+            ("faster than mambapy", f"{ms['mambapy'] / own:.0f}x ({ms['mambapy']:.0f} ms)"),
+            ("over the arithmetic floor", f"{own / floor:.2f}x of {floor:.1f} ms"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

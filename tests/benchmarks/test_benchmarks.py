@@ -1,0 +1,112 @@
+"""The benchmarks hold together: each runs at a small size, refuses a wrong answer, and the README's table is theirs.
+
+Nothing here looks at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a benchmark in this process and gives back its line of JSON."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def run(name: str, *options: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+        *told, line = capsys.readouterr().out.splitlines()
+        found: dict[str, Any] = json.loads(line)
+        assert told[0] == found["claim"]
+        assert len(told) == 1 + len(found["lines"])
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("scan_forward", ["--length", "16"]),
+        ("scan_dtypes", ["--length", "16"]),
+        ("mamba_forward", ["--length", "8", "--layers", "1"]),
+        ("mamba_decode", ["--tokens", "2", "--layers", "1"]),
+        ("import_time", []),
+    ],
+)
+def test_a_claim_is_checked_and_measured(name: str, options: list[str], bench: Run) -> None:
+    found = bench(name, *options, "--rounds", "1")
+    assert found["environment"]["torch"] == torch.__version__
+    assert all(value > 0 for value in found["measured"].values())
+
+
+def test_the_claim_about_length(bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import harness
+
+    monkeypatch.setattr(harness, "keep_freed_memory", lambda: None)  # is for the process's whole life
+    found = bench("scan_length", "--channels", "16", "--rounds", "1")
+    assert len(found["measured"]["ns_per_token"]) == 7
+
+
+@pytest.mark.skipif(find_spec("mambapy") is None, reason="needs the extra `peers`, which `make bench` installs")
+@pytest.mark.parametrize("name", ["scan_training", "training_memory"])
+def test_the_claims_beside_mambapy(name: str, bench: Run) -> None:
+    options = [] if name == "training_memory" else ["--rounds", "1"]
+    found = bench(name, "--length", "16", *options)
+    assert {"salience", "mambapy"} <= {key.removesuffix("_mb") for key in found["measured"]}
+
+
+def test_a_peer_that_is_missing_is_named(bench: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    import harness
+
+    with pytest.raises(SystemExit) as stopped:
+        harness.peer("a_peer_nobody_has.part")
+    assert stopped.value.code == 2
+    assert "a_peer_nobody_has: pip install" in capsys.readouterr().err
+
+
+def test_no_speed_is_told_of_a_wrong_answer(bench: Run) -> None:
+    import harness
+
+    one = torch.ones(3)
+    harness.refuse_unless_close("it", one, one + 1e-6, within=1e-5)
+    for wrong in (one + 1e-3, one * float("nan")):
+        with pytest.raises(SystemExit, match="nothing is measured"):
+            harness.refuse_unless_close("it", wrong, one, within=1e-5)
+
+
+def test_every_claim_is_run_by_make_bench(bench: Run) -> None:
+    import run
+
+    claims = {
+        path.stem for path in BENCHMARKS.glob("*.py") if "from harness import" in path.read_text(encoding="utf-8")
+    }
+    assert claims == set(run.CLAIMS)
+
+
+def test_the_readme_s_table_is_what_the_results_say(bench: Run, tmp_path: Path) -> None:
+    import run
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = readme.split(run.BEGIN)[1].split(run.END)[0]
+    named = re.search(r"\((benchmarks/results/[^)]+\.json)\)", between)
+    assert named is not None, "the table names no results file"
+    copy = tmp_path / "README.md"
+    copy.write_text(readme, encoding="utf-8")
+    run.fill(copy, run.table(json.loads((ROOT / named[1]).read_text(encoding="utf-8")), named[1]))
+    assert copy.read_text(encoding="utf-8") == readme

@@ -29,6 +29,7 @@ OTHERS = {
     "make test": "test_make_test_is_pytest",
     "python3 -m venv .venv": "test_a_virtual_environment_can_be_made",
     ".venv/bin/pip install -c constraints.txt -e '.[vlm,study]'": "test_the_pins_hold_for_all_extras_together",
+    "make bench": "test_make_bench_is_the_benchmarks",
 }
 
 
@@ -62,6 +63,11 @@ def test_make_study_is_the_study() -> None:
 
 def test_make_test_is_pytest() -> None:
     assert "-m pytest" in made("test")[-1]
+
+
+def test_make_bench_is_the_benchmarks() -> None:
+    """What they do at a small size is in tests/benchmarks."""
+    assert made("bench")[-1] == ".venv/bin/python benchmarks/run.py --out build/bench.json"
 
 
 def made(target: str) -> list[str]:

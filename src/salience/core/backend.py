@@ -81,9 +81,12 @@ def eager() -> bool:
     )
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _constant(op: str, backend: str, kinds: Kinds) -> str:
     return _choose(op, *_named(backend), kinds).backend
+
+
+# All that torch.compiler.assume_constant_result does, which first loads torch._dynamo (1.9 s, and triton with it).
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _kinds(tensors: Sequence[Tensor | None]) -> Kinds:

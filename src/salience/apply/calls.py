@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.apply.inputs import image_slots
 from salience.families import Adapter, Encoded
 from salience.families.whole_prompt import effective
 
@@ -45,10 +46,13 @@ def encode(adapter: Adapter, given: Mapping[str, Any]) -> tuple[Encoded, dict[st
         raise ValueError("inputs_embeds cannot be pruned, their visual tokens are already projected: pass input_ids.")
     if given.get("mm_encoder_outputs"):
         raise ValueError("mm_encoder_outputs cannot be pruned, they are already projected: pass pixel_values.")
+    if given.get("pixel_values_videos") is not None:
+        raise ValueError("pixel_values_videos cannot be pruned with this model: pass the frames as pictures.")
     if given.get("input_ids") is None or given.get("pixel_values") is None:
         raise ValueError("there is no picture to prune: pass input_ids with image tokens, and pixel_values.")
     arguments = adapter.image_arguments
     encoded = adapter.encode(**{k: v for k, v in given.items() if k in arguments and v is not None})
+    image_slots(adapter, encoded, given["input_ids"])
     replaced = arguments | {"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"}
     return encoded, {k: v for k, v in given.items() if k not in replaced}
 
@@ -64,7 +68,7 @@ def generation_mask(given: dict[str, Any], ids: Tensor, model: Any) -> Tensor:
 
 
 def generation_positions(mask: Tensor) -> Tensor:
-    """(B, T): as generate counts them, 0 from the first token that is not masked; 0 on padding."""
+    """(B, T): as generate counts a text's, 0 from the first token that is not masked; 0 on padding."""
     return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
 
 

@@ -52,7 +52,10 @@ def prune(
         _log.info("method 'auto' takes %r.", chosen.name)
     chosen.check(d_features=adapter.d_features)
     if "cls_attention" in chosen.needs and not adapter.has_cls_attention:
-        raise ValueError(f"method {chosen.name!r} needs a vision tower with a [CLS] token, which this model's has not.")
+        raise ValueError(
+            f"method {chosen.name!r} needs a vision tower with a [CLS] token whose attention can be read, unlike this "
+            "model's: use 'uniform', 'random' or a scorer."
+        )
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
     return Pruned(adapter, chosen.to(adapter.device), budget, positions)

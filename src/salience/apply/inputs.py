@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from salience.core.types import Selection
 from salience.families import Adapter, Encoded
+from salience.ops.axes import kept_axes
 from salience.ops.tokens import Columns, padding_side, remaining_columns
 
 Positions = Literal["auto", "original", "compact"]
@@ -20,7 +22,9 @@ Positions = Literal["auto", "original", "compact"]
 class PrunedInputs:
     """A prompt without the dropped tokens: what the language model gets to see.
 
-    input_ids, attention_mask, position_ids: (B, L).   projected: for each picture (k, d_llm).
+    input_ids, attention_mask: (B, L).   position_ids: (B, L), or (axes, B, L).   projected: for each view (k, d_llm).
+    moved: (B,), how far closing gaps moves what follows.   deltas: (B, 1), positions less tokens, for several axes.
+    deepstack: for each layer that adds them, each view's (k, d_llm).
     `adapter.embed(input_ids, projected)` are the embeddings, (B, L, d_llm).
     """
 
@@ -29,14 +33,26 @@ class PrunedInputs:
     position_ids: Tensor
     projected: tuple[Tensor, ...]
     columns: Columns
+    moved: Tensor
+    deltas: Tensor | None = None
+    deepstack: tuple[tuple[Tensor, ...], ...] = ()
 
 
 def project_kept(adapter: Adapter, encoded: Encoded, selections: Sequence[Selection]) -> tuple[Tensor, ...]:
-    """For each picture (k, d_llm): the projector run on the kept rows alone, all pictures at once."""
+    """For each view what stays in the prompt, (k, d_llm), newlines among it.
+
+    Views of one size are projected together, and only the kept rows; else the rows of what the model itself projects.
+    """
+    if encoded.stacked is None:
+        tokens = [
+            view if selection.kept.numel() == view.shape[0] else view[selection.kept.to(view.device)]
+            for view, selection in zip(encoded.projected(), selections, strict=True)
+        ]
+        return tuple(encoded.fill(i, s.kept, rows) for i, (s, rows) in enumerate(zip(selections, tokens, strict=True)))
     n = encoded.features.shape[1]
     counts = [selection.kept.numel() for selection in selections]
     if all(count == n for count in counts):  # the very tensor the model itself would project: the same bits come out
-        return adapter.project(encoded.features).unbind()
+        return tuple(encoded.projected())
     rows = torch.cat([selection.kept + i * n for i, selection in enumerate(selections)])
     image, token = (x.to(encoded.features.device) for x in (rows // n, rows % n))
     projected = adapter.project(encoded.features[image, token])  # (sum of k, d_llm)
@@ -56,35 +72,56 @@ def pruned_inputs(
 ) -> PrunedInputs:
     """Exactly what `prune` gives the model, for callers that run its stages one by one.
 
-    Args:    input_ids, attention_mask: (B, T)   position_ids: (B, T) or (1, T), 0, 1, ... T - 1 if None
+    Args:    input_ids, attention_mask: (B, T)   position_ids: (B, T), (1, T) or (axes, B, T); 0, 1, ... T - 1 if None
              side: where rows of unequal length are padded, "left" or "right"; None: where there is padding already
     Raises:  ValueError when the prompt's image tokens are not those of the pictures
     """
-    slot = input_ids == adapter.image_token_id  # (B, T); the j-th True belongs to the j-th visual token
-    _check_slots(slot, *encoded.features.shape[:2])
+    slot = image_slots(adapter, encoded, input_ids)  # (B, T); the j-th True belongs to the j-th place of the views
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     if position_ids is None:
         position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-    dropped = torch.ones(encoded.features.shape[:2], dtype=torch.bool)
-    for row, selection in zip(dropped, selections, strict=True):
-        row[selection.kept] = False
-    drop = torch.zeros_like(slot).masked_scatter(slot, dropped.reshape(-1).to(slot.device))
+    stays = torch.cat([encoded.places(i, selection.kept) for i, selection in enumerate(selections)])
+    drop = torch.zeros_like(slot).masked_scatter(slot, ~stays.to(slot.device))
     columns = remaining_columns(mask, drop, side=side or padding_side(mask))
+    ids, left, compact = columns.take(input_ids, pad_id(adapter)), columns.take(mask, 0), positions == "compact"
+    deltas = None
+    if position_ids.dim() == 2:
+        kept = columns.positions(position_ids, compact=compact)
+        moved = columns.dropped if compact else torch.zeros_like(columns.dropped)
+    else:
+        visual = ids == adapter.image_token_id
+        kept, ends, moved = kept_axes(position_ids, columns, left, visual, full_mask=mask, compact=compact)
+        deltas = (ends - left.sum(1))[:, None]
     return PrunedInputs(
-        input_ids=columns.take(input_ids, pad_id(adapter)),
-        attention_mask=columns.take(mask, 0),
-        position_ids=columns.positions(position_ids, compact=positions == "compact"),
+        input_ids=ids,
+        attention_mask=left,
+        position_ids=kept,
         projected=project_kept(adapter, encoded, selections),
         columns=columns,
+        moved=moved,
+        deltas=deltas,
+        deepstack=tuple(
+            tuple(view[s.kept.to(view.device)] for view, s in zip(layer, selections, strict=True))
+            for layer in encoded.deepstack
+        ),
     )
 
 
-def _check_slots(slot: Tensor, images: int, n: int) -> None:
-    counts = slot.sum(1).tolist()
-    if sum(counts) != images * n or any(count % n for count in counts):
-        raise ValueError(
-            f"the prompt must hold {n} image tokens for each of its {images} pictures, but its rows hold {counts}."
-        )
+def image_slots(adapter: Adapter, encoded: Encoded, input_ids: Tensor) -> Tensor:
+    """(B, T) bool: where the prompt holds image tokens.
+
+    Raises:  ValueError when they are not those of the pictures, row by row
+    """
+    slot: Tensor = input_ids == adapter.image_token_id
+    counts, sizes = slot.sum(1).tolist(), encoded.sizes
+    ends = set(itertools.accumulate(sizes, initial=0))
+    if sum(counts) == sum(sizes) and all(end in ends for end in itertools.accumulate(counts)):
+        return slot
+    if len(set(sizes)) == 1:
+        wanted = f"{sizes[0]} image tokens for each of its {len(sizes)} pictures"
+    else:
+        wanted = f"{', '.join(map(str, sizes))} image tokens for its pictures, one after the other"
+    raise ValueError(f"the prompt must hold {wanted}, but its rows hold {counts}.")
 
 
 def pad_id(adapter: Adapter) -> int:

@@ -20,8 +20,9 @@ class Memory:
     """The pruned prompt in a cache.
 
     columns: which column of the caller's prompt each cached one is.   prompt: (B, T), whole.
-    mask: (B, L), of the cached columns.   compact: whether gaps in the positions were closed.
-    beams: whether beam search shuffled the rows.
+    mask: (B, L), of the cached columns.   moved: (B,), how far closed gaps moved what follows.
+    deltas: (B, 1), positions less tokens, of models whose positions have several axes, else None.
+    first_position: what forward gives the first token.   beams: whether beam search shuffled the rows.
     """
 
     columns: Columns
@@ -29,7 +30,9 @@ class Memory:
     mask: Tensor
     pad_id: int
     image_token_id: int
-    compact: bool
+    moved: Tensor
+    deltas: Tensor | None = None
+    first_position: int = 0
     beams: bool = False
 
     @classmethod
@@ -39,8 +42,11 @@ class Memory:
 
     def leave_on(self, cache: Any, *, times: int = 1, beams: bool = False) -> None:
         """Note this on `cache`, whose rows are the prompt's, each `times` times."""
-        prompt, mask = (x.repeat_interleave(times, 0) for x in (self.prompt, self.mask))
-        setattr(cache, _NAME, replace(self, columns=self.columns.repeat(times), prompt=prompt, mask=mask, beams=beams))
+        prompt, mask, moved = (x.repeat_interleave(times, 0) for x in (self.prompt, self.mask, self.moved))
+        deltas = None if self.deltas is None else self.deltas.repeat_interleave(times, 0)
+        columns = self.columns.repeat(times)
+        copy = replace(self, columns=columns, prompt=prompt, mask=mask, moved=moved, deltas=deltas, beams=beams)
+        setattr(cache, _NAME, copy)
 
     @property
     def shift(self) -> int:
@@ -68,11 +74,12 @@ class Memory:
                 f"not of shape {tuple(mask.shape)}."
             )
         positions = given.get("position_ids")
+        if positions is None and self.deltas is not None:
+            counted = generation_positions(mask)[:, -ids.shape[1] :] + self.deltas
+            return {**given, "attention_mask": mask, "position_ids": counted.expand(3, -1, -1)}
         if positions is None:
-            positions = torch.arange(start, columns.width, device=ids.device)[None]
-        if self.compact:
-            positions = positions - self.columns.dropped[:, None]
-        return {**given, "attention_mask": mask, "position_ids": positions}
+            positions = self.first_position + torch.arange(start, columns.width, device=ids.device)[None]
+        return {**given, "attention_mask": mask, "position_ids": positions - self.moved[:, None]}
 
     def generate_arguments(self, given: dict[str, Any], cached: int, model: Any) -> tuple[WholePrompt, dict[str, Any]]:
         """The prompt and arguments of a generate that goes on after `cached` columns.
@@ -88,13 +95,14 @@ class Memory:
                 f"for, but attention_mask (input_ids, without one) is {mask.shape[-1]} wide."
             )
         columns = self.columns.extend(mask.shape[1])
-        positions = given.get("position_ids")
-        positions = generation_positions(mask) if positions is None else positions
-        options = {
-            **given,
-            "attention_mask": columns.take(mask, 0),
-            "position_ids": columns.positions(positions, compact=self.compact),
-        }
+        left, positions = columns.take(mask, 0), given.get("position_ids")
+        if positions is not None or self.deltas is None:
+            positions = columns.take(generation_positions(mask) if positions is None else positions, 0)
+            positions = (positions - self.moved[:, None]).clamp_min(0)  # right for the new columns, others are not read
+        else:
+            counted = generation_positions(left)[None]
+            positions = torch.cat([counted, (counted + self.deltas).expand(3, -1, -1)])
+        options = {**given, "attention_mask": left, "position_ids": positions}
         if ids.shape[1] < mask.shape[1]:  # only the new tokens were passed, which transformers allows as well
             self._refuse_pictures(ids)
             return WholePrompt(ids, ids.shape[1]), options

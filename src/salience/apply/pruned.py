@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,13 +17,13 @@ from salience.apply.calls import (
     cache_of,
     encode,
     generation_mask,
-    generation_positions,
     is_filled,
     with_mask,
 )
 from salience.apply.inputs import Positions, PrunedInputs, pad_id, pruned_inputs
 from salience.apply.memory import Memory
 from salience.apply.trace import ImageTrace, Trace
+from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
 from salience.families.whole_prompt import WholePrompt, effective
 from salience.pruning.base import Method
@@ -94,7 +94,7 @@ class Pruned:
             if not self._active:
                 return original(*args, **kwargs)
             if getattr(self._inside, "generate", False):
-                return original(*args, **with_mask(kwargs))
+                return original(*args, **self._adapter.as_forward_reads(with_mask(kwargs)))
             return self._forward(original, by_name(signature, args, kwargs))
 
         return forward
@@ -119,8 +119,8 @@ class Pruned:
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given)
-        pruned = self._prune(encoded, given)
-        result = original(**self._arguments(pruned, options))
+        pruned = self._prune(encoded, given, self._mask(given), generating=False)
+        result = original(**self._adapter.as_forward_reads(self._arguments(pruned, options)))
         self._remember(cache_of(result, cache), pruned, given["input_ids"])
         return result
 
@@ -136,12 +136,9 @@ class Pruned:
             return _restored(self._run(original, whole.arguments(options, self._model)), whole)
         encoded, options = encode(self._adapter, given)
         ids = given["input_ids"]
-        mask = generation_mask(given, ids, self._model)
-        positions = given.get("position_ids")
-        given = {**given, "attention_mask": mask}
-        given["position_ids"] = generation_positions(mask) if positions is None else positions
         # new padding always goes left here: generate goes on from the last column, which must stay the row's own
-        pruned = self._prune(encoded, given, side="left")
+        mask = generation_mask(given, ids, self._model)
+        pruned = self._prune(encoded, given, mask, generating=True, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
         result = self._run(original, whole.arguments(self._arguments(pruned, options), self._model))
         beams = int(effective("num_beams", given, self._model) or 1)
@@ -156,27 +153,43 @@ class Pruned:
         finally:
             self._inside.generate = False
 
-    def _prune(self, encoded: Encoded, given: dict[str, Any], *, side: str | None = None) -> PrunedInputs:
-        """Select, cut the prompt, and note it in the trace."""
+    def _mask(self, given: dict[str, Any]) -> Tensor:
+        """(B, T): the caller's mask, or one of ones."""
         ids, mask = given["input_ids"], given.get("attention_mask")
-        if mask is not None and mask.shape != ids.shape:
+        return torch.ones_like(ids) if mask is None else mask
+
+    def _prune(
+        self, encoded: Encoded, given: dict[str, Any], mask: Tensor, *, generating: bool, side: str | None = None
+    ) -> PrunedInputs:
+        """Select, cut the prompt, and note it in the trace."""
+        ids, positions = given["input_ids"], given.get("position_ids")
+        if mask.shape != ids.shape:
             raise ValueError(f"attention_mask must have input_ids' shape {tuple(ids.shape)}, not {tuple(mask.shape)}.")
-        contexts = [encoded.context(i, self.method.needs) for i in range(encoded.features.shape[0])]
-        selections = self.method.select_all(contexts, self.budget)
+        if positions is None:
+            positions = self._adapter.position_ids(given, mask, generating=generating)
+        selections = self._select([encoded.context(i, self.method.needs) for i in range(len(encoded))])
         pruned = pruned_inputs(
-            self._adapter,
-            encoded,
-            selections,
-            ids,
-            mask,
-            given.get("position_ids"),
-            positions=self.positions,
-            side=side,
+            self._adapter, encoded, selections, ids, mask, positions, positions=self.positions, side=side
         )
         self._refuse_packing(pruned)
-        images = (ImageTrace(grid=encoded.grid, scores=s.scores, kept=s.kept) for s in selections)
-        self.trace = Trace(images=tuple(images), columns=pruned.columns.index.cpu().unbind())
+        views = zip(encoded.grids, encoded.pictures, selections, strict=True)
+        self.trace = Trace(
+            images=tuple(ImageTrace(grid=grid, picture=i, scores=s.scores, kept=s.kept) for grid, i, s in views),
+            columns=pruned.columns.index.cpu().unbind(),
+        )
+        self._adapter.settle(pruned.deltas)
         return pruned
+
+    def _select(self, contexts: Sequence[TokenContext]) -> list[Selection]:
+        """The tokens of each view that stay; where views have any size, one smaller than `tokens` stays whole."""
+        tokens = self.budget.tokens
+        if tokens is None or self._adapter.n_tokens is not None:
+            return self.method.select_all(contexts, self.budget)
+        sizes = [context.features.shape[0] for context in contexts]
+        if min(sizes) >= tokens:
+            return self.method.select_all(contexts, self.budget)
+        budgets = [Budget(tokens=min(tokens, n)) for n in sizes]
+        return [self.method.select(context, budget) for context, budget in zip(contexts, budgets, strict=True)]
 
     def _arguments(self, pruned: PrunedInputs, options: dict[str, Any]) -> dict[str, Any]:
         """The model's arguments: `options`, cut where they run along the sequence, and what was pruned.
@@ -194,7 +207,7 @@ class Pruned:
             "input_ids": pruned.input_ids,
             "attention_mask": pruned.attention_mask,
             "position_ids": pruned.position_ids,
-            "mm_encoder_outputs": self._adapter.encoder_outputs(pruned.projected),
+            "mm_encoder_outputs": self._adapter.encoder_outputs(pruned.projected, pruned.deepstack),
         }
 
     def _memory(self, cache: Any, given: dict[str, Any]) -> Memory | None:
@@ -211,7 +224,9 @@ class Pruned:
                 mask=pruned.attention_mask,
                 pad_id=pad_id(self._adapter),
                 image_token_id=self._adapter.image_token_id,
-                compact=self.positions == "compact",
+                moved=pruned.moved,
+                deltas=pruned.deltas,
+                first_position=self._adapter.first_position,
             )
             memory.leave_on(cache, times=times, beams=beams)
 

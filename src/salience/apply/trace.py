@@ -11,11 +11,17 @@ from salience.core.types import VisualGrid
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageTrace:
-    """One picture of the last call: grid, scores (n,) float32 or None, kept (k,) int64 in raster order, on the CPU."""
+    """One picture of the last call: grid, scores (n,) float32 or None, kept (k,) int64 in raster order, on the CPU.
+
+    Where a family cuts pictures up, each piece has its own, and `picture` says which picture it is of, where that is
+    known: it is for LLaVA-NeXT and LLaVA-OneVision (the whole picture, then the large one), not where tiles are fed as
+    pictures.
+    """
 
     grid: VisualGrid
     scores: Tensor | None
     kept: Tensor
+    picture: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,84 +3,46 @@
 from __future__ import annotations
 
 import importlib
-import zlib
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from salience.core.types import TokenContext, VisualGrid
+from salience.families.encoded import Encoded as Encoded
 
 # One static table: `config.model_type` -> "module:class".
 FAMILIES = {"llava": "salience.families.llava:LlavaAdapter"}
 
 
-@dataclass(kw_only=True, eq=False)
-class Encoded:
-    """The vision tower's output for a batch of pictures, before the projector.
-
-    features: (images, n, d).   grid: how the n tokens lie on a picture.   pixel_values: (images, 3, H, W), as given.
-    """
-
-    features: Tensor
-    grid: VisualGrid
-    pixel_values: Tensor
-    attend: Callable[[], Tensor]
-    project: Callable[[Tensor], Tensor]
-    _cls_attention: Tensor | None = field(default=None, init=False)
-
-    def cls_attention(self) -> Tensor:
-        """(images, n) float32: what [CLS] pays each token, mean over heads; computed at the first call.
-
-        Raises:  ValueError when the tower has no [CLS] token
-        """
-        if self._cls_attention is None:
-            self._cls_attention = self.attend()
-        return self._cls_attention
-
-    def digest(self, image: int) -> int:
-        """A 32-bit number made of one picture's pixels: equal for equal pixels, wherever it stands in the batch."""
-        pixels = self.pixel_values[image].detach().reshape(-1)
-        step = max(1, pixels.numel() // 4096)  # enough to tell pictures apart, cheap enough never to be noticed
-        return zlib.crc32(pixels[::step].double().cpu().numpy().tobytes())
-
-    def context(self, image: int, needs: frozenset[str] = frozenset()) -> TokenContext:
-        """What a method with these `needs` sees of one picture."""
-        return TokenContext(
-            features=self.features[image],
-            grid=self.grid,
-            image_index=image,
-            cls_attention=self.cls_attention()[image] if "cls_attention" in needs else None,
-            projected=self.project(self.features[image]) if "projected" in needs else None,
-            digest=self.digest(image) if "digest" in needs else None,
-        )
-
-
 class Adapter(ABC):
     """One model, seen stage by stage: pixels -> encode -> (select) -> project -> embed -> language model.
 
-    Nothing here changes the model; every stage is what the model's own forward runs.
+    Nothing here changes the model; every stage is what the model's own forward runs. What a family does not say, it has
+    as most of transformers' have it.
     """
 
     model: Any
+    tower: Any
 
     @property
-    @abstractmethod
     def language_model(self) -> nn.Module:
         """The language model without its head; takes `inputs_embeds`, `attention_mask`, `position_ids`."""
+        module: nn.Module = self.model.model.language_model
+        return module
 
     @property
-    @abstractmethod
     def lm_head(self) -> nn.Module:
         """Hidden states (..., d_llm) -> logits (..., vocabulary)."""
+        module: nn.Module = self.model.lm_head
+        return module
 
     @property
-    @abstractmethod
     def image_token_id(self) -> int:
         """The placeholder's id: one stands in the prompt for every visual token."""
+        return int(self.model.config.image_token_id)
 
     @property
     @abstractmethod
@@ -88,30 +50,32 @@ class Adapter(ABC):
         """Width of the features a method sees."""
 
     @property
-    @abstractmethod
     def n_tokens(self) -> int | None:
-        """Visual tokens of a picture, None where that depends on the picture."""
+        """Visual tokens of a view, None where that depends on the picture."""
+        return None
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where the vision tower is."""
+        parameter: Tensor = next(self.tower.parameters())
+        return parameter.device
 
     @property
-    @abstractmethod
     def has_cls_attention(self) -> bool:
         """Whether the tower has a [CLS] token whose attention can be read."""
+        return False
 
     @property
-    @abstractmethod
     def image_arguments(self) -> frozenset[str]:
-        """The forward arguments that belong to the pictures and go once they are encoded."""
+        """The forward arguments that belong to the pictures and go once they are encoded: generate's own rule."""
+        parameters = inspect.signature(self.model.base_model.get_image_features).parameters
+        return frozenset(parameters) - {"kwargs"}
 
     @abstractmethod
     def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
         """Run the vision tower.
 
-        Args:    pixel_values: (images, 3, H, W)   options: of `image_arguments`
+        Args:    pixel_values: (images, 3, H, W), or as the family has it   options: of `image_arguments`
         Raises:  ValueError when the pixels or options are not what the family takes
         """
 
@@ -119,17 +83,50 @@ class Adapter(ABC):
     def project(self, features: Tensor) -> Tensor:
         """Features (..., d) -> visual tokens (..., d_llm), through the model's own projector."""
 
-    @abstractmethod
-    def encoder_outputs(self, projected: Sequence[Tensor]) -> dict[str, Any]:
-        """`mm_encoder_outputs` for the model's forward, of each picture's (k, d_llm) tokens."""
+    def encoder_outputs(
+        self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = ()
+    ) -> dict[str, Any]:
+        """`mm_encoder_outputs` for the model's forward, of each view's (k, d_llm) tokens; `Encoded.deepstack` alike."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    @abstractmethod
+        return {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+
+    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A forward's arguments with `mm_encoder_outputs` in the shape it reads: generate splits and repeats a list."""
+        return options
+
+    def position_ids(self, given: Mapping[str, Any], mask: Tensor, *, generating: bool) -> Tensor:
+        """(B or 1, T), or (axes, B, T): the whole prompt's positions as the model counts them where none are given.
+
+        Args:    given: the call's arguments   mask: (B, T)   generating: whether `generate` counts, or `forward`
+        """
+        if generating:
+            return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        return self.first_position + torch.arange(mask.shape[1], device=mask.device)[None]
+
+    @property
+    def first_position(self) -> int:
+        """The position that `forward` gives the first token where none are given."""
+        return 0
+
+    def settle(self, deltas: Tensor | None) -> None:  # noqa: B027 - most families keep no such state
+        """Leave on the model what its own call would have: `deltas` (B, 1), positions less tokens, or None."""
+
     def embed(self, input_ids: Tensor, projected: Sequence[Tensor]) -> Tensor:
         """(B, L, d_llm): the prompt's embeddings with the visual tokens in their places, as the model's forward has."""
+        slot = input_ids == self.image_token_id
+        rows = int(self.model.get_input_embeddings().weight.shape[0])
+        known = input_ids.masked_fill(slot, 0) if self.image_token_id >= rows else input_ids
+        embeddings: Tensor = self.model.get_input_embeddings()(known)  # (B, L, d_llm)
+        visual = torch.cat(list(projected)).to(embeddings.device, embeddings.dtype)  # (visual tokens, d_llm)
+        return embeddings.masked_scatter(slot.unsqueeze(-1), visual)
 
-    @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """What tells this vision tower from others, fit for JSON; compare with `same_tower`."""
+        vision = self.model.config.vision_config
+        names = ("hidden_size", "embed_dim", "num_hidden_layers", "depth", "patch_size", "image_size")
+        shape = {name: getattr(vision, name) for name in names if isinstance(getattr(vision, name, None), int)}
+        return tower_fingerprint(self.tower, family=str(self.model.config.model_type), d=self.d_features, **shape)
 
 
 def adapter_for(model: Any) -> Adapter:

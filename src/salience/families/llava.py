@@ -36,20 +36,6 @@ class LlavaAdapter(Adapter):
         self.prefix = _PREFIX[kind]
 
     @property
-    def language_model(self) -> nn.Module:
-        module: nn.Module = self.model.model.language_model
-        return module
-
-    @property
-    def lm_head(self) -> nn.Module:
-        module: nn.Module = self.model.lm_head
-        return module
-
-    @property
-    def image_token_id(self) -> int:
-        return int(self.config.image_token_id)
-
-    @property
     def d_features(self) -> int:
         layers = self.config.vision_feature_layer
         return int(self.config.vision_config.hidden_size) * (1 if isinstance(layers, int) else len(layers))
@@ -58,11 +44,6 @@ class LlavaAdapter(Adapter):
     def n_tokens(self) -> int:
         vision = self.config.vision_config
         return (int(vision.image_size) // int(vision.patch_size)) ** 2
-
-    @property
-    def device(self) -> torch.device:
-        parameter: Tensor = next(self.tower.parameters())
-        return parameter.device
 
     @property
     def has_cls_attention(self) -> bool:
@@ -115,23 +96,20 @@ class LlavaAdapter(Adapter):
         features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
         patch = int(self.config.vision_config.patch_size)
         grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
-        attend = _ClsAttention(self.tower, indices[-1], seen.get("attention_input")) if self.prefix else _no_cls
-        return Encoded(features=features, grid=grid, pixel_values=pixel_values, attend=attend, project=self.project)
+        attend = _ClsAttention(self.tower, indices[-1], seen.get("attention_input")) if self.prefix else None
+        return Encoded(
+            views=features.unbind(),
+            grids=[grid] * features.shape[0],
+            pixels=pixel_values.unbind(),
+            project=self.project,
+            project_all=lambda: self.project(features).unbind(),  # the very tensor that the model itself projects
+            attend=attend,
+            stacked=features,
+        )
 
     def project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.model.model.multi_modal_projector(features)
         return projected
-
-    def encoder_outputs(self, projected: Sequence[Tensor]) -> dict[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
-
-    def embed(self, input_ids: Tensor, projected: Sequence[Tensor]) -> Tensor:
-        embeddings: Tensor = self.model.get_input_embeddings()(input_ids)  # (B, L, d_llm)
-        visual = torch.cat(list(projected)).to(embeddings.device, embeddings.dtype)  # (visual tokens, d_llm)
-        slot = (input_ids == self.image_token_id).unsqueeze(-1)
-        return embeddings.masked_scatter(slot, visual)
 
     def fingerprint(self) -> dict[str, Any]:
         vision = self.config.vision_config
@@ -212,7 +190,3 @@ class _ClsAttention:
         logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
         shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
         return shares
-
-
-def _no_cls() -> Tensor:
-    raise ValueError("cls-attention needs a vision tower with a [CLS] token, which this model's does not have.")

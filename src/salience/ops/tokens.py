@@ -22,9 +22,11 @@ class Columns:
     width: int
 
     def take(self, values: Tensor, fill: float) -> Tensor:
-        """(B, T) or (1, T) -> (B, L), with `fill` in new padding."""
-        values = values.expand(self.index.shape[0], -1)
-        return values.gather(1, self.index.clamp_min(0)).masked_fill(self.index < 0, fill)
+        """(..., B or 1, T) -> (..., B, L), with `fill` in new padding."""
+        rows, leading = self.index.shape[0], values.shape[:-2]
+        index = self.index.expand(*leading, -1, -1)
+        values = values.expand(*leading, rows, -1)
+        return values.gather(-1, index.clamp_min(0)).masked_fill(index < 0, fill)
 
     def positions(self, original: Tensor, *, compact: bool) -> Tensor:
         """(B, T) or (1, T) position ids -> (B, L): the original ones, or with the gaps closed."""

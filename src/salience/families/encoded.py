@@ -1,0 +1,140 @@
+"""What a vision tower makes of a call's pictures, whatever their sizes: what methods see, and what the prompt holds."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from salience.core.types import TokenContext, VisualGrid
+
+
+@dataclass(kw_only=True, eq=False)
+class Encoded:
+    """The vision tower's output for a batch of pictures, before the projector, as views in the prompt's order.
+
+    A view is a rectangle of tokens with a budget of its own: a picture, or a tile of one where a family cuts it up.
+
+    views: for each (n_i, d).   grids: how its n_i tokens lie on it.   pixels: for each, what it was made of, any shape.
+    pictures: the picture each view is of.   project: tokens (..., d) -> (..., d_llm), one by one.
+    project_all: all views' (n_i, d_llm), the very numbers that the model's own forward would have.
+    breaks: for each view (m_i,) bool, which of its places in the prompt hold `newline` (d_llm,), no token; None: none.
+    deepstack: for each of several layers of the language model, each view's (n_i, d_llm), added to the hidden states.
+    attend: for each view (n_i,) float32, what [CLS] pays each token; None where the tower has no [CLS].
+    stacked: the (views, n, d) tensor that the views are of, where there is one.
+    """
+
+    views: Sequence[Tensor]
+    grids: Sequence[VisualGrid]
+    pixels: Sequence[Tensor]
+    project: Callable[[Tensor], Tensor]
+    project_all: Callable[[], Sequence[Tensor]]
+    attend: Callable[[], Sequence[Tensor] | Tensor] | None = None
+    pictures: Sequence[int] = ()
+    breaks: Sequence[Tensor | None] = ()
+    newline: Tensor | None = None
+    deepstack: Sequence[Sequence[Tensor]] = ()
+    stacked: Tensor | None = None
+    _cls_attention: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
+    _projected: Sequence[Tensor] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.pictures = self.pictures or range(len(self.views))
+        self.breaks = self.breaks or [None] * len(self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @property
+    def features(self) -> Tensor:
+        """(views, n, d), for callers whose views all have one size.
+
+        Raises:  ValueError when they do not
+        """
+        if self.stacked is None:
+            sizes = sorted({view.shape[0] for view in self.views})
+            if len(sizes) != 1:
+                raise ValueError(f"the views have {' or '.join(map(str, sizes))} tokens: take `views`, not `features`.")
+            self.stacked = torch.stack(list(self.views))
+        return self.stacked
+
+    @property
+    def grid(self) -> VisualGrid:
+        """The grid that all views share.
+
+        Raises:  ValueError when they do not
+        """
+        if len(set(self.grids)) != 1:
+            raise ValueError("the views have different grids: take `grids`, not `grid`.")
+        return self.grids[0]
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many places each view has in the prompt, its newlines counted."""
+        pairs = zip(self.views, self.breaks, strict=True)
+        return [view.shape[0] if breaks is None else breaks.shape[0] for view, breaks in pairs]
+
+    def cls_attention(self) -> Tensor:
+        """(views, n) float32: what [CLS] pays each token, mean over heads; computed at the first call.
+
+        Raises:  ValueError when the tower has no [CLS] token, or the views have different sizes
+        """
+        attention = self._attention()
+        return attention if isinstance(attention, Tensor) else torch.stack(list(attention))
+
+    def _attention(self) -> Sequence[Tensor] | Tensor:
+        """`attend`, once."""
+        if self.attend is None:
+            raise ValueError("cls-attention needs a vision tower with a [CLS] token, which this model's does not have.")
+        if self._cls_attention is None:
+            self._cls_attention = self.attend()
+        return self._cls_attention
+
+    def projected(self) -> Sequence[Tensor]:
+        """`project_all`, once."""
+        if self._projected is None:
+            self._projected = self.project_all()
+        return self._projected
+
+    def digest(self, image: int) -> int:
+        """A 32-bit number made of one view's pixels: equal for equal pixels, wherever it stands in the batch."""
+        pixels = self.pixels[image].detach().reshape(-1)
+        step = max(1, pixels.numel() // 4096)  # enough to tell pictures apart, cheap enough never to be noticed
+        return zlib.crc32(pixels[::step].double().cpu().numpy().tobytes())
+
+    def context(self, image: int, needs: frozenset[str] = frozenset()) -> TokenContext:
+        """What a method with these `needs` sees of one view."""
+        return TokenContext(
+            features=self.views[image],
+            grid=self.grids[image],
+            image_index=self.pictures[image],
+            cls_attention=self._attention()[image] if "cls_attention" in needs else None,
+            projected=self.projected()[image] if "projected" in needs else None,
+            digest=self.digest(image) if "digest" in needs else None,
+        )
+
+    def places(self, image: int, kept: Tensor) -> Tensor:
+        """(m_i,) bool, on the CPU: the places of one view that stay; a newline does where a token of its row does."""
+        stays = torch.zeros(self.views[image].shape[0], dtype=torch.bool)
+        stays[kept] = True
+        breaks = self.breaks[image]
+        if breaks is None:
+            return stays
+        places = torch.zeros_like(breaks)
+        places[~breaks] = stays
+        row = breaks.long().cumsum(0) - breaks.long()  # (m_i,), the row a place belongs to, its newline included
+        in_row = torch.zeros(int(row[-1]) + 1, dtype=torch.bool).index_put((row[places],), torch.tensor(True))
+        return places | (breaks & in_row[row])
+
+    def fill(self, image: int, kept: Tensor, tokens: Tensor) -> Tensor:
+        """Kept tokens (k, d_llm) -> what stays of the view's places in the prompt, newlines among them."""
+        breaks = self.breaks[image]
+        if breaks is None or self.newline is None:
+            return tokens
+        is_newline = breaks[self.places(image, kept)].to(tokens.device)
+        filled = self.newline.to(tokens).expand(is_newline.shape[0], -1).clone()
+        filled[~is_newline] = tokens
+        return filled

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +88,20 @@ def tiny_llava() -> Callable[..., Any]:
 def tiny_processor() -> Callable[[int], Any]:
     """`tiny_processor(side)` -> its processor."""
     return build_processor
+
+
+@functools.cache
+def _tiny_families() -> Any:
+    spec = importlib.util.spec_from_file_location("tiny_families", Path(__file__).with_name("tiny_families.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the module of a class
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_family() -> Callable[[str], Any]:
+    """`tiny_family("qwen2_vl")` -> its `Tiny`, of tests/tiny_families.py."""
+    return lambda name: _tiny_families().FAMILIES[name]

@@ -66,7 +66,7 @@ def test_scorer_of_the_wrong_width(model: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", [3, torch.nn.Linear(2, 2), "a name"], ids=["number", "module", "name"])
 def test_model(what: Any) -> None:
-    with pytest.raises(ValueError, match=r"model must be of a known family \(llava\)") as caught:
+    with pytest.raises(ValueError, match=r"model must be of a known family \(.*llava, .*\)") as caught:
         salience.prune(what, "uniform", keep=0.5)
     one_sentence(caught)
 

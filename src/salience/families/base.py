@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from salience.families.encoded import Encoded as Encoded
 
 # One static table: `config.model_type` -> "module:class".
-FAMILIES = {"llava": "salience.families.llava:LlavaAdapter"}
+FAMILIES = {
+    "gemma3": "salience.families.gemma3:Gemma3Adapter",
+    "idefics3": "salience.families.idefics3:Idefics3Adapter",
+    "internvl": "salience.families.internvl:InternVLAdapter",
+    "llava": "salience.families.llava:LlavaAdapter",
+    "llava_next": "salience.families.llava_next:LlavaNextAdapter",
+    "llava_onevision": "salience.families.llava_onevision:LlavaOnevisionAdapter",
+    "paligemma": "salience.families.paligemma:PaliGemmaAdapter",
+    "qwen2_5_vl": "salience.families.qwen2_5_vl:Qwen25VLAdapter",
+    "qwen2_vl": "salience.families.qwen2_vl:Qwen2VLAdapter",
+    "qwen3_vl": "salience.families.qwen3_vl:Qwen3VLAdapter",
+    "smolvlm": "salience.families.smolvlm:SmolVLMAdapter",
+}
 
 
 class Adapter(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.families.base import Adapter, Encoded, tower_fingerprint
+from salience.families.base import Adapter, tower_fingerprint
+from salience.families.encoded import Encoded
 
 # Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
 _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -22,11 +23,13 @@ class LlavaAdapter(Adapter):
     Raises:  ValueError when the model is no LlavaForConditionalGeneration, or its tower is not one of CLIP and SigLIP
     """
 
-    def __init__(self, model: Any) -> None:
-        from transformers import LlavaForConditionalGeneration
+    class_name = "LlavaForConditionalGeneration"
 
-        if not isinstance(model, LlavaForConditionalGeneration):
-            raise ValueError(f"model must be a LlavaForConditionalGeneration, not a {type(model).__name__}.")
+    def __init__(self, model: Any) -> None:
+        import transformers
+
+        if not isinstance(model, getattr(transformers, self.class_name)):
+            raise ValueError(f"model must be a {self.class_name}, not a {type(model).__name__}.")
         self.model: Any = model
         self.tower: Any = model.model.vision_tower
         self.config: Any = model.config
@@ -41,7 +44,7 @@ class LlavaAdapter(Adapter):
         return int(self.config.vision_config.hidden_size) * (1 if isinstance(layers, int) else len(layers))
 
     @property
-    def n_tokens(self) -> int:
+    def n_tokens(self) -> int | None:
         vision = self.config.vision_config
         return (int(vision.image_size) // int(vision.patch_size)) ** 2
 
@@ -78,25 +81,9 @@ class LlavaAdapter(Adapter):
             raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
         if image_sizes is not None:
             raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
-        strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
-        if strategy == "default" and self.prefix == 0:
-            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
-        if strategy == "full" and self.prefix == 1:
-            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
-        indices = self._indices(vision_feature_layer)
-        with _record(self.tower, indices) as seen:
-            output = self.tower(pixel_values, return_dict=True)
-        states = [seen[i] for i in indices]
-        if getattr(self.tower.config, "tie_last_hidden_states", None):  # else the last is the last layer's, not normed
-            last = int(self.config.vision_config.num_hidden_layers)
-            states = [output.last_hidden_state if i == last else seen[i] for i in indices]
-        states = [state[:, 1:] for state in states] if self.prefix else states
-        layer = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
-        # a list is concatenated even if it holds one layer, as the model's own forward does
-        features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
+        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
         patch = int(self.config.vision_config.patch_size)
         grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
-        attend = _ClsAttention(self.tower, indices[-1], seen.get("attention_input")) if self.prefix else None
         return Encoded(
             views=features.unbind(),
             grids=[grid] * features.shape[0],
@@ -107,6 +94,32 @@ class LlavaAdapter(Adapter):
             stacked=features,
         )
 
+    def states(
+        self, pixel_values: Tensor, layer: int | Sequence[int] | None, strategy: str | None
+    ) -> tuple[Tensor, Callable[[], Tensor] | None]:
+        """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and its attention.
+
+        Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
+        """
+        strategy = strategy or self.config.vision_feature_select_strategy
+        if strategy == "default" and self.prefix == 0:
+            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
+        if strategy == "full" and self.prefix == 1:
+            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
+        indices = self._indices(layer)
+        with _record(self.tower, indices) as seen:
+            output = self.tower(pixel_values, return_dict=True)
+        states = [seen[i] for i in indices]
+        if getattr(self.tower.config, "tie_last_hidden_states", None):  # else the last is the last layer's, not normed
+            last = int(self.config.vision_config.num_hidden_layers)
+            states = [output.last_hidden_state if i == last else seen[i] for i in indices]
+        states = [state[:, 1:] for state in states] if self.prefix else states
+        layer = self.config.vision_feature_layer if layer is None else layer
+        # a list is concatenated even if it holds one layer, as the model's own forward does
+        features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
+        attend = _ClsAttention(self.tower, indices[-1], seen.get("attention_input")) if self.prefix else None
+        return features, attend
+
     def project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.model.model.multi_modal_projector(features)
         return projected
@@ -115,7 +128,7 @@ class LlavaAdapter(Adapter):
         vision = self.config.vision_config
         return tower_fingerprint(
             self.tower,
-            family="llava",
+            family=str(self.config.model_type),
             tower=str(vision.model_type),
             hidden_size=int(vision.hidden_size),
             layers=int(vision.num_hidden_layers),

@@ -1,0 +1,37 @@
+"""Gemma3: SigLIP patches averaged into tokens; a picture's tokens attend each other both ways."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from salience.families.paligemma import PaliGemmaAdapter
+
+
+class Gemma3Adapter(PaliGemmaAdapter):
+    """Stages of one `Gemma3ForConditionalGeneration`, the model unmodified; features are the averaged patches.
+
+    In layers with a sliding window distance is counted in tokens that are there: with fewer of them a window reaches
+    further back than in the whole prompt.
+    """
+
+    class_name = "Gemma3ForConditionalGeneration"
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.config.mm_tokens_per_image)
+
+    @property
+    def first_position(self) -> int:
+        return 0
+
+    def in_tokens(self, states: Tensor) -> Tensor:
+        projector = self.model.model.multi_modal_projector
+        side = projector.patches_per_image
+        pooled: Tensor = projector.avg_pool(states.transpose(1, 2).reshape(*states.shape[::2], side, side))
+        return pooled.flatten(2).transpose(1, 2)
+
+    def project(self, features: Tensor) -> Tensor:
+        projector = self.model.model.multi_modal_projector
+        normed = projector.mm_soft_emb_norm(features)
+        return torch.matmul(normed, projector.mm_input_projection_weight).type_as(features)

@@ -1,0 +1,62 @@
+"""PaliGemma: one SigLIP grid a picture, a linear projector, a prefix that attends both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from salience.core.types import VisualGrid
+from salience.families.encoded import Encoded
+from salience.families.stock import StockAdapter, as_one_tensor, need_pictures
+
+
+class PaliGemmaAdapter(StockAdapter):
+    """Stages of one `PaliGemmaForConditionalGeneration`, the model unmodified.
+
+    Its forward counts positions from 1, its generate from 0 and adds the 1 itself; `token_type_ids` say what attends
+    both ways and are cut along.
+    """
+
+    class_name = "PaliGemmaForConditionalGeneration"
+
+    def _tower(self) -> Any:
+        return self.model.model.vision_tower
+
+    @property
+    def d_features(self) -> int:
+        return int(self.config.vision_config.hidden_size)
+
+    @property
+    def n_tokens(self) -> int:
+        vision = self.config.vision_config
+        return (int(vision.image_size) // int(vision.patch_size)) ** 2
+
+    @property
+    def first_position(self) -> int:
+        return 1
+
+    def check(self, given: dict[str, Any]) -> None:
+        need_pictures(given["pixel_values"])
+
+    def read(self, output: Any, given: dict[str, Any]) -> Encoded:
+        features = self.in_tokens(output.last_hidden_state)
+        side = int(features.shape[1] ** 0.5)
+        return Encoded(
+            views=features.unbind(),
+            grids=[VisualGrid(rows=side, columns=side)] * features.shape[0],
+            pixels=given["pixel_values"].unbind(),
+            project=self.project,
+            project_all=lambda: output.pooler_output.unbind(),
+        )
+
+    def in_tokens(self, states: Tensor) -> Tensor:
+        """The tower's output (images, patches, d) as what the projector takes row by row, (images, n, d)."""
+        return states
+
+    def project(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.model.model.multi_modal_projector(features)
+        return projected
+
+    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+        return as_one_tensor(options)

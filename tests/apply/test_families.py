@@ -1,0 +1,196 @@
+"""Every family under pruning equals its own whole sequence with the dropped tokens masked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import salience
+from salience.families import adapter_for
+
+FAMILIES = (
+    "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "internvl",
+    "paligemma", "gemma3",
+)  # fmt: skip
+
+# float32 keeps 24 bits and logits are of order one; the sums run over fewer terms in another order.
+FLOAT32 = 1e-5
+
+NEVER = [0, 3, 6]  # padding, image, video: a random model might say them, and a call without a cache would read them
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tiny_family: Any) -> Any:
+    return tiny_family(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(family: Any) -> Any:
+    return family.model()
+
+
+@pytest.fixture(scope="module")
+def scorer(model: Any) -> Any:
+    torch.manual_seed(3)
+    return salience.Scorer(adapter_for(model).d_features)
+
+
+@pytest.fixture(params=["uniform", "random", "saliency"])
+def method(request: pytest.FixtureRequest, scorer: Any) -> Any:
+    return scorer if request.param == "saliency" else request.param
+
+
+@pytest.fixture(scope="module", params=["one", "two"])
+def batch(request: pytest.FixtureRequest, family: Any) -> dict[str, Any]:
+    """Two rows, of one and two pictures or of one each; the shorter is padded on the left."""
+    batch: dict[str, Any] = family.batch([1, 2] if request.param == "two" else [1, 1])
+    return batch
+
+
+@functools.cache
+def _as_counted(kind: str) -> tuple[int, int]:
+    """Where forward and generate begin to count: PaliGemma's forward begins at 1, its generate adds that itself."""
+    return (1, 0) if kind == "paligemma" else (0, 0)
+
+
+def positions_of(model: Any, batch: Mapping[str, Any], *, generating: bool) -> Tensor:
+    """The whole prompt's positions, as the model would count them without ours."""
+    mask = batch["attention_mask"]
+    counted = (mask.cumsum(1) - 1).masked_fill(mask == 0, 0)
+    if hasattr(model.model, "get_rope_index"):
+        axes, _ = model.model.get_rope_index(
+            batch["input_ids"], batch["mm_token_type_ids"], batch["image_grid_thw"], attention_mask=mask
+        )
+        return torch.cat([counted[None], axes]) if generating else axes
+    forward, generate = _as_counted(model.config.model_type)
+    return counted + generate if generating else forward + torch.arange(mask.shape[1]).expand_as(mask)
+
+
+def masked(model: Any, batch: dict[str, Any], pruned: Any, *, generating: bool) -> dict[str, Any]:
+    """The oracle's arguments: the whole sequence, what the trace says is gone masked."""
+    ids = batch["input_ids"]
+    stays = torch.zeros_like(ids, dtype=torch.bool)
+    for row, columns in enumerate(pruned.trace.columns):
+        stays[row, columns[columns >= 0]] = True
+    mask = batch["attention_mask"].masked_fill(~stays, 0)
+    return {**batch, "attention_mask": mask, "position_ids": positions_of(model, batch, generating=generating)}
+
+
+def pairs(pruned: Any, full: Tensor, short: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each row, the oracle's and the pruned logits where text or a kept token stands."""
+    for row, columns in enumerate(pruned.trace.columns):
+        real = (columns >= 0) & (mask[row, columns.clamp_min(0)] == 1)
+        yield full[row, columns[real]], short[row, real]
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.25])
+@torch.no_grad()
+def test_forward_equals_masked_sequence(model: Any, batch: Any, method: Any, keep: float) -> None:
+    with salience.prune(model, method, keep=keep) as pruned:
+        short = model(**batch).logits
+    full = model(**masked(model, batch, pruned, generating=False)).logits
+    assert short.shape[1] < full.shape[1]
+    for wanted, got in pairs(pruned, full, short, batch["attention_mask"]):
+        torch.testing.assert_close(got, wanted, atol=FLOAT32, rtol=0)
+    for image in pruned.trace.images:  # each view its own share, so none starves
+        assert image.kept.numel() == max(1, int(keep * image.grid.n + 0.5))
+
+
+@pytest.mark.parametrize("mode", [{}, {"num_beams": 2, "num_return_sequences": 2}], ids=["greedy", "beams"])
+def test_generate_equals_masked_sequence(model: Any, batch: Any, mode: dict[str, Any]) -> None:
+    options = {**mode, "do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5, "suppress_tokens": NEVER}
+    with salience.prune(model, "random", keep=0.25, seed=1) as pruned:
+        got = model.generate(**batch, **options)
+    wanted = model.generate(**masked(model, batch, pruned, generating=True), **options)
+    assert torch.equal(got, wanted)
+    prompt = batch["input_ids"].repeat_interleave(got.shape[0] // 2, 0)
+    assert torch.equal(got[:, : prompt.shape[1]], prompt)
+
+
+@pytest.mark.parametrize("positions", ["original", "compact"])
+@torch.no_grad()
+def test_all_tokens_are_bit_identical(model: Any, batch: Any, positions: Any) -> None:
+    options = {
+        "do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4, "suppress_tokens": NEVER, "output_logits": True,
+        "return_dict_in_generate": True,
+    }  # fmt: skip
+    wanted, said = model(**batch).logits, model.generate(**batch, **options)
+    with salience.prune(model, "uniform", keep=1, positions=positions):
+        assert torch.equal(model(**batch).logits, wanted)
+        got = model.generate(**batch, **options)
+    assert torch.equal(got.sequences, said.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(got.logits, said.logits, strict=True))
+
+
+@torch.no_grad()
+def test_pruning_and_positions_are_far_more_than_the_tolerance(model: Any, family: Any) -> None:
+    """Were the tiny model blind to dropped tokens, or to positions, the comparisons here would hold by themselves."""
+    batch, logits = family.batch([1, 2]), {}
+    logits["unpruned"] = model(**batch).logits[:, -1]
+    for positions in ("original", "compact"):
+        with salience.prune(model, "random", keep=0.25, positions=positions, seed=1):  # type: ignore[arg-type]
+            logits[positions] = model(**batch).logits[:, -1]
+    for a, b in (("unpruned", "original"), ("unpruned", "compact"), ("original", "compact")):
+        assert (logits[a] - logits[b]).abs().max() > 100 * FLOAT32
+
+
+@torch.no_grad()
+def test_right_padding(model: Any, family: Any) -> None:
+    batch = family.batch([1, 2], side="right")
+    with salience.prune(model, "random", keep=0.5) as pruned:
+        short = model(**batch).logits
+    full = model(**masked(model, batch, pruned, generating=False)).logits
+    for wanted, got in pairs(pruned, full, short, batch["attention_mask"]):
+        torch.testing.assert_close(got, wanted, atol=FLOAT32, rtol=0)
+
+
+def test_leaving(family: Any, photograph: Any) -> None:
+    model, batch = family.model(), family.batch([1, 2])
+    before = photograph(model)
+    with salience.prune(model, "random", keep=0.5):
+        with torch.no_grad():
+            model(**batch)
+        model.generate(**batch, max_new_tokens=2)
+    assert photograph(model) == before
+
+
+@pytest.mark.parametrize("door", ["forward", "generate"])
+class TestRefused:
+    def test_image_tokens_that_do_not_match(self, model: Any, family: Any, door: str) -> None:
+        batch = family.batch([1, 1])
+        at = (batch["input_ids"][0] == 3).nonzero()[-1]
+        batch["input_ids"][0, at] = 9
+        with salience.prune(model, "uniform", keep=0.5), pytest.raises(ValueError, match="the prompt must hold") as e:
+            getattr(model, door)(**batch)
+        one_sentence(e)
+
+    def test_text_alone(self, model: Any, door: str) -> None:
+        with salience.prune(model, "uniform", keep=0.5), pytest.raises(ValueError, match="no picture to prune") as e:
+            getattr(model, door)(input_ids=torch.tensor([[9, 10]]))
+        one_sentence(e)
+
+    def test_video(self, model: Any, family: Any, door: str) -> None:
+        batch = {**family.batch([1]), "pixel_values_videos": torch.zeros(1, 2, 3, 28, 28)}
+        with salience.prune(model, "uniform", keep=0.5), pytest.raises(ValueError, match="pixel_values_videos") as e:
+            getattr(model, door)(**batch)
+        one_sentence(e)
+
+
+def test_cls_attention_where_there_is_none(model: Any) -> None:
+    if adapter_for(model).has_cls_attention:
+        pytest.skip("this one has it")
+    with pytest.raises(ValueError, match="use 'uniform', 'random' or a scorer") as caught:
+        salience.prune(model, "cls-attention", keep=0.5)
+    one_sentence(caught)
+
+
+def one_sentence(caught: Any) -> None:
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert ". " not in text.rstrip(".")

@@ -1,0 +1,274 @@
+"""A tiny random model of every family, from its config, and batches for it; `tests/conftest.py` hands them out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PAD, END, IMAGE, OPEN, CLOSE, VIDEO, WORDS, VOCABULARY = 0, 1, 3, 4, 5, 6, 8, 64
+
+TEXT = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 1024, "pad_token_id": PAD,
+    "bos_token_id": None, "eos_token_id": END,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14,
+}  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Tiny:
+    """A family: how to build its model, the picture sizes to go through, and what the prompt holds for each.
+
+    picture: (size, generator) -> its pixels and the ids that stand for it   collect: the batch's other arguments, of
+    each row's (size, pixels).   types: (ids, mask) -> the argument that marks image tokens, if the family has one.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    sizes: Sequence[Any]
+    picture: Callable[[Any, torch.Generator], tuple[Tensor, list[int]]]
+    collect: Callable[[list[list[tuple[Any, Tensor]]]], dict[str, Any]]
+    types: Callable[[Tensor, Tensor], dict[str, Tensor]] = lambda ids, mask: {}
+
+    def model(self, dtype: torch.dtype = torch.float32) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = self.build().eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() >= 2:  # from the initial .02: attention far from uniform, logits of order one
+                    parameter.mul_(2 if "vis" in name else 6)
+        return model.to(dtype)
+
+    def batch(self, pictures: Sequence[int] = (1, 2), *, side: str = "left", seed: int = 0) -> dict[str, Any]:
+        """Rows of as many pictures, of sizes in turn, words between them; padded on `side`."""
+        generator = torch.Generator().manual_seed(seed)
+        words = lambda n: torch.randint(WORDS, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
+        rows, seen, turn = [], [], 0
+        for row, count in enumerate(pictures):
+            ids, own = words(2 + row), []
+            for _ in range(count):
+                size = self.sizes[turn % len(self.sizes)]
+                pixels, segment = self.picture(size, generator)
+                own.append((size, pixels))
+                ids += [*segment, *words(3)]
+                turn += 1
+            rows.append(ids)
+            seen.append(own)
+        width = max(map(len, rows))
+        ids, mask = torch.full((len(rows), width), PAD), torch.zeros(len(rows), width, dtype=torch.int64)
+        for i, row in enumerate(rows):
+            place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+            ids[i, place], mask[i, place] = torch.tensor(row), 1
+        return {"input_ids": ids, "attention_mask": mask, **self.types(ids, mask), **self.collect(seen)}
+
+
+def _image_types(name: str) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    return lambda ids, mask: {name: (ids == IMAGE).long()}
+
+
+# -- Qwen ------------------------------------------------------------------------------------------------------------
+
+
+def _qwen_picture(size: tuple[int, int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    t, h, w = size
+    patch = 3 * 2 * 14 * 14
+    return torch.randn(t * h * w, patch, generator=generator), [OPEN, *[IMAGE] * (t * h * w // 4), CLOSE]
+
+
+def _qwen_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    flat = [picture for row in rows for picture in row]
+    grids = torch.tensor([size for size, _ in flat])
+    return {"pixel_values": torch.cat([pixels for _, pixels in flat]), "image_grid_thw": grids}
+
+
+def _qwen(name: str, model_class: str, config_class: str, vision: dict[str, Any]) -> Tiny:
+    def build() -> Any:
+        import transformers
+
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+        text = {**TEXT, "rope_parameters": rope}
+        if name == "qwen3_vl":
+            text["head_dim"] = 8
+        config = getattr(transformers, config_class)(
+            text_config=text, vision_config={"patch_size": 14, "spatial_merge_size": 2, **vision},
+            image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=OPEN, vision_end_token_id=CLOSE,
+        )  # fmt: skip
+        return getattr(transformers, model_class)(config)
+
+    return Tiny(
+        name=name, build=build, sizes=[(1, 6, 8), (1, 4, 6), (1, 10, 4)], picture=_qwen_picture,
+        collect=_qwen_collect, types=_image_types("mm_token_type_ids"),
+    )  # fmt: skip
+
+
+# -- tiles with newlines ---------------------------------------------------------------------------------------------
+
+_TILE = 42  # three tokens a side
+_PINPOINTS = [[42, 84], [84, 42], [84, 84]]
+
+
+def _large_rows(size: tuple[int, int]) -> tuple[int, int, int]:
+    """How many tiles, rows and columns the large view of a picture (height, width) has, without its padding."""
+    from transformers.image_processing_utils import select_best_resolution
+    from transformers.models.llava_next.modeling_llava_next import unpad_image
+
+    height, width = select_best_resolution(size, _PINPOINTS)
+    rows, columns = unpad_image(torch.zeros(1, height // 14, width // 14), size).shape[1:]
+    return (height // _TILE) * (width // _TILE), rows, columns
+
+
+def _tiled_picture(budget: int | None) -> Callable[[Any, torch.Generator], tuple[Tensor, list[int]]]:
+    """`budget`: LLaVA-OneVision's, how many tiles' worth of tokens a large view may have before it is scaled down."""
+
+    def picture(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
+        tiles, rows, columns = _large_rows(size)
+        ratio = (rows * columns / (budget * 9)) ** 0.5 if budget else 1.0
+        if ratio > 1.1:
+            rows, columns = int(rows // ratio), int(columns // ratio)
+        pixels = torch.randn(1 + tiles, 3, _TILE, _TILE, generator=generator)
+        return pixels, [IMAGE] * (9 + rows * (columns + 1))
+
+    return picture
+
+
+def _tiled_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    flat = [picture for row in rows for picture in row]
+    most = max(pixels.shape[0] for _, pixels in flat)
+    padded = [torch.cat([p, p.new_zeros(most - p.shape[0], *p.shape[1:])]) for _, p in flat]
+    return {"pixel_values": torch.stack(padded), "image_sizes": torch.tensor([size for size, _ in flat])}
+
+
+def _llava_next() -> Any:
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    vision = CLIPVisionConfig(**{**VISION, "num_hidden_layers": 3}, image_size=_TILE, projection_dim=24)
+    config = LlavaNextConfig(
+        vision_config=vision, text_config=LlamaConfig(**TEXT), image_token_index=IMAGE, image_grid_pinpoints=_PINPOINTS,
+    )  # fmt: skip
+    return LlavaNextForConditionalGeneration(config)
+
+
+def _llava_onevision() -> Any:
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config
+
+    vision = {"model_type": "siglip_vision_model", **VISION, "image_size": _TILE, "vision_use_head": False}
+    config = LlavaOnevisionConfig(
+        vision_config=vision, text_config=Qwen2Config(**TEXT), image_token_index=IMAGE, video_token_index=VIDEO,
+        image_grid_pinpoints=_PINPOINTS, vision_aspect_ratio="anyres_max_2",
+    )  # fmt: skip
+    return LlavaOnevisionForConditionalGeneration(config)
+
+
+# -- tiles of one size -----------------------------------------------------------------------------------------------
+
+
+def _tiles(tiles: int, generator: torch.Generator, *, apart: bool) -> tuple[Tensor, list[int]]:
+    """Tiles of nine tokens; `apart`: text between them."""
+    pixels = torch.randn(tiles, 3, 84, 84, generator=generator)
+    each = [OPEN, *[IMAGE] * 9, CLOSE]
+    return pixels, each * tiles if apart else [OPEN, *[IMAGE] * 9 * tiles, CLOSE]
+
+
+def _sample_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    """(samples, most tiles, 3, H, W), zero where a sample has fewer."""
+    samples = [torch.cat([pixels for _, pixels in row]) for row in rows]
+    most = max(map(len, samples))
+    return {"pixel_values": torch.stack([torch.cat([s, s.new_zeros(most - len(s), *s.shape[1:])]) for s in samples])}
+
+
+def _flat_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    return {"pixel_values": torch.cat([pixels for row in rows for _, pixels in row])}
+
+
+def _shuffled(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        import transformers
+
+        config = getattr(transformers, f"{name}Config")(
+            vision_config={**VISION, "image_size": 84}, text_config=transformers.LlamaConfig(**TEXT),
+            image_token_id=IMAGE, scale_factor=2, pad_token_id=PAD,
+        )  # fmt: skip
+        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+    return build
+
+
+def _internvl() -> Any:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
+
+    config = InternVLConfig(
+        vision_config={**VISION, "image_size": [84, 84], "patch_size": [14, 14]}, text_config=Qwen2Config(**TEXT),
+        image_token_id=IMAGE, image_seq_length=9,
+    )  # fmt: skip
+    return InternVLForConditionalGeneration(config)
+
+
+# -- one grid a picture ----------------------------------------------------------------------------------------------
+
+
+def _paligemma() -> Any:
+    from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+    vision = {"model_type": "siglip_vision_model", **VISION, "image_size": 42, "vision_use_head": False}
+    config = PaliGemmaConfig(
+        vision_config={**vision, "projection_dim": 32}, text_config=GemmaConfig(**TEXT, head_dim=8),
+        image_token_index=IMAGE, projection_dim=32, hidden_size=32,
+    )  # fmt: skip
+    return PaliGemmaForConditionalGeneration(config)
+
+
+def _gemma3() -> Any:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig
+
+    text = Gemma3TextConfig(
+        **TEXT, head_dim=8, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+    )
+    vision = {"model_type": "siglip_vision_model", **VISION, "image_size": 84, "vision_use_head": False}
+    config = Gemma3Config(
+        vision_config=vision, text_config=text, image_token_index=IMAGE, boi_token_index=OPEN, eoi_token_index=CLOSE,
+        mm_tokens_per_image=9,
+    )  # fmt: skip
+    return Gemma3ForConditionalGeneration(config)
+
+
+def _one_grid(side: int) -> Callable[[Any, torch.Generator], tuple[Tensor, list[int]]]:
+    return lambda size, generator: (
+        torch.randn(1, 3, side, side, generator=generator), [OPEN, *[IMAGE] * 9, CLOSE]
+    )  # fmt: skip
+
+
+_SIZES = [(40, 80), (84, 30), (50, 84)]
+
+_TABLE = [
+    _qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VLConfig",
+          {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}),
+    _qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig",
+          {"depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24,
+           "window_size": 56, "fullatt_block_indexes": [1]}),
+    _qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3VLConfig",
+          {"depth": 3, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24,
+           "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}),
+    Tiny(name="llava_next", build=_llava_next, sizes=_SIZES, picture=_tiled_picture(None), collect=_tiled_collect),
+    Tiny(name="llava_onevision", build=_llava_onevision, sizes=_SIZES, picture=_tiled_picture(2),
+         collect=_tiled_collect),
+    Tiny(name="idefics3", build=_shuffled("Idefics3"), sizes=[3, 1, 2], collect=_sample_collect,
+         picture=functools.partial(_tiles, apart=True)),
+    Tiny(name="smolvlm", build=_shuffled("SmolVLM"), sizes=[3, 1, 2], collect=_sample_collect,
+         picture=functools.partial(_tiles, apart=True)),
+    Tiny(name="internvl", build=_internvl, sizes=[3, 1, 2], collect=_flat_collect,
+         picture=functools.partial(_tiles, apart=False)),
+    Tiny(name="paligemma", build=_paligemma, sizes=[0], picture=_one_grid(42), collect=_flat_collect,
+         types=lambda ids, mask: {"token_type_ids": torch.zeros_like(ids)}),
+    Tiny(name="gemma3", build=_gemma3, sizes=[0], picture=_one_grid(84), collect=_flat_collect,
+         types=_image_types("token_type_ids")),
+]  # fmt: skip
+
+FAMILIES = {family.name: family for family in _TABLE}

@@ -194,3 +194,54 @@ def one_sentence(caught: Any) -> None:
     assert "\n" not in text
     assert text.endswith(".")
     assert ". " not in text.rstrip(".")
+
+
+MODES = {
+    "no cache": {"use_cache": False},
+    "static cache": {"cache_implementation": "static"},
+    "sampling": {"do_sample": True, "num_return_sequences": 2},
+}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_generate_in_other_modes(model: Any, family: Any, scorer: Any, mode: dict[str, Any]) -> None:
+    """With a budget that gives every view its own count, so that nothing has one size."""
+    batch, counted = family.batch([1, 2]), []
+    options = {"do_sample": False, **mode, "max_new_tokens": 4, "min_new_tokens": 4, "suppress_tokens": NEVER}
+    with salience.prune(model, scorer, mass=0.6) as pruned:
+        torch.manual_seed(7)
+        got = model.generate(**batch, **options)
+        counted = [image.kept.numel() for image in pruned.trace.images]
+    assert len(set(counted)) > 1
+    torch.manual_seed(7)
+    wanted = model.generate(**masked(model, batch, pruned, generating=True), **options)
+    assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("positions", ["original", "compact"])
+@torch.no_grad()
+def test_second_turn_equals_one_long_prompt(model: Any, family: Any, positions: Any) -> None:
+    """Going on from a pruned cache, by generate and by forward, equals pruning the longer prompt at once."""
+    batch = family.batch([1, 2])
+    options = {"do_sample": False, "max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": NEVER}
+    with salience.prune(model, "uniform", keep=0.5, positions=positions):
+        one = model.generate(**batch, **options, return_dict_in_generate=True)
+        ids = torch.cat([one.sequences, torch.tensor([[9, 10, 11]]).expand(2, -1)], dim=1)
+        longer = {**batch, "input_ids": ids}
+        for name, value in batch.items():
+            if name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
+                more = torch.full((2, ids.shape[1] - value.shape[1]), int(name == "attention_mask"))
+                longer[name] = torch.cat([value, more], dim=1)
+        if model.config.model_type == "paligemma":  # what is generated is its suffix, which attends backwards only
+            longer["token_type_ids"][:, batch["input_ids"].shape[1] :] = 1
+        wanted = model.generate(**longer, **options)
+        text = {k: v for k, v in longer.items() if k in ("input_ids", "attention_mask")}
+        got = model.generate(**text, past_key_values=one.past_key_values, **options)
+        assert torch.equal(got, wanted)
+
+        whole = model(**longer).logits[:, -2:]
+        start = model(**batch, use_cache=True).past_key_values
+        new = ids[:, batch["input_ids"].shape[1] :]
+        types = {k: v[:, -new.shape[1] :] for k, v in longer.items() if k in ("token_type_ids", "mm_token_type_ids")}
+        turn = model(input_ids=new, attention_mask=longer["attention_mask"], past_key_values=start, **types)
+    torch.testing.assert_close(turn.logits[:, -2:], whole, atol=FLOAT32, rtol=0)

@@ -25,6 +25,7 @@ OPS = {
 }
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+COMPLEX = {"linear_scan": (torch.complex64, torch.complex128)}  # operators whose kernels take these too
 
 Kinds = tuple[tuple[str, torch.dtype], ...]  # (device type, dtype) of each tensor
 
@@ -133,9 +134,10 @@ def _missing(op: str, backend: str, interpreted: bool, kinds: Kinds) -> str | No
     if devices != {wanted}:
         given = " and ".join(sorted(devices))
         return f"it is for tensors on {wanted}, and these are on {given}"
-    strange = sorted({str(dtype) for _, dtype in kinds if dtype not in FLOATS})
+    known = FLOATS + COMPLEX.get(op, ())
+    strange = sorted({str(dtype) for _, dtype in kinds if dtype not in known})
     if strange:
-        return f"it takes {', '.join(str(dtype).removeprefix('torch.') for dtype in FLOATS)}, not {strange[0]}"
+        return f"it takes {', '.join(str(dtype).removeprefix('torch.') for dtype in known)}, not {strange[0]}"
     package = "triton" if backend == "triton" else package
     if importlib.util.find_spec(package) is None:
         return f"{package} is not installed (pip install {package})"

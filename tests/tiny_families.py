@@ -245,9 +245,62 @@ def _one_grid(side: int) -> Callable[[Any, torch.Generator], tuple[Tensor, list[
     )  # fmt: skip
 
 
+# -- families without a file of their own -----------------------------------------------------------------------------
+
+
+def _aya_vision() -> Any:
+    """Its get_image_features gives a tensor."""
+    from transformers import AyaVisionConfig, AyaVisionForConditionalGeneration, Cohere2Config
+
+    vision = {"model_type": "siglip_vision_model", **VISION, "image_size": 84, "vision_use_head": False}
+    config = AyaVisionConfig(
+        vision_config=vision, text_config=Cohere2Config(**TEXT), image_token_index=IMAGE, downsample_factor=2,
+        alignment_intermediate_size=32,
+    )  # fmt: skip
+    return AyaVisionForConditionalGeneration(config)
+
+
+def _mistral3() -> Any:
+    """Its get_image_features gives a list, of pictures of any size."""
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig
+
+    vision = {"model_type": "pixtral", **VISION, "head_dim": 12, "image_size": 140}
+    text = MistralConfig(**TEXT, sliding_window=None)
+    config = Mistral3Config(vision_config=vision, text_config=text, image_token_index=IMAGE, spatial_merge_size=2)
+    return Mistral3ForConditionalGeneration(config)
+
+
+def _any_size(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    height, width = size
+    n = (height // 28) * (width // 28)
+    return torch.randn(3, height, width, generator=generator), [OPEN, *[IMAGE] * n, CLOSE]
+
+
+def _any_size_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    flat = [picture for row in rows for picture in row]
+    high, wide = (max(size[axis] for size, _ in flat) for axis in (0, 1))
+    pad = torch.nn.functional.pad
+    pixels = [pad(p, (0, wide - p.shape[2], 0, high - p.shape[1])) for _, p in flat]
+    return {"pixel_values": torch.stack(pixels), "image_sizes": torch.tensor([size for size, _ in flat])}
+
+
+# -- LLaVA-1.5 -------------------------------------------------------------------------------------------------------
+
+
+def _llava() -> Any:
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    vision = CLIPVisionConfig(**{**VISION, "num_hidden_layers": 3}, image_size=42, projection_dim=24)
+    config = LlavaConfig(
+        vision_config=vision, text_config=LlamaConfig(**TEXT), image_token_index=IMAGE, image_seq_length=9,
+    )  # fmt: skip
+    return LlavaForConditionalGeneration(config)
+
+
 _SIZES = [(40, 80), (84, 30), (50, 84)]
 
 _TABLE = [
+    Tiny(name="llava", build=_llava, sizes=[0], picture=_one_grid(42), collect=_flat_collect),
     _qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VLConfig",
           {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}),
     _qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig",
@@ -269,6 +322,9 @@ _TABLE = [
          types=lambda ids, mask: {"token_type_ids": torch.zeros_like(ids)}),
     Tiny(name="gemma3", build=_gemma3, sizes=[0], picture=_one_grid(84), collect=_flat_collect,
          types=_image_types("token_type_ids")),
+    Tiny(name="aya_vision", build=_aya_vision, sizes=[0], picture=_one_grid(84), collect=_flat_collect),
+    Tiny(name="mistral3", build=_mistral3, sizes=[(84, 112), (56, 84), (140, 56)], picture=_any_size,
+         collect=_any_size_collect),
 ]  # fmt: skip
 
 FAMILIES = {family.name: family for family in _TABLE}

@@ -1,4 +1,4 @@
-"""Every family under pruning equals its own whole sequence with the dropped tokens masked."""
+"""Every family (the last two by the fallback) equals its own whole sequence with the dropped tokens masked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import salience
 from salience.families import adapter_for
 
 FAMILIES = (
-    "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "internvl",
-    "paligemma", "gemma3",
+    "llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3", "internvl",
+    "paligemma", "gemma3", "aya_vision", "mistral3",
 )  # fmt: skip
 
 # float32 keeps 24 bits and logits are of order one; the sums run over fewer terms in another order.

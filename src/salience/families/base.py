@@ -15,6 +15,7 @@ from salience.families.encoded import Encoded as Encoded
 
 # One static table: `config.model_type` -> "module:class".
 FAMILIES = {
+    "*": "salience.families.fallback:FallbackAdapter",  # all others
     "gemma3": "salience.families.gemma3:Gemma3Adapter",
     "idefics3": "salience.families.idefics3:Idefics3Adapter",
     "internvl": "salience.families.internvl:InternVLAdapter",
@@ -142,14 +143,17 @@ class Adapter(ABC):
 
 
 def adapter_for(model: Any) -> Adapter:
-    """The adapter of a transformers model.
+    """The adapter of a transformers model: its family's, or the fallback's where the model's signature fits.
 
-    Raises:  ValueError when the model is of no family that is known here, with the ones that are
+    Raises:  ValueError when the model is of no family that is known here, with the ones that are, or with what it lacks
     """
     kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in FAMILIES and hasattr(getattr(model, "base_model", None), "get_image_features"):
+        kind = "*"
     if kind not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES)[1:])
         raise ValueError(
-            f"model must be of a known family ({', '.join(sorted(FAMILIES))}), not {type(model).__name__}"
+            f"model must be of a known family ({known}) or have get_image_features, unlike {type(model).__name__}"
             + (f" of type {kind!r}." if kind else ".")
         )
     module, _, name = FAMILIES[kind].partition(":")

@@ -1,0 +1,124 @@
+"""Any other family whose signature fits: its projected tokens are all that a method sees."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from salience.core.types import VisualGrid
+from salience.families.base import Adapter
+from salience.families.encoded import Encoded
+from salience.families.stock import as_one_tensor, rows_of
+
+
+class FallbackAdapter(Adapter):
+    """A model that takes `mm_encoder_outputs` and whose `get_image_features` gives each picture's projected tokens.
+
+    Features are the projected tokens, (n_i, d_llm), so a scorer is one for these. The grid is a guess: a square, or
+    what comes nearest. Positions are taken to be one number a token, counted from 0.
+
+    Raises:  ValueError when the model does not fit, naming what is missing
+    """
+
+    def __init__(self, model: Any) -> None:
+        if missing := missing_in(model):
+            raise ValueError(
+                f"model is a {type(model).__name__}, of a family that is not known here, and cannot be pruned without "
+                f"one: it lacks {missing}."
+            )
+        self.model = model
+        names = ("vision_tower", "vision_model", "visual")
+        self.tower: Any = next((t for n in names if (t := getattr(model.base_model, n, None)) is not None), model)
+        self._reads_tensor = False
+
+    @property
+    def language_model(self) -> nn.Module:
+        module: nn.Module = self.model.get_decoder()
+        return module
+
+    @property
+    def lm_head(self) -> nn.Module:
+        module: nn.Module = self.model.get_output_embeddings()
+        return module
+
+    @property
+    def image_token_id(self) -> int:
+        return int(_image_token(self.model.config) or 0)
+
+    @property
+    def d_features(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)
+
+    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+        """See `Adapter.encode`."""
+        with _no_hooks_left(self.model.base_model):
+            output = self.model.base_model.get_image_features(pixel_values=pixel_values, **options, return_dict=True)
+        if getattr(output, "deepstack_features", None):
+            raise ValueError(
+                f"{type(self.model).__name__} adds visual tokens in several layers: it needs a family of its own."
+            )
+        tokens = output.pooler_output
+        self._reads_tensor = isinstance(tokens, Tensor)
+        views = rows_of(tokens[None] if self._reads_tensor and tokens.dim() == 2 else tokens)
+        return Encoded(
+            views=views,
+            grids=[nearest_square(view.shape[0]) for view in views],
+            pixels=list(pixel_values) if len(pixel_values) == len(views) else views,
+            project=self.project,
+            project_all=lambda: views,
+        )
+
+    def project(self, features: Tensor) -> Tensor:
+        return features
+
+    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+        return as_one_tensor(options) if self._reads_tensor else options
+
+
+def missing_in(model: Any) -> str:
+    """What a model lacks to be pruned without a family of its own; empty if nothing."""
+    encode = getattr(getattr(model, "base_model", None), "get_image_features", None)
+    if encode is None:
+        return "get_image_features on its base model"
+    if "pixel_values" not in inspect.signature(encode).parameters:
+        return "a get_image_features that takes pixel_values"
+    if not callable(getattr(model, "generate", None)):
+        return "a language model head, load the class that generates"
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        return "a forward that takes mm_encoder_outputs"
+    if _image_token(model.config) is None:
+        return "an image_token_id in its config"
+    if hasattr(model.base_model, "get_rope_index"):
+        return "positions of one number a token, its get_rope_index gives several"
+    return ""
+
+
+def nearest_square(n: int) -> VisualGrid:
+    """The grid of n cells that is nearest to a square."""
+    rows = next(rows for rows in range(math.isqrt(n), 0, -1) if n % rows == 0)
+    return VisualGrid(rows=rows, columns=n // rows)
+
+
+def _image_token(config: Any) -> int | None:
+    token = getattr(config, "image_token_id", None)
+    return token if token is not None else getattr(config, "image_token_index", None)
+
+
+@contextmanager
+def _no_hooks_left(module: nn.Module) -> Iterator[None]:
+    """Takes off what transformers' `get_image_features` puts on the tower for good to record hidden states."""
+    mark = "_output_capturing_hooks_installed"
+    before = [(m, set(m._forward_hooks), mark in m.__dict__) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, hooks, marked in before:
+            for key in set(m._forward_hooks) - hooks:
+                del m._forward_hooks[key]
+            if not marked:
+                m.__dict__.pop(mark, None)

@@ -49,8 +49,8 @@ def main() -> None:
             torch.nn.functional.linear(x, weight)
 
     with torch.inference_mode():
-        # 24 layers of float32 sums in another order
-        refuse_unless_close("MambaLM", ours(ids).logits, theirs(ids, use_cache=False).logits, within=1e-4)
+        # 24 layers of float32 sums in another order: each of the two is up to 7e-4 from the same model in float64
+        refuse_unless_close("MambaLM", ours(ids).logits, theirs(ids, use_cache=False).logits, within=1.5e-3)
         ms = median_ms(
             {
                 "salience": lambda: ours(ids),

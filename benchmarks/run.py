@@ -18,8 +18,8 @@ from salience.core.record import environment
 
 HERE = Path(__file__).resolve().parent
 CLAIMS = (
-    "scan_forward", "scan_training", "mamba_forward", "mamba_decode", "training_memory", "scan_dtypes", "scan_length",
-    "import_time",
+    "floor", "scan_forward", "scan_training", "conv", "mamba_forward", "mamba_decode", "training_memory", "scan_dtypes",
+    "scan_length", "import_time", "scan_gpu",
 )  # fmt: skip
 BEGIN, END = "<!-- benchmarks: begin (benchmarks/run.py writes what stands here) -->", "<!-- benchmarks: end -->"
 

@@ -21,8 +21,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
-def conv_gradients(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
-    leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
+def conv_gradients(leaves: list[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(conv(*leaves), leaves, dy)
 
 
@@ -44,9 +43,11 @@ def main() -> None:
                 return conv(x.u, weight, bias)
 
         cases[f"scan, {name}"] = forward
-        cases[f"scan with backward, {name}"] = lambda x=x, dy=dy: gradients(fused, x, dy)
+        scanned = x.require_grad()
+        cases[f"scan with backward, {name}"] = lambda x=scanned, dy=dy: gradients(fused, x, dy)
         cases[f"convolution, {name}"] = conv_forward
-        cases[f"convolution with backward, {name}"] = lambda x=x, w=weight, b=bias, dy=dy: conv_gradients(x.u, w, b, dy)
+        leaves = [tensor.detach().requires_grad_() for tensor in (x.u, weight, bias)]
+        cases[f"convolution with backward, {name}"] = lambda leaves=leaves, dy=dy: conv_gradients(leaves, dy)
     # bfloat16 inputs are rounded to 8 bits, states and sums are not
     refuse_unless_close("the scan in bfloat16", outputs["bfloat16"].float(), outputs["float32"], within=3e-2)
     ms = median_ms(cases, rounds=told.rounds)

@@ -43,15 +43,15 @@ def mambapy(x: Scan) -> Tensor:
     return ((states @ x.C[..., None]).squeeze(-1) + x.u * x.D) * silu(x.z)
 
 
-def gradients(scan: Callable[[Scan], Tensor], x: Scan, dy: Tensor) -> dict[str, Tensor]:
-    leaves = x.require_grad()
+def gradients(scan: Callable[[Scan], Tensor], leaves: Scan, dy: Tensor) -> dict[str, Tensor]:
+    """Forward and backward, by name; `leaves` from `Scan.require_grad`."""
     found = torch.autograd.grad(scan(leaves), list(vars(leaves).values()), dy)
     return dict(zip(vars(leaves), found, strict=True))
 
 
 def main() -> None:
     told = arguments(__doc__ or "", length=512, rounds=7)
-    x = Scan.random(length=told.length)
+    x = Scan.random(length=told.length).require_grad()
     dy = torch.randn(x.u.shape, generator=torch.Generator().manual_seed(1))
     wanted = gradients(loop, x, dy)
     for name, scan in (("salience", fused), ("mambapy", mambapy)):

@@ -20,8 +20,10 @@ from scan_training import fused, gradients, mambapy
 def grown_mb(name: str, length: int) -> float:
     """Forward and backward in this process: how far the peak of its memory rises, in MB."""
     scan = {"salience": fused, "mambapy": mambapy}[name]
-    gradients(scan, Scan.random(length=2), torch.ones(1, 2, 1536))  # compiles, and loads what is loaded at first use
-    x = Scan.random(length=length)
+    gradients(
+        scan, Scan.random(length=2).require_grad(), torch.ones(1, 2, 1536)
+    )  # compiles, and loads what is loaded at first use
+    x = Scan.random(length=length).require_grad()
     dy = torch.ones_like(x.u)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak: compiling took more than the scan does
     before = status_mb("VmRSS")

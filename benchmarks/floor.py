@@ -1,0 +1,172 @@
+"""What bounds a selective scan on this machine: the arithmetic that none can leave out, from registers, and its bytes.
+
+    python benchmarks/floor.py
+
+A state update is one element of h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t, y_t += C_t h_t; there are B L D N of them.
+With A in base 2, and dt u computed once for all states, each needs in float32 at least
+
+- forward: a product and an exp2 for the decay, a product and a multiply-add for h, a multiply-add into y;
+- backward: the decay and h again from a checkpoint (a product, an exp2, a product, a multiply-add); then, g being the
+  gradient of h, multiply-adds for g += gy C, dC += gy h, dB += dt u g, du += g B, products for g *= decay and
+  q = g h_before, multiply-adds for ddt += q A, dA += q dt. That is an exp2, 4 products and 7 multiply-adds.
+
+The loops below are these instructions (and one multiply-add a step, which moves the operands on), with the scan's own
+exp2, on as many threads as torch uses. Values stay in registers as far as there are enough: no tensor is read or
+written. Not counted: loads and stores, sums across lanes, and what belongs to a step and not to a state (softplus,
+gate, skip). Two to six chains run side by side, of the numbers tried those that are fastest on AVX2. The operands come
+from memory and change from step to step, and all results end in a sum that is stored and looked at: a compiler can
+neither leave work out nor do it once for all steps.
+
+The bytes are those of the sequences, once; the bandwidth is that of a large copy.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from harness import arguments, median_ms, report
+
+from salience.ops.simd import F32, Kernel, exp2, fma, kernel, load, parallel_for, splat, store
+
+LANES, ROW = 16, 64  # of a vector: values, bytes
+PARAMS = np.dtype([("out", "i8"), ("operands", "i8"), ("steps", "i8")])
+STEPS = 200_000  # of a loop: some milliseconds
+ROUNDS = 15
+
+
+@kernel(PARAMS)
+def fma_loop(tag, params, task):
+    """Six multiply-adds a step, each on its own sum."""
+    p = params[0]
+    x, keep, grow = load(tag, p.operands), load(tag, p.operands + ROW), load(tag, p.operands + 2 * ROW)
+    s0, s1, s2, s3, s4, s5 = x, x + x, x + keep, x * keep, x * grow, x - grow
+    for _ in range(p.steps):
+        s0, s1, s2 = fma(s0, keep, grow), fma(s1, keep, grow), fma(s2, keep, grow)
+        s3, s4, s5 = fma(s3, keep, grow), fma(s4, keep, grow), fma(s5, keep, grow)
+    store(tag, p.out + task * ROW, s0 + s1 + s2 + s3 + s4 + s5)
+
+
+@kernel(PARAMS)
+def exp2_loop(tag, params, task):
+    """Four exp2 a step, each of the one before, halved and below zero again: a product beside each exp2."""
+    p = params[0]
+    x, minus = load(tag, p.operands), load(tag, p.operands + 3 * ROW)
+    s0, s1, s2, s3 = x, x + x, x * x, x * x * x
+    for _ in range(p.steps):
+        s0, s1, s2, s3 = exp2(s0 * minus), exp2(s1 * minus), exp2(s2 * minus), exp2(s3 * minus)
+    store(tag, p.out + task * ROW, s0 + s1 + s2 + s3)
+
+
+@kernel(PARAMS)
+def forward_loop(tag, params, task):
+    """Four state updates a step."""
+    p = params[0]
+    d, keep, grow, at = load(tag, p.operands), load(tag, p.operands + ROW), load(tag, p.operands + 2 * ROW), p.operands
+    a0, a1, a2, a3 = load(tag, at + 3 * ROW), load(tag, at + 4 * ROW), load(tag, at + 5 * ROW), load(tag, at + 6 * ROW)
+    b0, b1, b2, b3 = load(tag, at + 7 * ROW), load(tag, at + 8 * ROW), load(tag, at + 9 * ROW), load(tag, at + 10 * ROW)
+    h0 = splat(tag, 0.0)
+    h1, h2, h3, y = h0, h0, h0, h0
+    for _ in range(p.steps):
+        d = fma(d, keep, grow)
+        h0, h1 = fma(exp2(d * a0), h0, d * b0), fma(exp2(d * a1), h1, d * b1)
+        h2, h3 = fma(exp2(d * a2), h2, d * b2), fma(exp2(d * a3), h3, d * b3)
+        y = fma(b0, h3, fma(b1, h2, fma(b2, h1, fma(b3, h0, y))))
+    store(tag, p.out + task * ROW, y)
+
+
+@kernel(PARAMS)
+def backward_loop(tag, params, task):
+    """Two state updates a step."""
+    p = params[0]
+    d, keep, grow, at = load(tag, p.operands), load(tag, p.operands + ROW), load(tag, p.operands + 2 * ROW), p.operands
+    a0, a1, b0, b1 = load(tag, at + 3 * ROW), load(tag, at + 4 * ROW), load(tag, at + 7 * ROW), load(tag, at + 8 * ROW)
+    h0 = splat(tag, 0.0)
+    h1, g0, g1, da0, da1, db, dc, du, ddt = h0, h0, h0, h0, h0, h0, h0, h0, h0
+    for _ in range(p.steps):
+        d = fma(d, keep, grow)
+        e0, e1, before0, before1 = exp2(d * a0), exp2(d * a1), h0, h1
+        h0, h1 = fma(e0, h0, d * b0), fma(e1, h1, d * b1)
+        g0, g1 = fma(d, b1, g0), fma(d, b0, g1)
+        dc, db, du = fma(d, h1, fma(d, h0, dc)), fma(d, g1, fma(d, g0, db)), fma(g1, b1, fma(g0, b0, du))
+        g0, g1 = g0 * e0, g1 * e1
+        q0, q1 = g0 * before0, g1 * before1
+        ddt, da0, da1 = fma(q1, a1, fma(q0, a0, ddt)), fma(q0, d, da0), fma(q1, d, da1)
+    store(tag, p.out + task * ROW, da0 + da1 + db + dc + du + ddt)
+
+
+LOOPS = {"fma": (fma_loop, 6), "exp2": (exp2_loop, 4), "forward": (forward_loop, 4), "backward": (backward_loop, 2)}
+
+
+def operands() -> torch.Tensor:
+    """(11, 16): d; what keeps d in (0, 1), 0.99 d + 0.005; four values of A, in base 2; four of B."""
+    found = torch.linspace(0.1, 0.9, 11 * LANES).view(11, LANES)
+    found[1], found[2] = 0.99, 0.005
+    found[3:7] *= -2
+    return found
+
+
+def once(loop: Kernel, steps: int) -> torch.Tensor:
+    """Runs a loop on every thread: (threads, 16), what its sums came to."""
+    threads, x = torch.get_num_threads(), operands()
+    out = torch.full((threads, LANES), torch.nan)
+    params = np.array([(out.data_ptr(), x.data_ptr(), steps)], PARAMS)
+    parallel_for(loop.compiled(F32), threads, F32, params)
+    return out
+
+
+@functools.cache
+def per_ms(name: str, rounds: int = ROUNDS) -> float:
+    """How many multiply-adds, exp2 or state updates all threads together do in a millisecond, by the median round."""
+    loop, each = LOOPS[name]
+    steps = STEPS // each
+    found = once(loop, steps)
+    if not (found.isfinite().all() and (found == found[0]).all()):
+        raise SystemExit(f"the loop for {name} gives {found.tolist()}: nothing is measured.")
+    ms = median_ms({name: lambda: once(loop, steps)}, rounds=rounds)[name]
+    return steps * each * LANES * torch.get_num_threads() / ms
+
+
+def forward_floor_ms(updates: int) -> float:
+    """Milliseconds of arithmetic in so many state updates."""
+    return updates / per_ms("forward")
+
+
+def backward_floor_ms(updates: int) -> float:
+    """Milliseconds of arithmetic in the gradients of so many state updates, the states' recomputation included."""
+    return updates / per_ms("backward")
+
+
+@functools.cache
+def bytes_per_ms(rounds: int = ROUNDS) -> float:
+    """Bytes read and written in a millisecond by a copy of 128 MB, too large for any cache."""
+    source = torch.ones(1 << 25)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / median_ms({"copy": lambda: target.copy_(source)}, rounds=rounds)["copy"]
+
+
+def bytes_floor_ms(moved: int) -> float:
+    """Milliseconds that so many bytes take at the speed of a large copy."""
+    return moved / bytes_per_ms()
+
+
+def main() -> None:
+    rounds = arguments(__doc__ or "", rounds=ROUNDS).rounds
+    told = {name: per_ms(name, rounds) / 1e6 for name in LOOPS}  # in a nanosecond: G/s
+    copied = bytes_per_ms(rounds) / 1e6
+    report(
+        f"the floor of this machine, float32, {torch.get_num_threads()} threads",
+        {f"{name}_per_ns": value for name, value in told.items()} | {"bytes_per_ns": copied},
+        [
+            ("multiply-adds", f"{told['fma']:.1f} G/s"),
+            ("exp2, with a product each", f"{told['exp2']:.2f} G/s"),
+            ("state updates, forward", f"{told['forward']:.2f} G/s"),
+            ("state updates, backward", f"{told['backward']:.2f} G/s"),
+            ("copy, read and written", f"{copied:.1f} GB/s"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

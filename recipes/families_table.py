@@ -1,0 +1,80 @@
+"""Writes docs/families.md, families by methods, from a run of the tests: `python recipes/families_table.py`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests" / "apply" / "test_methods_by_family.py"
+
+# How the tests call a family -> how people do.
+NAMES = {
+    "llava": "LLaVA-1.5", "llava_siglip": "LLaVA with SigLIP", "llava_next": "LLaVA-NeXT",
+    "llava_onevision": "LLaVA-OneVision", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL",
+    "smolvlm": "SmolVLM", "idefics3": "Idefics3", "internvl": "InternVL", "paligemma": "PaliGemma", "gemma3": "Gemma3",
+    "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",
+}  # fmt: skip
+
+HEAD = """# Families and methods
+
+Which method prunes which model, as the tests found: every family is a tiny random model of its own transformers class,
+with rows of one and two pictures, padded on the left. *works*: keep = 1 gives the same logits bit for bit, and keep =
+0.5 equals the whole sequence with the dropped tokens masked, and merged ones in their places, to 1e-5 in float32.
+
+Written by `python recipes/families_table.py` from a run of `tests/apply/test_methods_by_family.py` with transformers
+{version}; not to be edited.
+
+"""
+
+
+class Outcomes:
+    """Collects what each test notes of itself."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], str] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        noted = dict(report.user_properties)
+        if report.when == "call" and "method" in noted:
+            outcome = noted["outcome"] if report.passed else "fails"
+            self.found[noted["family"], noted["method"]] = outcome
+
+
+def table(found: dict[tuple[str, str], str]) -> str:
+    """The outcomes as Markdown; reasons of refusals are numbered below."""
+    families = sorted({family for family, _ in found}, key=list(NAMES).index)
+    methods = sorted({method for _, method in found})
+    reasons: list[str] = []
+    lines = ["| | " + " | ".join(f"`{name}`" for name in methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    for family in families:
+        cells = []
+        for method in methods:
+            outcome = found[family, method]
+            if outcome not in ("works", "fails"):
+                if outcome not in reasons:
+                    reasons.append(outcome)
+                outcome = f"refused ({reasons.index(outcome) + 1})"
+            cells.append(outcome)
+        lines.append(f"| {NAMES[family]} | " + " | ".join(cells) + " |")
+    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    if notes:
+        lines += ["", "Refused, in the words a caller reads:", "", *notes]
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Run the tests, write the page; the tests' exit code."""
+    outcomes = Outcomes()
+    code = int(pytest.main([str(TESTS), "-q"], plugins=[outcomes]))
+    page = HEAD.format(version=version("transformers")) + table(outcomes.found)
+    (ROOT / "docs" / "families.md").write_text(page, encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

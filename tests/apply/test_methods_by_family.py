@@ -1,0 +1,100 @@
+"""Every method on every family: works, or is refused in a sentence; `recipes/families_table.py` writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import salience
+from salience.families import adapter_for
+from salience.pruning.methods import METHODS
+
+FAMILIES = (
+    "llava", "llava_siglip", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm",
+    "idefics3", "internvl", "paligemma", "gemma3", "aya_vision", "mistral3",
+)  # fmt: skip
+
+# float32 keeps 24 bits and logits are of order one; the sums run over fewer terms in another order.
+FLOAT32 = 1e-5
+
+# What a method cannot do without, made up here: a scorer, boxes.
+GIVEN: Mapping[str, Callable[[Any], Any]] = {
+    "saliency": lambda adapter: salience.Scorer(adapter.d_features),
+    "oracle": lambda adapter: salience.Oracle(boxes=[[(10, 10, 30, 40)]] * 6, image_size=(84, 84)),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tiny_family: Any) -> Any:
+    return tiny_family(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(family: Any) -> Any:
+    return family.model()
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@torch.no_grad()
+def test_works_or_says_why_not(model: Any, family: Any, name: str, record_property: Any) -> None:
+    record_property("family", family.name)
+    record_property("method", name)
+    torch.manual_seed(2)
+    method = GIVEN[name](adapter_for(model)) if name in GIVEN else name
+    batch, seen = family.batch([1, 2]), []
+    wanted = model(**batch).logits
+    try:
+        handle = salience.prune(model, method, keep=1)
+    except ValueError as error:
+        sentence = str(error)
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        assert "use " in sentence  # another method that works
+        record_property("outcome", sentence)
+        return
+    with handle:
+        assert torch.equal(model(**batch).logits, wanted)
+    hook = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["mm_encoder_outputs"]["image"]), with_kwargs=True
+    )
+    with salience.prune(model, method, keep=0.5) as pruned:
+        short = model(**batch).logits
+    hook.remove()
+    full = model(**whole(model, batch, pruned, seen[0])).logits
+    for row, columns in enumerate(pruned.trace.columns):
+        real = (columns >= 0) & (batch["attention_mask"][row, columns.clamp_min(0)] == 1)
+        torch.testing.assert_close(short[row, real], full[row, columns[real]], atol=FLOAT32, rtol=0)
+    assert short.shape[1] < full.shape[1]
+    record_property("outcome", "works")
+
+
+def whole(model: Any, batch: dict[str, Any], pruned: Any, given: Any) -> dict[str, Any]:
+    """The whole sequence's arguments, what is gone masked, and in its places what the pruned call was given."""
+    ids, arguments = batch["input_ids"], adapter_for(model).image_arguments
+    pictures = {name: value for name, value in batch.items() if name in arguments}
+    output = model.get_image_features(**pictures, return_dict=True)
+    stays = torch.zeros_like(ids, dtype=torch.bool)
+    for row, columns in enumerate(pruned.trace.columns):
+        stays[row, columns[columns >= 0]] = True
+    kept = stays[ids == 3]  # of the prompt's image tokens, in order
+
+    def put(rows: Any, new: Any) -> Any:
+        every = torch.cat([part.reshape(-1, part.shape[-1]) for part in rows]).clone()
+        every[kept] = torch.cat([part.reshape(-1, part.shape[-1]) for part in new])
+        return every[None] if isinstance(rows, Tensor) else [every]
+
+    output.pooler_output = put(output.pooler_output, given.pooler_output)
+    if getattr(given, "deepstack_features", None):
+        layers = zip(output.deepstack_features, given.deepstack_features, strict=True)
+        output.deepstack_features = [put(layer, new) for layer, new in layers]
+    mask = batch["attention_mask"]
+    rest = {name: value for name, value in batch.items() if name not in arguments}
+    if hasattr(model.model, "get_rope_index"):
+        rest["position_ids"], _ = model.model.get_rope_index(
+            ids, batch["mm_token_type_ids"], batch["image_grid_thw"], attention_mask=mask
+        )
+    return {**rest, "attention_mask": mask.masked_fill(~stays, 0), "mm_encoder_outputs": {"image": output}}

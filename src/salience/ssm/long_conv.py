@@ -15,7 +15,7 @@ def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
     Args:    u: (B, L, D), float32 or float64   k: (D, L), the same dtype
     Returns: (B, L, D). Differentiable once in u and k
     """
-    y: Tensor = _LongConv.apply(u, k, reverse)
+    y: Tensor = _LongConv.apply(u, k, reverse)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -49,7 +49,8 @@ class _LongConv(torch.autograd.Function):
 
 def _back(spectrum: Tensor, size: int, length: int) -> Tensor:
     """(B, D, frequencies) -> (B, L, D), the channels side by side."""
-    return torch.fft.irfft(spectrum, n=size)[..., :length].transpose(1, 2).contiguous()
+    y: Tensor = torch.fft.irfft(spectrum, n=size)
+    return y[..., :length].transpose(1, 2).contiguous()
 
 
 def fft_size(least: int) -> int:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+GROUP = 1 << 18  # numbers that are transformed together on a CPU: a megabyte or two stay in its cache
+
 
 def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
     """y_t = sum over s <= t of k_{t-s} u_s, each channel with its own kernel; with `reverse`, of k_{s-t} u_s, s >= t.
@@ -20,37 +22,62 @@ def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
 
 
 class _LongConv(torch.autograd.Function):
-    """The gradient is written out: autograd's own of `rfft` goes through a full complex transform."""
+    """The gradient is written out: autograd's own of `rfft` goes through a full complex transform.
+
+    The conjugate of a kernel's spectrum runs the other way in time: for `reverse`, and for u's gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, k: Tensor, reverse: bool) -> Tensor:
-        size = fft_size(2 * u.shape[1])
-        spectrum, factors = torch.fft.rfft(u.transpose(1, 2).contiguous(), n=size), torch.fft.rfft(k, n=size)
+        length, size = u.shape[1], fft_size(2 * u.shape[1])
+        factors = torch.fft.rfft(k, n=size)
+        factors = factors.conj_physical() if reverse else factors
+        spectrum = factors.new_empty(u.shape[0], *factors.shape)
+        y, padded = u.new_empty(u.shape), _padded(u, size)
+        for rows in _groups(u, size):
+            part = _transform(u[rows], padded, spectrum[rows])
+            y[rows] = torch.fft.irfft(part * factors, n=size)[..., :length].transpose(1, 2)
         ctx.save_for_backward(spectrum, factors)
         ctx.reverse = reverse
-        # the conjugate of a spectrum runs the other way in time
-        return _back(spectrum * (factors.conj() if reverse else factors), size, u.shape[1])
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         spectrum, factors = ctx.saved_tensors
-        length = dy.shape[1]
-        size = fft_size(2 * length)
-        slope = torch.fft.rfft(dy.transpose(1, 2).contiguous(), n=size)
-        du = dk = None
-        if ctx.needs_input_grad[0]:
-            du = _back(slope * (factors if ctx.reverse else factors.conj()), size, length)
-        if ctx.needs_input_grad[1]:
-            pair = spectrum * slope.conj() if ctx.reverse else spectrum.conj() * slope
-            dk = torch.fft.irfft(pair.sum(0), n=size)[:, :length].contiguous()
-        return du, dk, None
+        length, size = dy.shape[1], fft_size(2 * dy.shape[1])
+        back, total = factors.conj_physical(), torch.zeros_like(factors)
+        du = dy.new_empty(dy.shape) if ctx.needs_input_grad[0] else None
+        padded = _padded(dy, size)
+        for rows in _groups(dy, size):
+            slope = _transform(dy[rows], padded, None)
+            if du is not None:
+                du[rows] = torch.fft.irfft(slope * back, n=size)[..., :length].transpose(1, 2)
+            if ctx.needs_input_grad[1]:
+                total += slope.conj_physical_().mul_(spectrum[rows]).sum(0)
+        if not ctx.needs_input_grad[1]:
+            return du, None, None
+        total = total if ctx.reverse else total.conj_physical()
+        return du, torch.fft.irfft(total, n=size)[:, :length].contiguous(), None
 
 
-def _back(spectrum: Tensor, size: int, length: int) -> Tensor:
-    """(B, D, frequencies) -> (B, L, D), the channels side by side."""
-    y: Tensor = torch.fft.irfft(spectrum, n=size)
-    return y[..., :length].transpose(1, 2).contiguous()
+def _groups(u: Tensor, size: int) -> list[slice]:
+    """The rows, a group that fits into the cache at a time; a GPU takes all at once."""
+    rows = u.shape[0] if u.device.type != "cpu" else min(u.shape[0], max(1, GROUP // (u.shape[2] * size)))
+    return [slice(first, first + rows) for first in range(0, u.shape[0], rows)]
+
+
+def _padded(u: Tensor, size: int) -> Tensor:
+    """Room for a group, zeros: behind the sequence they stay."""
+    groups = _groups(u, size)
+    return u.new_zeros(groups[0].stop if groups else 0, u.shape[2], size)
+
+
+def _transform(u: Tensor, padded: Tensor, out: Tensor | None) -> Tensor:
+    """(b, L, D) -> (b, D, frequencies)."""
+    padded = padded[: u.shape[0]]
+    padded[..., : u.shape[1]] = u.transpose(1, 2)
+    return torch.fft.rfft(padded) if out is None else torch.fft.rfft(padded, out=out)
 
 
 def fft_size(least: int) -> int:

@@ -21,8 +21,8 @@ class S5(TimeInvariant):
     """x_t = exp(dt A) x_{t-1} + (exp(dt A) - 1) / A B u_t; y = GLU(W GELU(2 Re(C x) + D u)); A diagonal, dt per state.
 
     Source: Smith, Warrington and Linderman, arXiv:2208.04933: zero-order hold; A starts as the eigenvalues of
-    HiPPO-LegS' normal part in `blocks` blocks of N / blocks states, B and C as random matrices in its eigenvectors' coordinates.
-    A's real part is -exp(A_re_log). Deviations: a real random C before the change of coordinates; the GLU block of S4.
+    HiPPO-LegS' normal part, in `blocks` blocks of N / blocks states, B and C as random matrices in the coordinates of
+    its eigenvectors. A's real part is -exp(A_re_log). Deviations: a real random C before the change of coordinates; the GLU block of S4.
 
     Args:    d_model: width of inputs and outputs   d_state: N, of all channels together   blocks: of the start of A
              dt_min, dt_max: where dt starts, log-uniform   backend: of the scan, see `salience.explain`
@@ -46,7 +46,7 @@ class S5(TimeInvariant):
             raise ValueError(f"blocks must divide d_state = {d_state} into even numbers of states, not {blocks!r}.")
         self.P = d_state // 2
         poles, V = normal_part(d_state // blocks)
-        poles, V = poles.repeat(blocks), torch.kron(torch.eye(blocks), V)  # (P,), (N, P)
+        poles, V = poles.repeat(blocks), torch.kron(torch.eye(blocks), V.contiguous())  # (P,), (N, P)
         self.log_dt = initial_log_dt((self.P,), dt_min, dt_max)
         self.A_re_log = nn.Parameter(torch.log(-poles.real).float())
         self.A_im = nn.Parameter(poles.imag.float())

@@ -14,22 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
-#: What each case changes of DEFAULT.
+#: What each case changes of DEFAULT. The interpreter takes a second for a block of channels and a tile of steps: cases
+#: are small, most of them one row, one group and one block of channels.
 CASES: dict[str, dict[str, Any]] = {
-    "everything, two groups": {},
+    "two groups of two blocks": {"channels": 10, "groups": 2, "twice": True},
     "one step": {"length": 1},
-    "one tile": {"length": 16, "batch": 1},
-    "a step over a tile": {"length": 17, "groups": 1, "channels": 3, "d_state": 5},
-    "only what must be there": {"groups": 1, "absent": ("D", "z", "dt_bias", "initial_state"), "softplus": False},
-    "no gradient of the state": {"dstate": False},
+    "one tile": {"length": 16},
+    "a step over a tile": {"length": 17, "d_state": 5},
+    "only what must be there": {"absent": ("D", "z", "dt_bias", "initial_state"), "softplus": False, "dstate": False},
     "mask": {"mask": True},
     "sequences": {"sequences": True},
-    "mask, sequences": {"mask": True, "sequences": True},
-    "mask, sequences, reverse": {"mask": True, "sequences": True, "reverse": True},
-    "reverse": {"reverse": True, "groups": 1, "channels": 5},
-    "segments": {"length": 40, "segments": 3, "batch": 1, "channels": 4},
-    "segments, mask, sequences": {"length": 50, "segments": 4, "mask": True, "sequences": True, "channels": 4},
-    "segments, reverse, sequences": {"length": 50, "segments": 2, "sequences": True, "reverse": True, "channels": 4},
+    "mask, sequences, two rows": {"mask": True, "sequences": True, "length": 20, "batch": 2},
+    "mask, sequences, reverse": {"mask": True, "sequences": True, "reverse": True, "groups": 3},
+    "reverse": {"reverse": True, "length": 17},
+    "segments": {"length": 33, "segments": 3},
+    "segments, mask, sequences": {"length": 33, "segments": 2, "mask": True, "sequences": True},
+    "segments, reverse, sequences": {"length": 33, "segments": 2, "sequences": True, "reverse": True},
     "float32": {"dtype": torch.float32},
     "bfloat16": {"dtype": torch.bfloat16},
     "float16": {"dtype": torch.float16},
@@ -37,9 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
     "large dt": {"scale": 20.0, "dtype": torch.float32},
 }
 DEFAULT: dict[str, Any] = {
-    "batch": 2, "length": 21, "channels": 6, "d_state": 3, "groups": 2, "dtype": torch.float64, "absent": (),
+    "batch": 1, "length": 9, "channels": 3, "d_state": 3, "groups": 1, "dtype": torch.float64, "absent": (),
     "softplus": True, "reverse": False, "mask": False, "sequences": False, "segments": 1, "dstate": True,
-    "strided": False, "scale": 1.0, "device": "cpu",
+    "strided": False, "scale": 1.0, "device": "cpu", "twice": False,
 }  # fmt: skip
 NAMES = ("u", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state")
 
@@ -129,8 +129,9 @@ def errors(changed: dict[str, Any]) -> dict[str, float]:
         triton.segments_for = lambda *_: o["segments"]
     how = (mask, seq_idx, o["softplus"])
     y, h, saved = triton.forward(*tensors.values(), *how, o["reverse"], True)
-    plain, plain_h, nothing = triton.forward(*tensors.values(), *how, o["reverse"], False)
-    assert torch.equal(y, plain) and torch.equal(h, plain_h) and nothing.numel() == 0
+    if o["twice"]:  # and without checkpoints
+        plain, plain_h, nothing = triton.forward(*tensors.values(), *how, o["reverse"], False)
+        assert torch.equal(y, plain) and torch.equal(h, plain_h) and nothing.numel() == 0
     got = triton.backward(dy, dh, saved, *tensors.values(), *how, o["reverse"])
     if o["device"] == "cuda":
         again = triton.backward(dy, dh, saved, *tensors.values(), *how, o["reverse"])
@@ -184,7 +185,7 @@ def through_the_operator(compiled: bool) -> dict[str, float]:
     """What a caller sees, by autograd and traced by torch.compile, beside the reference."""
     from salience.ops.selective_scan import selective_scan
 
-    tensors = draw(DEFAULT | {"length": 18})
+    tensors = draw(DEFAULT)
     names = {"z", "dt_bias", "initial_state"}
 
     def run(backend: str) -> list[Tensor]:

@@ -22,7 +22,8 @@ class S5(TimeInvariant):
 
     Source: Smith, Warrington and Linderman, arXiv:2208.04933: zero-order hold; A starts as the eigenvalues of
     HiPPO-LegS' normal part, in `blocks` blocks of N / blocks states, B and C as random matrices in the coordinates of
-    its eigenvectors. A's real part is -exp(A_re_log). Deviations: a real random C before the change of coordinates; the GLU block of S4.
+    its eigenvectors. A's real part is -exp(A_re_log). Deviations: C is real before the change of coordinates; the GLU
+    block is S4's.
 
     Args:    d_model: width of inputs and outputs   d_state: N, of all channels together   blocks: of the start of A
              dt_min, dt_max: where dt starts, log-uniform   backend: of the scan, see `salience.explain`

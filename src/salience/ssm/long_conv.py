@@ -77,7 +77,8 @@ def _transform(u: Tensor, padded: Tensor, out: Tensor | None) -> Tensor:
     """(b, L, D) -> (b, D, frequencies)."""
     padded = padded[: u.shape[0]]
     padded[..., : u.shape[1]] = u.transpose(1, 2)
-    return torch.fft.rfft(padded) if out is None else torch.fft.rfft(padded, out=out)
+    found: Tensor = torch.fft.rfft(padded) if out is None else torch.fft.rfft(padded, out=out)
+    return found
 
 
 def fft_size(least: int) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.apply.inputs import image_slots
+from salience.apply.inputs import slots
 from salience.families import Adapter, Encoded
+from salience.families.encoded import joined
 from salience.families.whole_prompt import effective
 
 
@@ -46,13 +47,18 @@ def encode(adapter: Adapter, given: Mapping[str, Any]) -> tuple[Encoded, dict[st
         raise ValueError("inputs_embeds cannot be pruned, their visual tokens are already projected: pass input_ids.")
     if given.get("mm_encoder_outputs"):
         raise ValueError("mm_encoder_outputs cannot be pruned, they are already projected: pass pixel_values.")
-    if given.get("pixel_values_videos") is not None:
-        raise ValueError("pixel_values_videos cannot be pruned with this model: pass the frames as pictures.")
-    if given.get("input_ids") is None or given.get("pixel_values") is None:
+    pictures, videos = (given.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
+    if given.get("input_ids") is None or not (pictures or videos):
         raise ValueError("there is no picture to prune: pass input_ids with image tokens, and pixel_values.")
-    arguments = adapter.image_arguments
-    encoded = adapter.encode(**{k: v for k, v in given.items() if k in arguments and v is not None})
-    image_slots(adapter, encoded, given["input_ids"])
+    known = {k: v for k, v in given.items() if v is not None}
+    of_pictures = {k: v for k, v in known.items() if k in adapter.image_arguments}
+    of_videos = {k: v for k, v in known.items() if k in adapter.video_arguments | {"pixel_values_videos"}}
+    parts = [adapter.encode_video(**of_videos)] if videos else []
+    parts = [adapter.encode(**of_pictures), *parts] if pictures else parts
+    encoded = parts[0] if len(parts) == 1 else joined(*parts)
+    for kind in adapter.token_ids:
+        slots(adapter, encoded, given["input_ids"], kind)
+    arguments = adapter.image_arguments | (adapter.video_arguments if videos else frozenset())
     replaced = arguments | {"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"}
     return encoded, {k: v for k, v in given.items() if k not in replaced}
 

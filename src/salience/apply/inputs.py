@@ -24,7 +24,7 @@ class PrunedInputs:
 
     input_ids, attention_mask: (B, L).   position_ids: (B, L), or (axes, B, L).   projected: for each view (k, d_llm).
     moved: (B,), how far closing gaps moves what follows.   deltas: (B, 1), positions less tokens, for several axes.
-    deepstack: for each layer that adds them, each view's (k, d_llm).
+    deepstack: for each layer that adds them, each view's (k, d_llm).   kinds: "image" or "video", for each view.
     `adapter.embed(input_ids, projected)` are the embeddings, (B, L, d_llm).
     """
 
@@ -36,6 +36,7 @@ class PrunedInputs:
     moved: Tensor
     deltas: Tensor | None = None
     deepstack: tuple[tuple[Tensor, ...], ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 def project_kept(adapter: Adapter, encoded: Encoded, selections: Sequence[Selection]) -> tuple[Tensor, ...]:
@@ -76,12 +77,15 @@ def pruned_inputs(
              side: where rows of unequal length are padded, "left" or "right"; None: where there is padding already
     Raises:  ValueError when the prompt's image tokens are not those of the pictures
     """
-    slot = image_slots(adapter, encoded, input_ids)  # (B, T); the j-th True belongs to the j-th place of the views
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     if position_ids is None:
         position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-    stays = torch.cat([encoded.places(i, selection.kept) for i, selection in enumerate(selections)])
-    drop = torch.zeros_like(slot).masked_scatter(slot, ~stays.to(slot.device))
+    drop = torch.zeros_like(input_ids, dtype=torch.bool)
+    for kind in adapter.token_ids:
+        slot = slots(adapter, encoded, input_ids, kind)  # (B, T); the j-th True is the j-th place of the kind's views
+        chosen = [encoded.places(i, s.kept) for i, s in enumerate(selections) if encoded.kinds[i] == kind]
+        if chosen:
+            drop = drop.masked_scatter(slot, ~torch.cat(chosen).to(slot.device))
     columns = remaining_columns(mask, drop, side=side or padding_side(mask))
     ids, left, compact = columns.take(input_ids, pad_id(adapter)), columns.take(mask, 0), positions == "compact"
     deltas = None
@@ -89,7 +93,7 @@ def pruned_inputs(
         kept = columns.positions(position_ids, compact=compact)
         moved = columns.dropped if compact else torch.zeros_like(columns.dropped)
     else:
-        visual = ids == adapter.image_token_id
+        visual = torch.isin(ids, torch.tensor(list(adapter.token_ids.values()), device=ids.device))
         kept, ends, moved = kept_axes(position_ids, columns, left, visual, full_mask=mask, compact=compact)
         deltas = (ends - left.sum(1))[:, None]
     return PrunedInputs(
@@ -100,6 +104,7 @@ def pruned_inputs(
         columns=columns,
         moved=moved,
         deltas=deltas,
+        kinds=tuple(encoded.kinds),
         deepstack=tuple(
             tuple(view[s.kept.to(view.device)] for view, s in zip(layer, selections, strict=True))
             for layer in encoded.deepstack
@@ -107,28 +112,30 @@ def pruned_inputs(
     )
 
 
-def image_slots(adapter: Adapter, encoded: Encoded, input_ids: Tensor) -> Tensor:
-    """(B, T) bool: where the prompt holds image tokens.
+def slots(adapter: Adapter, encoded: Encoded, input_ids: Tensor, kind: str) -> Tensor:
+    """(B, T) bool: where the prompt holds tokens of a kind, "image" or "video".
 
-    Raises:  ValueError when they are not those of the pictures, row by row
+    Raises:  ValueError when they are not those of the pictures or videos, row by row
     """
-    slot: Tensor = input_ids == adapter.image_token_id
-    counts, sizes = slot.sum(1).tolist(), encoded.sizes
+    slot: Tensor = input_ids == adapter.token_ids[kind]
+    sizes = [size for size, its in zip(encoded.sizes, encoded.kinds, strict=True) if its == kind]
+    counts = slot.sum(1).tolist()
     ends = set(itertools.accumulate(sizes, initial=0))
     if sum(counts) == sum(sizes) and all(end in ends for end in itertools.accumulate(counts)):
         return slot
     if len(set(sizes)) == 1:
-        wanted = f"{sizes[0]} image tokens for each of its {len(sizes)} pictures"
+        wanted = f"{sizes[0]} {kind} tokens for each of its {len(sizes)} pictures"
     else:
-        wanted = f"{', '.join(map(str, sizes))} image tokens for its pictures, one after the other"
+        wanted = f"{', '.join(map(str, sizes)) or 'no'} {kind} tokens for its pictures, one after the other"
     raise ValueError(f"the prompt must hold {wanted}, but its rows hold {counts}.")
 
 
 def pad_id(adapter: Adapter) -> int:
     """An id for new padding: it is masked, so any but the image token's will do."""
     config = adapter.model.config
+    visual = adapter.token_ids.values()
     for source in (config, config.get_text_config()):
         pad = getattr(source, "pad_token_id", None)
-        if isinstance(pad, int) and pad >= 0 and pad != adapter.image_token_id:
+        if isinstance(pad, int) and pad >= 0 and pad not in visual:
             return pad
-    return 0 if adapter.image_token_id != 0 else 1
+    return next(other for other in range(len(visual) + 1) if other not in visual)

@@ -29,7 +29,7 @@ class Memory:
     prompt: Tensor
     mask: Tensor
     pad_id: int
-    image_token_id: int
+    visual_ids: tuple[int, ...]
     moved: Tensor
     deltas: Tensor | None = None
     first_position: int = 0
@@ -128,5 +128,5 @@ class Memory:
         return ids
 
     def _refuse_pictures(self, ids: Tensor) -> None:
-        if bool((ids == self.image_token_id).any()):
+        if bool(torch.isin(ids, torch.tensor(self.visual_ids, device=ids.device)).any()):
             raise ValueError("the new tokens hold image tokens, but pictures can be pruned in the first turn only.")

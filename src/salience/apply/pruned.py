@@ -207,12 +207,14 @@ class Pruned:
             "input_ids": pruned.input_ids,
             "attention_mask": pruned.attention_mask,
             "position_ids": pruned.position_ids,
-            "mm_encoder_outputs": self._adapter.encoder_outputs(pruned.projected, pruned.deepstack),
+            "mm_encoder_outputs": self._adapter.encoder_outputs(pruned.projected, pruned.deepstack, pruned.kinds),
         }
 
     def _memory(self, cache: Any, given: dict[str, Any]) -> Memory | None:
         """What a pruned call left on a filled cache; None for a cache that was filled without pruning."""
-        if given.get("pixel_values") is not None or given.get("mm_encoder_outputs"):
+        if any(given.get(name) is not None for name in ("pixel_values", "pixel_values_videos")) or given.get(
+            "mm_encoder_outputs"
+        ):
             raise ValueError("pictures can be pruned in the first turn only: pass no pixel_values with a filled cache.")
         return Memory.of(cache)
 
@@ -223,7 +225,7 @@ class Pruned:
                 prompt=prompt,
                 mask=pruned.attention_mask,
                 pad_id=pad_id(self._adapter),
-                image_token_id=self._adapter.image_token_id,
+                visual_ids=tuple(self._adapter.token_ids.values()),
                 moved=pruned.moved,
                 deltas=pruned.deltas,
                 first_position=self._adapter.first_position,

@@ -84,6 +84,17 @@ class Adapter(ABC):
         parameters = inspect.signature(self.model.base_model.get_image_features).parameters
         return frozenset(parameters) - {"kwargs"}
 
+    @property
+    def token_ids(self) -> dict[str, int]:
+        """The placeholders' ids by kind: "image", and "video" where the family's videos can be pruned."""
+        return {"image": self.image_token_id}
+
+    @property
+    def video_arguments(self) -> frozenset[str]:
+        """The forward arguments that belong to videos and go once they are encoded."""
+        encode = getattr(self.model.base_model, "get_video_features", None)
+        return frozenset(inspect.signature(encode).parameters) - {"kwargs"} if encode else frozenset()
+
     @abstractmethod
     def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
         """Run the vision tower.
@@ -92,17 +103,32 @@ class Adapter(ABC):
         Raises:  ValueError when the pixels or options are not what the family takes
         """
 
+    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
+        """Run the vision tower on videos, where `token_ids` has "video"; each frame is a view with its own budget.
+
+        Args:    pixel_values_videos: as the family has it   options: of `video_arguments`
+        Raises:  ValueError when the pixels or options are not what the family takes
+        """
+        raise ValueError("pixel_values_videos cannot be pruned with this model: pass the frames as pictures.")
+
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
         """Features (..., d) -> visual tokens (..., d_llm), through the model's own projector."""
 
     def encoder_outputs(
-        self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = ()
+        self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = (), kinds: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """`mm_encoder_outputs` for the model's forward, of each view's (k, d_llm) tokens; `Encoded.deepstack` alike."""
+        """`mm_encoder_outputs` for the model's forward, of each view's (k, d_llm) tokens; `Encoded.deepstack` alike.
+
+        kinds: "image" or "video", for each view; all pictures if empty.
+        """
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        return {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+        kinds = kinds or ["image"] * len(projected)
+        return {
+            kind: BaseModelOutputWithPooling(pooler_output=of_kind(projected, kinds, kind))
+            for kind in dict.fromkeys(kinds)
+        }
 
     def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
         """A forward's arguments with `mm_encoder_outputs` in the shape it reads: generate splits and repeats a list."""
@@ -127,7 +153,7 @@ class Adapter(ABC):
 
     def embed(self, input_ids: Tensor, projected: Sequence[Tensor]) -> Tensor:
         """(B, L, d_llm): the prompt's embeddings with the visual tokens in their places, as the model's forward has."""
-        slot = input_ids == self.image_token_id
+        slot = torch.isin(input_ids, torch.tensor(list(self.token_ids.values()), device=input_ids.device))
         rows = int(self.model.get_input_embeddings().weight.shape[0])
         known = input_ids.masked_fill(slot, 0) if self.image_token_id >= rows else input_ids
         embeddings: Tensor = self.model.get_input_embeddings()(known)  # (B, L, d_llm)
@@ -140,6 +166,11 @@ class Adapter(ABC):
         names = ("hidden_size", "embed_dim", "num_hidden_layers", "depth", "patch_size", "image_size")
         shape = {name: getattr(vision, name) for name in names if isinstance(getattr(vision, name, None), int)}
         return tower_fingerprint(self.tower, family=str(self.model.config.model_type), d=self.d_features, **shape)
+
+
+def of_kind(values: Sequence[Tensor], kinds: Sequence[str], kind: str) -> list[Tensor]:
+    """The views' values of one kind."""
+    return [value for value, its in zip(values, kinds, strict=True) if its == kind]
 
 
 def adapter_for(model: Any) -> Adapter:

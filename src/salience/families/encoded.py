@@ -19,7 +19,8 @@ class Encoded:
     A view is a rectangle of tokens with a budget of its own: a picture, or a tile of one where a family cuts it up.
 
     views: for each (n_i, d).   grids: how its n_i tokens lie on it.   pixels: for each, what it was made of, any shape.
-    pictures: the picture each view is of.   project: tokens (..., d) -> (..., d_llm), one by one.
+    pictures: the picture or video each view is of.
+    kinds: "image" or "video", for each view.   project: tokens (..., d) -> (..., d_llm), one by one.
     project_all: all views' (n_i, d_llm), the very numbers that the model's own forward would have.
     breaks: for each view (m_i,) bool, which of its places in the prompt hold `newline` (d_llm,), no token; None: none.
     deepstack: for each of several layers of the language model, each view's (n_i, d_llm), added to the hidden states.
@@ -34,6 +35,7 @@ class Encoded:
     project_all: Callable[[], Sequence[Tensor]]
     attend: Callable[[], Sequence[Tensor] | Tensor] | None = None
     pictures: Sequence[int] = ()
+    kinds: Sequence[str] = ()
     breaks: Sequence[Tensor | None] = ()
     newline: Tensor | None = None
     deepstack: Sequence[Sequence[Tensor]] = ()
@@ -44,6 +46,7 @@ class Encoded:
     def __post_init__(self) -> None:
         self.pictures = self.pictures or range(len(self.views))
         self.breaks = self.breaks or [None] * len(self.views)
+        self.kinds = self.kinds or ["image"] * len(self.views)
 
     def __len__(self) -> int:
         return len(self.views)
@@ -138,3 +141,20 @@ class Encoded:
         filled = self.newline.to(tokens).expand(is_newline.shape[0], -1).clone()
         filled[~is_newline] = tokens
         return filled
+
+
+def joined(first: Encoded, second: Encoded) -> Encoded:
+    """Pictures and videos of one call, the pictures first; their projectors are one."""
+    after = len(set(first.pictures))
+    return Encoded(
+        views=[*first.views, *second.views],
+        grids=[*first.grids, *second.grids],
+        pixels=[*first.pixels, *second.pixels],
+        project=first.project,
+        project_all=lambda: [*first.projected(), *second.projected()],
+        pictures=[*first.pictures, *(after + picture for picture in second.pictures)],
+        kinds=[*first.kinds, *second.kinds],
+        breaks=[*first.breaks, *second.breaks],
+        newline=first.newline if first.newline is not None else second.newline,
+        deepstack=[[*a, *b] for a, b in zip(first.deepstack, second.deepstack, strict=True)],
+    )

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from salience.core.types import VisualGrid
+from salience.families.encoded import Encoded
 from salience.families.llava_next import LlavaNextAdapter
+from salience.families.stock import as_one_tensor
 
 
 class LlavaOnevisionAdapter(LlavaNextAdapter):
     """Stages of one `LlavaOnevisionForConditionalGeneration`, the model unmodified.
 
     Where the model scales a large picture down, it interpolates projected tokens; a method then sees the tower's
-    features interpolated in the same way, and a kept token is the model's own.
+    features interpolated in the same way, and a kept token is the model's own. A video's frames are halved in the same
+    way, and its one newline, behind the last frame, always stays.
     """
 
     class_name = "LlavaOnevisionForConditionalGeneration"
@@ -33,3 +38,41 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             list(tiles), image_sizes, image_newline=newline, vision_aspect_ratio=ratio
         )
         return list(packed)
+
+    @property
+    def token_ids(self) -> dict[str, int]:
+        return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
+
+    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
+        """See `Adapter.encode_video`; pixel_values_videos are (videos, frames, 3, H, W)."""
+        layer, strategy = (
+            options.pop(name, None) for name in ("vision_feature_layer", "vision_feature_select_strategy")
+        )
+        if options:
+            raise ValueError(f"pixel_values_videos are encoded without the options {sorted(options)}.")
+        if pixel_values_videos.dim() != 5:
+            raise ValueError(
+                "pixel_values_videos must be (videos, frames, 3, H, W), not of shape "
+                f"{tuple(pixel_values_videos.shape)}."
+            )
+        videos, frames = pixel_values_videos.shape[:2]
+        flat = pixel_values_videos.flatten(0, 1)
+        features, _ = self.states(flat, layer, strategy)
+        views = self.model.model.apply_pooling(features).unbind()
+        side = -(-self.side // 2)
+        end = torch.zeros(side * side + 1, dtype=torch.bool)
+        end[-1] = True
+        return Encoded(
+            views=views,
+            grids=[VisualGrid(rows=side, columns=side)] * (videos * frames),
+            pixels=flat.unbind(),
+            project=self.project,
+            project_all=lambda: self.model.model.apply_pooling(self.project(features)).unbind(),
+            pictures=[video for video in range(videos) for _ in range(frames)],
+            kinds=["video"] * (videos * frames),
+            breaks=[end if frame == frames - 1 else None for _ in range(videos) for frame in range(frames)],
+            newline=self.model.model.image_newline,
+        )
+
+    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+        return as_one_tensor(options, "video")

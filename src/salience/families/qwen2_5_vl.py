@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from salience.families.qwen2_vl import Qwen2VLAdapter
@@ -18,12 +16,12 @@ class Qwen25VLAdapter(Qwen2VLAdapter):
     def width(self) -> int:
         return int(self.config.vision_config.hidden_size)
 
-    def in_order(self, features: Tensor, given: dict[str, Any]) -> Tensor:
+    def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
         from transformers.vision_utils import get_vision_window_index
 
         vision = self.config.vision_config
         index, _ = get_vision_window_index(
-            given["image_grid_thw"],
+            grid,
             spatial_merge_size=self.merge,
             window_size=int(vision.window_size),
             patch_size=int(vision.patch_size),

@@ -38,30 +38,60 @@ class Qwen2VLAdapter(StockAdapter):
     def d_features(self) -> int:
         return self.merge**2 * self.width
 
-    def check(self, given: dict[str, Any]) -> None:
-        grid, pixels = given.get("image_grid_thw"), given["pixel_values"]
+    @property
+    def token_ids(self) -> dict[str, int]:
+        return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
+
+    def encode(self, pixel_values: Tensor, *, image_grid_thw: Tensor | None = None, **unknown: Any) -> Encoded:
+        """See `Adapter.encode`; pixel_values are (patches, values of a patch)."""
+        grid = self._checked("pixel_values", pixel_values, "image_grid_thw", image_grid_thw, unknown)
+        output = self.model.base_model.get_image_features(pixel_values, grid, return_dict=True)
+        return self._frames(output, pixel_values, grid, "image")
+
+    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
+        """See `Adapter.encode_video`; pixel_values_videos are (patches, values of a patch), two frames a patch."""
+        grid, pixels = options.pop("video_grid_thw", None), pixel_values_videos
+        grid = self._checked("pixel_values_videos", pixels, "video_grid_thw", grid, options)
+        output = self.model.base_model.get_video_features(pixels, grid, return_dict=True)
+        return self._frames(output, pixels, grid, "video")
+
+    def _checked(
+        self, name: str, pixels: Tensor, its_grid: str, grid: Tensor | None, unknown: dict[str, Any]
+    ) -> Tensor:
+        if unknown:
+            raise ValueError(f"{name} are encoded with the option {its_grid}, not {sorted(unknown)}.")
         if grid is None:
-            raise ValueError("image_grid_thw is missing: pass it along with pixel_values, as the processor gives it.")
+            raise ValueError(f"{its_grid} is missing: pass it along with {name}, as the processor gives it.")
         if pixels.dim() != 2 or grid.dim() != 2 or pixels.shape[0] != int(grid.prod(-1).sum()):
             raise ValueError(
-                f"pixel_values must have a row for each of the {int(grid.prod(-1).sum())} patches of image_grid_thw, "
-                f"not be of shape {tuple(pixels.shape)}."
+                f"{name} must have a row for each of the {int(grid.prod(-1).sum())} patches of {its_grid}, not be of "
+                f"shape {tuple(pixels.shape)}."
             )
+        return grid
 
     def read(self, output: Any, given: dict[str, Any]) -> Encoded:
-        features = self.in_order(output.last_hidden_state.reshape(-1, self.d_features), given)  # (sum of n_i, 4 C)
-        shapes = [tuple(shape) for shape in given["image_grid_thw"].tolist()]
-        sizes = [t * h * w // self.merge**2 for t, h, w in shapes]
+        raise NotImplementedError("Qwen's encode reads pictures and videos alike.")
+
+    def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str) -> Encoded:
+        """A view for each frame, a picture's one or those of a video."""
+        features = self.in_order(output.last_hidden_state.reshape(-1, self.d_features), grid)  # (sum of n_i, 4 C)
+        shapes = [(i, h, w) for i, (t, h, w) in enumerate(grid.tolist()) for _ in range(t)]
+        sizes = [h * w // self.merge**2 for _, h, w in shapes]
         return Encoded(
             views=torch.split(features, sizes),
-            grids=[VisualGrid(rows=t * h // self.merge, columns=w // self.merge) for t, h, w in shapes],
-            pixels=torch.split(given["pixel_values"], [t * h * w for t, h, w in shapes]),
+            grids=[VisualGrid(rows=h // self.merge, columns=w // self.merge) for _, h, w in shapes],
+            pixels=torch.split(pixels, [h * w for _, h, w in shapes]),
             project=self.project,
-            project_all=lambda: list(output.pooler_output),
-            deepstack=getattr(output, "deepstack_features", None) or (),
+            project_all=lambda: torch.split(torch.cat(list(output.pooler_output)), sizes),
+            pictures=[i for i, _, _ in shapes],
+            kinds=[kind] * len(shapes),
+            deepstack=[
+                torch.split(torch.cat(list(layer)), sizes)
+                for layer in getattr(output, "deepstack_features", None) or ()
+            ],
         )
 
-    def in_order(self, features: Tensor, given: dict[str, Any]) -> Tensor:
+    def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
         """The tower's tokens (N, 4 C) in raster order, the prompt's."""
         return features
 
@@ -78,9 +108,8 @@ class Qwen2VLAdapter(StockAdapter):
         text = super().position_ids(given, mask, generating=True)
         if types is None:  # generate then counts all tokens as text
             return text.expand(4, -1, -1)
-        axes, _ = self.model.base_model.get_rope_index(
-            ids, mm_token_type_ids=types, image_grid_thw=given.get("image_grid_thw"), attention_mask=mask
-        )
+        grids = {n: given[n] for n in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts") if n in given}
+        axes, _ = self.model.base_model.get_rope_index(ids, mm_token_type_ids=types, attention_mask=mask, **grids)
         return torch.cat([text[None], axes]) if generating else axes
 
     def settle(self, deltas: Tensor | None) -> None:

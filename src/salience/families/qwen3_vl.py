@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from salience.families.base import of_kind
 from salience.families.qwen2_vl import Qwen2VLAdapter
 
 
@@ -20,9 +21,15 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
         return int(self.config.vision_config.hidden_size)
 
     def encoder_outputs(
-        self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = ()
+        self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = (), kinds: Sequence[str] = ()
     ) -> dict[str, Any]:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-        layers = [list(layer) for layer in deepstack]
-        return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=list(projected), deepstack_features=layers)}
+        kinds = kinds or ["image"] * len(projected)
+        return {
+            kind: BaseModelOutputWithDeepstackFeatures(
+                pooler_output=of_kind(projected, kinds, kind),
+                deepstack_features=[of_kind(layer, kinds, kind) for layer in deepstack],
+            )
+            for kind in dict.fromkeys(kinds)
+        }

@@ -63,7 +63,7 @@ def need_pictures(pixel_values: Tensor) -> None:
         raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
 
 
-def as_one_tensor(options: dict[str, Any]) -> dict[str, Any]:
+def as_one_tensor(options: dict[str, Any], kind: str = "image") -> dict[str, Any]:
     """A forward's arguments with the views' tokens in one (1, all tokens, d_llm), for models that read a tensor.
 
     They go through generate as a list: a tensor could be repeated for beams only if all views had one size.
@@ -71,8 +71,8 @@ def as_one_tensor(options: dict[str, Any]) -> dict[str, Any]:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     outputs = options.get("mm_encoder_outputs") or {}
-    image = outputs.get("image")
-    if image is None or isinstance(image.pooler_output, Tensor):
+    output = outputs.get(kind)
+    if output is None or isinstance(output.pooler_output, Tensor):
         return options
-    joined = BaseModelOutputWithPooling(pooler_output=torch.cat(list(image.pooler_output))[None])
-    return {**options, "mm_encoder_outputs": {**outputs, "image": joined}}
+    joined = BaseModelOutputWithPooling(pooler_output=torch.cat(list(output.pooler_output))[None])
+    return {**options, "mm_encoder_outputs": {**outputs, kind: joined}}

@@ -44,7 +44,8 @@ def _close(axes: Tensor, real: Tensor, visual: Tensor, end: int) -> int:
             start = int(axes[0, run[-1]]) + 1
             continue
         start = int(axes[:, run].min()) if start is None else start
-        ranks = torch.stack([torch.unique(axis, return_inverse=True)[1] for axis in axes[:, run]])  # (3, k)
+        time, *space = axes[:, run]  # no frame goes as a whole, so that time has no gaps to close
+        ranks = torch.stack([time - time.min(), *(torch.unique(x, return_inverse=True)[1] for x in space)])  # (3, k)
         axes[:, run] = start + ranks
         start += int(ranks[1:].max()) + 1  # text goes on after the longer of height and width, whatever the time
         moved = (int(axes[0, runs[index + 1][0]]) if index + 1 < len(runs) else end) - start

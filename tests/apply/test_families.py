@@ -247,3 +247,43 @@ def test_second_turn_equals_one_long_prompt(model: Any, family: Any, positions: 
         types = {k: v[:, -new.shape[1] :] for k, v in longer.items() if k in ("token_type_ids", "mm_token_type_ids")}
         turn = model(input_ids=new, attention_mask=longer["attention_mask"], past_key_values=start, **types)
     torch.testing.assert_close(turn.logits[:, -2:], whole, atol=FLOAT32, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_bfloat16(family: Any, attention: str) -> None:
+    """All tokens bit for bit; fewer within a dozen roundings of the masked whole sequence."""
+    model, batch = family.model(torch.bfloat16), family.batch([1, 2])
+    model.set_attn_implementation(attention)
+    batch = {k: v.bfloat16() if v.is_floating_point() else v for k, v in batch.items()}
+    wanted = model(**batch).logits
+    with salience.prune(model, "uniform", keep=1):
+        assert torch.equal(model(**batch).logits, wanted)
+    with salience.prune(model, "uniform", keep=0.5) as pruned:
+        short = model(**batch).logits.float()
+    full = model(**masked(model, batch, pruned, generating=False)).logits.float()
+    for wanted, got in pairs(pruned, full, short, batch["attention_mask"]):
+        # 8 bits: a rounding moves a number by up to 2**-9 of itself, and a dozen of them follow one another
+        assert (got - wanted).abs().max() <= 12 * 2**-9 * wanted.abs().max()
+
+
+def test_a_training_step_has_the_masked_ones_gradient(family: Any) -> None:
+    """Labels go along; the word behind a picture is left out, the token that predicts it may be gone."""
+    batch = family.batch([1, 2])
+    ids = batch["input_ids"]
+    behind = torch.nn.functional.pad(ids == 3, (1, 0))[:, :-1]
+    labels = ids.masked_fill((batch["attention_mask"] == 0) | (ids == 3) | behind, -100)
+    gradients = []
+    for way in ("pruned", "masked"):
+        model = family.model()
+        if way == "pruned":
+            with salience.prune(model, "uniform", keep=0.5) as pruned:
+                loss = model(**batch, labels=labels).loss
+        else:
+            loss = model(**masked(model, batch, pruned, generating=False), labels=labels).loss
+        loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None and "vis" not in n})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, got in gradients[0].items():
+        # float32 sums of other lengths, through two layers and back: relative to the largest entry
+        assert (got - gradients[1][name]).abs().max() <= 1e-4 * gradients[1][name].abs().max().clamp_min(1e-3), name

@@ -73,3 +73,16 @@ def test_pixels_of_a_wrong_shape(tiny_family: Any, name: str, shape: tuple[int, 
     batch = {**family.batch([1]), "pixel_values": torch.randn(*shape)}
     with salience.prune(family.model(), "uniform", keep=0.5) as pruned, pytest.raises(ValueError, match="pixel_values"):
         pruned._model(**batch)
+
+
+@torch.no_grad()
+def test_internvl_cls_attention_is_the_sum_over_a_tokens_patches(tiny_family: Any) -> None:
+    family = tiny_family("internvl")
+    model, batch = family.model(), family.batch([1])
+    encoded = adapter_for(model).encode(batch["pixel_values"])
+    got = encoded.cls_attention()
+    model.set_attn_implementation("eager")
+    seen = model.model.vision_tower(batch["pixel_values"], output_attentions=True).attentions[-1][:, :, 0, 1:].mean(1)
+    # the model's own shuffle puts a token's four patches side by side
+    shuffled = model.model.pixel_shuffle(seen.reshape(3, 6, 6, 1), scale_factor=0.5).flatten(1, 2)
+    torch.testing.assert_close(got, shuffled.sum(-1), atol=1e-6, rtol=0)  # float32 products in another order

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
-from salience.families.stock import StockAdapter, as_one_tensor, need_pictures
+from salience.families.stock import NamedAdapter, as_one_tensor, need_pictures
 
 
-class InternVLAdapter(StockAdapter):
+class InternVLAdapter(NamedAdapter):
     """Stages of one `InternVLForConditionalGeneration`, the model unmodified; each tile is a view with its own budget.
 
     The tower runs without the model's `get_image_features`, which puts hooks on it for good.
@@ -44,7 +47,8 @@ class InternVLAdapter(StockAdapter):
         if layer != -1:
             raise ValueError(f"vision_feature_layer must be -1, the tower's output, to be pruned, not {layer!r}.")
         strategy = options.get("vision_feature_select_strategy", self.config.vision_feature_select_strategy)
-        states = self.tower(pixel_values=pixel_values.to(self.model.dtype), return_dict=True).last_hidden_state
+        with _attention_input(self.tower) as hidden:
+            states = self.tower(pixel_values=pixel_values.to(self.model.dtype), return_dict=True).last_hidden_state
         states = states[:, 1:] if strategy == "default" else states
         side, ratio = int(states.shape[1] ** 0.5), self.config.downsample_ratio
         square = states.reshape(states.shape[0], side, side, -1)
@@ -56,11 +60,26 @@ class InternVLAdapter(StockAdapter):
             pixels=pixel_values.unbind(),
             project=self.project,
             project_all=lambda: self.project(features).unbind(),
+            attend=lambda: self._cls_attention(hidden[0], int(1 / ratio)),
             stacked=features,
         )
 
-    def read(self, output: Any, given: dict[str, Any]) -> Encoded:
-        raise NotImplementedError("InternVL's encode reads the tower itself.")
+    @property
+    def has_cls_attention(self) -> bool:
+        return True
+
+    @torch.no_grad()
+    def _cls_attention(self, hidden: Tensor, factor: int) -> Tensor:
+        """(tiles, n) float32: what [CLS] pays each token in the last layer, the sum of what it pays its patches."""
+        attention = self.tower.encoder.layer[-1].attention
+        heads = int(attention.num_heads)
+        query = _in_heads(attention.q_norm(attention.q_proj(hidden[:, :1])), heads)  # (tiles, heads, 1, d_head)
+        key = _in_heads(attention.k_norm(attention.k_proj(hidden)), heads)  # (tiles, heads, 1 + patches, d_head)
+        logits = query @ key.transpose(2, 3) * attention.scale
+        shares = logits.softmax(-1).mean(1)[:, 0, 1:]  # (tiles, patches)
+        side = int(shares.shape[1] ** 0.5)
+        pooled = nn.functional.avg_pool2d(shares.reshape(-1, 1, side, side), factor) * factor**2
+        return pooled.flatten(1)
 
     def project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.model.model.multi_modal_projector(features)
@@ -68,3 +87,22 @@ class InternVLAdapter(StockAdapter):
 
     def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options)
+
+
+def _in_heads(x: Tensor, heads: int) -> Tensor:
+    """(tiles, tokens, d) -> (tiles, heads, tokens, d / heads) float32."""
+    return x.float().reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+@contextmanager
+def _attention_input(tower: Any) -> Iterator[list[Tensor]]:
+    """Collects what the last layer's attention reads while the tower runs; the hook goes again."""
+    seen: list[Tensor] = []
+    attention = tower.encoder.layer[-1].attention
+    handle = attention.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()

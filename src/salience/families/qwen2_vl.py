@@ -10,10 +10,10 @@ from torch import Tensor
 
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
-from salience.families.stock import StockAdapter
+from salience.families.stock import NamedAdapter
 
 
-class Qwen2VLAdapter(StockAdapter):
+class Qwen2VLAdapter(NamedAdapter):
     """Stages of one `Qwen2VLForConditionalGeneration`, the model unmodified.
 
     Features are the last layer's four patches of a token side by side, (n, 4 C), as the merger reads them.
@@ -68,9 +68,6 @@ class Qwen2VLAdapter(StockAdapter):
                 f"shape {tuple(pixels.shape)}."
             )
         return grid
-
-    def read(self, output: Any, given: dict[str, Any]) -> Encoded:
-        raise NotImplementedError("Qwen's encode reads pictures and videos alike.")
 
     def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str) -> Encoded:
         """A view for each frame, a picture's one or those of a video."""

@@ -13,14 +13,13 @@ from salience.families.base import Adapter
 from salience.families.encoded import Encoded
 
 
-class StockAdapter(Adapter):
-    """A model whose pictures go through its own `get_image_features`, projector included.
+class NamedAdapter(Adapter):
+    """A model of one class of transformers.
 
-    The projector so runs on all tokens, 2 % of a language model's work or less, and a kept token is the very row the
-    model would have had.
+    Raises:  ValueError when the model is of another
     """
 
-    class_name: str  # of the model's class in transformers
+    class_name: str
 
     def __init__(self, model: Any) -> None:
         import transformers
@@ -34,6 +33,14 @@ class StockAdapter(Adapter):
     @abstractmethod
     def _tower(self) -> Any:
         """The vision tower."""
+
+
+class StockAdapter(NamedAdapter):
+    """A model whose pictures go through its own `get_image_features`, projector included.
+
+    The projector so runs on all tokens, 2 % of a language model's work or less, and a kept token is the very row the
+    model would have had.
+    """
 
     @abstractmethod
     def read(self, output: Any, given: dict[str, Any]) -> Encoded:

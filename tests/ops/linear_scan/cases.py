@@ -94,4 +94,5 @@ def error(got: Tensor, want: Tensor) -> float:
     """The largest difference, of the largest value; 1e9 where something is not finite."""
     if not got.isfinite().all():
         return 1e9
-    return float((got - want.to(torch.promote_types(want.dtype, torch.float64))).abs().max() / want.abs().max())
+    want = want.to(torch.promote_types(want.dtype, torch.float64))
+    return float((got - want).abs().max() / want.abs().max().clamp_min(1e-30))

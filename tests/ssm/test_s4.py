@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from salience.ssm import dplr
+from salience.ssm import dplr, s4
 from salience.ssm.hippo import legs, normal_part
 from salience.ssm.s4 import S4
 
@@ -79,6 +79,14 @@ def test_padded_rows_are_the_rows_alone(layer: S4, kind: str, reverse: bool) -> 
 
 def test_reverse(layer: S4) -> None:
     check.reverse_is_flip_run_flip(layer)
+
+
+def test_spans_join(layer: S4, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s4, "SPAN_BIT", 2)
+    monkeypatch.setattr(s4, "SPAN", 4)
+    check.whole_is_the_recurrence(layer)
+    check.chunks_are_the_whole(layer)
+    check.padded_rows_are_the_rows_alone(layer, "inner", True)
 
 
 def test_gradients(layer: S4) -> None:

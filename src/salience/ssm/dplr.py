@@ -124,7 +124,7 @@ def truncated_kernel(system: DPLR, C: Tensor, length: int) -> Tensor:
     if nodes >= len(s):
         sums = _cauchy(v, poles, s, c)
     else:  # the backward pass makes each table again
-        parts = zip(s.split(nodes), c.split(nodes), strict=True)
+        parts = zip(torch.split(s, nodes), torch.split(c, nodes), strict=True)
         sums = torch.cat([checkpoint(_cauchy, v, poles, *part, use_reentrant=False) for part in parts], dim=-1)
     inner = torch.stack([(2 / system.dt)[:, None] + c * sums[0, 3], c * sums[1, 3]])
     value = sums[:, 0] - c * over(times(sums[:, 1], sums[:, 2]), inner)
@@ -135,7 +135,7 @@ def truncated_kernel(system: DPLR, C: Tensor, length: int) -> Tensor:
 
 
 def _cauchy(v: Tensor, poles: Tensor, s: Tensor, c: Tensor) -> Tensor:
-    """CQB, CQP, PQB, PQP of v, the products on both sides (2, 4, D, n): (2, 4, D, F). One table of Q for all of them."""
+    """CQB, CQP, PQB, PQP of v, the products of both sides (2, 4, D, n): (2, 4, D, F). One table of Q for all four."""
     odd, even = 2 * v[0], -2 * (v[0] * poles[0] + v[1] * poles[1])  # of i s, of c
     weights = torch.stack([odd, even]).permute(2, 0, 1, 3).flatten(1, 2)  # (D, 8, n)
     size = (poles * poles).sum(0)[..., None]  # |l|^2

@@ -16,6 +16,9 @@ from salience.ssm.long_conv import long_conv
 from salience.ssm.time_invariant import TimeInvariant, initial_log_dt, refuse_packing
 from salience.ssm.valid_steps import ValidSteps
 
+SPAN_BIT = 8
+SPAN = 1 << SPAN_BIT  # steps for which powers times a vector are held at once, a power of two
+
 
 class S4(TimeInvariant):
     """y = GLU(W GELU(K * x + D x)), K of A = V (Lambda - P P*) V* by the bilinear rule; A starts as HiPPO-LegS.
@@ -88,11 +91,20 @@ class S4(TimeInvariant):
         y = long_conv(u, self._kernel(system, found, length), reverse=back)
         x = None if state is None else state.to(u.dtype).transpose(1, 2).flatten(2)  # (B, D, 2n)
         if x is not None:
-            rows = orbit((system.readout()[:, None] @ found[0])[:, 0], found, length)  # C Abar^(l+1): (D, L, 2n)
-            rest = torch.einsum("dln,bdn->bld", rows, x)
+            rest = self._rest(x, system, found, length)
             y = y + (rest.flip(1) if back else rest)
         last = self._last(u, valid, x, system, found, back) if return_state else None
         return (y if valid is None else valid.apart(y)), last
+
+    def _rest(self, x: Tensor, system: DPLR, found: list[Tensor], length: int) -> Tensor:
+        """C Abar^(l+1) x for l < length: (B, L, D)."""
+        rows = orbit((system.readout()[:, None] @ found[0])[:, 0], found, min(length, SPAN))  # (D, SPAN, 2n)
+        parts = []
+        for first in range(0, length, SPAN):
+            parts.append(torch.einsum("dln,bdn->bld", rows[:, : length - first], x))
+            if first + SPAN < length:
+                x = torch.einsum("dij,bdj->bdi", found[SPAN_BIT], x)
+        return torch.cat(parts, dim=1)
 
     def _last(self, u: Tensor, valid: ValidSteps | None, x: Tensor | None, system: DPLR, found: list[Tensor],
               back: bool) -> Tensor:  # fmt: skip
@@ -100,8 +112,13 @@ class S4(TimeInvariant):
         if valid is not None:
             u = valid.at_the_end(u)
         recent = u if back else u.flip(1)  # the latest step first
-        columns = orbit(system.drive(), [power.mT for power in found], u.shape[1])  # Abar^l Bbar: (D, L, 2n)
-        last = torch.einsum("bld,dln->bdn", recent, columns)
+        columns = orbit(system.drive(), [power.mT for power in found], min(u.shape[1], SPAN))  # (D, SPAN, 2n)
+        last: Tensor | None = None
+        for first in reversed(range(0, u.shape[1], SPAN)):
+            part = recent[:, first : first + SPAN]
+            added = torch.einsum("bld,dln->bdn", part, columns[:, : part.shape[1]])
+            last = added if last is None else torch.einsum("dij,bdj->bdi", found[SPAN_BIT], last) + added
+        assert last is not None
         if x is not None:
             counts = torch.full_like(u[:, 0, 0], u.shape[1], dtype=torch.long) if valid is None else valid.counts
             last = last + column_powers(x, found, counts)

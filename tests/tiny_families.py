@@ -179,7 +179,7 @@ def _tiles(tiles: int, generator: torch.Generator, *, apart: bool) -> tuple[Tens
 
 def _sample_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
     """(samples, most tiles, 3, H, W), zero where a sample has fewer."""
-    samples = [torch.cat([pixels for _, pixels in row]) for row in rows]
+    samples = [torch.cat([torch.zeros(0, 3, 84, 84), *(pixels for _, pixels in row)]) for row in rows]
     most = max(map(len, samples))
     return {"pixel_values": torch.stack([torch.cat([s, s.new_zeros(most - len(s), *s.shape[1:])]) for s in samples])}
 

@@ -139,9 +139,10 @@ def test_pruning_and_positions_are_far_more_than_the_tolerance(model: Any, famil
         assert (logits[a] - logits[b]).abs().max() > 100 * FLOAT32
 
 
+@pytest.mark.parametrize(("layout", "side"), [([1, 2], "right"), ([2, 1, 2], "left"), ([1, 0], "left")], ids=str)
 @torch.no_grad()
-def test_right_padding(model: Any, family: Any) -> None:
-    batch = family.batch([1, 2], side="right")
+def test_other_layouts(model: Any, family: Any, layout: list[int], side: str) -> None:
+    batch = family.batch(layout, side=side)
     with salience.prune(model, "random", keep=0.5) as pruned:
         short = model(**batch).logits
     full = model(**masked(model, batch, pruned, generating=False)).logits

@@ -86,6 +86,24 @@ def test_compact_closes_rows_and_columns_and_what_follows(model: Any, family: An
     assert (ends.tolist(), moved.tolist()) == ([7], [2])
 
 
+def test_flash_attention_is_shown_no_gaps(model: Any, family: Any) -> None:
+    """What one row with gaps is refused for elsewhere: no kernel runs, the language model stops the call first."""
+    config, batch = model.model.language_model.config, family.batch([1])
+    before = config._attn_implementation
+
+    def stop(module: Any, args: Any) -> None:
+        raise RuntimeError("the language model is reached")
+
+    handle = model.model.language_model.register_forward_pre_hook(stop)
+    config._attn_implementation_internal = "flash_attention_2"
+    try:
+        with salience.prune(model, "uniform", keep=0.5), pytest.raises(RuntimeError, match="is reached"):
+            model(**batch)
+    finally:
+        config._attn_implementation_internal = before
+        handle.remove()
+
+
 @pytest.mark.parametrize("missing", ["image_grid_thw", "mm_token_type_ids"])
 def test_what_the_processor_gives_is_asked_for(model: Any, family: Any, missing: str) -> None:
     batch = family.batch([1])

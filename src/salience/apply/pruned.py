@@ -233,7 +233,12 @@ class Pruned:
             memory.leave_on(cache, times=times, beams=beams)
 
     def _refuse_packing(self, pruned: PrunedInputs) -> None:
-        """FlashAttention reads one row whose positions have gaps as several packed sequences, mask or no mask."""
+        """FlashAttention reads one row whose positions have gaps as several packed sequences, mask or no mask.
+
+        Not where positions have several axes: it is shown the text's at most, which has no gaps.
+        """
+        if pruned.deltas is not None:
+            return
         kernel = str(getattr(self._adapter.language_model.config, "_attn_implementation", ""))
         if "flash" not in kernel or self.positions == "compact" or pruned.input_ids.shape[0] > 1:
             return

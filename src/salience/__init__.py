@@ -20,6 +20,7 @@ _LAZY = {
     "Method": "salience.pruning.base:Method",
     "Oracle": "salience.pruning.methods.oracle:Oracle",
     "Scorer": "salience.pruning.scorer:Scorer",
+    "SequenceModel": "salience.models.sequence_model:SequenceModel",
     "causal_conv1d": "salience.ops.causal_conv1d:causal_conv1d",
     "compat": "salience.compat",
     "data": "salience.data",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from salience.core.backend import explain as explain
     from salience.fuse import fuse as fuse
     from salience.models.mamba_lm import MambaLM as MambaLM
+    from salience.models.sequence_model import SequenceModel as SequenceModel
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
     from salience.ops.selective_scan import selective_scan as selective_scan
     from salience.pruning.base import Method as Method
@@ -55,6 +57,7 @@ __all__ = [
     "Method",
     "Oracle",
     "Scorer",
+    "SequenceModel",
     "__version__",
     "bundled_model",
     "causal_conv1d",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from salience.cli.kept_picture import kept_picture
+from salience.apply.drawing import kept_picture
 from salience.core.files import write_atomic
 from salience.core.types import VisualGrid
 from salience.report.load import Example, load_results

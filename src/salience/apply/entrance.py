@@ -25,22 +25,26 @@ def prune(
     keep: float | None = None,
     tokens: int | None = None,
     mass: float | None = None,
+    min: int | None = None,  # noqa: A002 - the budget's own words
+    max: int | None = None,  # noqa: A002
     positions: Positions = "auto",
     seed: int = 0,
 ) -> Pruned:
     """Prune the visual tokens of every call of `model` until `undo()`, or the end of the `with` block.
 
     Args:    model: a transformers model of a known family, left as it is but for its `forward` and `generate`
-             method: "saliency", "random", "uniform", "cls-attention", "auto", a Method, a Scorer, or a scorer's
-             folder or hub id
+             method: "saliency", "random", "uniform", "cls-attention", "divprune", "vispruner", "visionzip", "prumerge",
+             "prumerge+", "auto" (the model's scorer, else [CLS] attention, else the uniform grid; `handle.method.name`
+             says which), a Method, a Scorer, or a scorer's folder or hub id
              keep: ratio in (0, 1]   tokens: exact count per picture   mass: share of the scores' mass; exactly one
+             min, max: of a mass, the fewest and the most tokens of a picture
              positions: "original", each token where it was, which is what "auto" means, or "compact", the gaps closed
              seed: of the method "random"
     Returns: a handle whose `trace` tells of the last call that carried pictures
     Raises:  ValueError when an argument is out of range, the model is of no known family or already being pruned, or
              the method has no scorer for it
     """
-    budget = Budget(keep=keep, tokens=tokens, mass=mass)
+    budget = Budget(keep=keep, tokens=tokens, mass=mass, min=min, max=max)
     if positions not in ("auto", "original", "compact"):
         raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
     adapter = adapter_for(model)
@@ -51,7 +55,7 @@ def prune(
     if method == "auto":
         _log.info("method 'auto' takes %r.", chosen.name)
     chosen.check(d_features=adapter.d_features)
-    if "cls_attention" in chosen.needs and not adapter.has_cls_attention:
+    if chosen.needs & {"cls_attention", "keys"} and not adapter.has_cls_attention:
         raise ValueError(
             f"method {chosen.name!r} needs a vision tower with a [CLS] token whose attention can be read, unlike this "
             "model's: use 'uniform', 'random' or a scorer."

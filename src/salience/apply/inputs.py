@@ -43,21 +43,30 @@ def project_kept(adapter: Adapter, encoded: Encoded, selections: Sequence[Select
     """For each view what stays in the prompt, (k, d_llm), newlines among it.
 
     Views of one size are projected together, and only the kept rows; else the rows of what the model itself projects.
+    Where a method merges tokens, their features before the projector are merged, and then projected.
     """
     if encoded.stacked is None:
-        tokens = [
-            view if selection.kept.numel() == view.shape[0] else view[selection.kept.to(view.device)]
-            for view, selection in zip(encoded.projected(), selections, strict=True)
-        ]
+        tokens = [_projected_rows(encoded, i, selection) for i, selection in enumerate(selections)]
         return tuple(encoded.fill(i, s.kept, rows) for i, (s, rows) in enumerate(zip(selections, tokens, strict=True)))
     n = encoded.features.shape[1]
     counts = [selection.kept.numel() for selection in selections]
     if all(count == n for count in counts):  # the very tensor the model itself would project: the same bits come out
         return tuple(encoded.projected())
-    rows = torch.cat([selection.kept + i * n for i, selection in enumerate(selections)])
-    image, token = (x.to(encoded.features.device) for x in (rows // n, rows % n))
+    if any(selection.merge is not None for selection in selections):
+        rows = [selection.take(view) for selection, view in zip(selections, encoded.features, strict=True)]
+        return torch.split(adapter.project(torch.cat(rows)), counts)
+    places = torch.cat([selection.kept + i * n for i, selection in enumerate(selections)])
+    image, token = (x.to(encoded.features.device) for x in (places // n, places % n))
     projected = adapter.project(encoded.features[image, token])  # (sum of k, d_llm)
     return torch.split(projected, counts)
+
+
+def _projected_rows(encoded: Encoded, view: int, selection: Selection) -> Tensor:
+    """(k, d_llm): what stays of one view, newlines left out."""
+    if selection.merge is not None:
+        return encoded.project(selection.take(encoded.views[view]))
+    rows = encoded.projected()[view]
+    return rows if selection.kept.numel() == rows.shape[0] else selection.take(rows)
 
 
 def pruned_inputs(
@@ -106,8 +115,7 @@ def pruned_inputs(
         deltas=deltas,
         kinds=tuple(encoded.kinds),
         deepstack=tuple(
-            tuple(view[s.kept.to(view.device)] for view, s in zip(layer, selections, strict=True))
-            for layer in encoded.deepstack
+            tuple(s.take(view) for view, s in zip(layer, selections, strict=True)) for layer in encoded.deepstack
         ),
     )
 

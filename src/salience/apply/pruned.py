@@ -174,7 +174,9 @@ class Pruned:
         self._refuse_packing(pruned)
         views = zip(encoded.grids, encoded.pictures, selections, strict=True)
         self.trace = Trace(
-            images=tuple(ImageTrace(grid=grid, picture=i, scores=s.scores, kept=s.kept) for grid, i, s in views),
+            images=tuple(
+                ImageTrace(grid=grid, picture=i, scores=s.scores, kept=s.kept, merge=s.merge) for grid, i, s in views
+            ),
             columns=pruned.columns.index.cpu().unbind(),
         )
         self._adapter.settle(pruned.deltas)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from salience.core.types import VisualGrid
+from salience.core.types import Merge, VisualGrid
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -15,13 +19,26 @@ class ImageTrace:
 
     Where a family cuts pictures up, each piece has its own, and `picture` says which picture it is of, where that is
     known: it is for LLaVA-NeXT and LLaVA-OneVision (the whole picture, then the large one), not where tiles are fed as
-    pictures.
+    pictures. `merge` says what went into which kept token, None where the method merges nothing.
     """
 
     grid: VisualGrid
     scores: Tensor | None
     kept: Tensor
     picture: int = 0
+    merge: Merge | None = None
+
+    def draw(self, image: Image, *, scores: bool = False) -> Image:
+        """The picture as the model saw it (cropped as the processor crops) with kept cells bright and the rest dimmed.
+
+        A kept token that took others in is outlined, and so, finer, are those, in its colour. With `scores` cells are
+        tinted by rank, from blue, the lowest, to red.
+
+        Raises:  ValueError when scores are asked for and the method gave none
+        """
+        from salience.apply.drawing import draw_kept
+
+        return draw_kept(image, self.grid, self.kept, scores=self.scores, merge=self.merge, heat=scores)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

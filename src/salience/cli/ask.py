@@ -112,8 +112,9 @@ def _asked(
     device: str,
 ) -> tuple[Asked, Loaded, Any]:
     """What came out, the model, and the picture with what was kept."""
+    from salience.apply.drawing import kept_picture
     from salience.cli.answering import answer_both_ways, prepare
-    from salience.cli.kept_picture import kept_picture, seen_picture
+    from salience.cli.kept_picture import seen_picture
     from salience.data.pictures import open_picture
 
     picture = open_picture(image, note)

@@ -1,9 +1,8 @@
-"""Draw what was kept of a picture: kept cells as they are, the rest dimmed."""
+"""The picture that is drawn on, and the file it goes to; `salience.apply.drawing` draws."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from salience.core.types import VisualGrid
-
-_DIM = 0.35  # brightness of what was dropped: dark enough to stand back, light enough to see what it was
-
 
 def seen_picture(pixel_values: Tensor, image_processor: Any) -> Image:
     """The picture as the model sees it, cropped and scaled: (3, H, W) normalised pixels back to RGB."""
@@ -29,20 +24,6 @@ def seen_picture(pixel_values: Tensor, image_processor: Any) -> Image:
         mean, std = (np.asarray(getattr(image_processor, name))[:, None, None] for name in ("image_mean", "image_std"))
         pixels = pixels * std + mean
     return Image.fromarray((pixels.transpose(1, 2, 0).clip(0, 1) * 255 + 0.5).astype(np.uint8))
-
-
-def kept_picture(picture: Image, grid: VisualGrid, kept: Sequence[int]) -> Image:
-    """`picture` with the cells `kept` of `grid` bright and the others grey and dark."""
-    from PIL import Image
-
-    mask = np.zeros(grid.n, dtype=bool)
-    mask[list(kept)] = True
-    cells = Image.fromarray(mask.reshape(grid.rows, grid.columns))
-    bright = np.asarray(cells.resize(picture.size, Image.Resampling.NEAREST))[..., None]  # (H, W, 1)
-    pixels = np.asarray(picture, dtype=np.float32)  # (H, W, 3)
-    grey = pixels.mean(-1, keepdims=True)
-    dimmed = _DIM * (0.5 * pixels + 0.5 * grey)
-    return Image.fromarray(np.where(bright, pixels, dimmed).astype(np.uint8))
 
 
 def require_picture_path(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -25,15 +26,49 @@ class VisualGrid:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Merge:
+    """What some kept tokens become before the projector: sums over a picture's tokens, one entry a summand.
+
+    Kept token `target[e]` (its place among the kept ones) becomes the sum of its entries' weight[e] * token source[e];
+    its own old features count only if an entry says so. A kept token without entries stays as it is.
+
+    target, source: (e,) int64, on the CPU.   weight: (e,) float32, on the CPU.
+    """
+
+    target: Tensor
+    source: Tensor
+    weight: Tensor
+
+    def sources(self, target: int) -> Tensor:
+        """The tokens that went into one kept token, itself among them where it did."""
+        return self.source[self.target == target]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
     """The tokens of one picture that stay.
 
     kept: (k,) int64 on the CPU, rising, so in raster order.
     scores: (n,) float32 on the CPU, None for a method without scores.
+    merge: which of them take others in; None where all stay as they are.
     """
 
     kept: Tensor
     scores: Tensor | None = None
+    merge: Merge | None = None
+
+    def take(self, values: Tensor) -> Tensor:
+        """(n, d) of all tokens -> (k, d) of those that stay, the merged ones summed in float32."""
+        rows = values[self.kept.to(values.device)]
+        if self.merge is None:
+            return rows
+        target, source, weight = (
+            x.to(values.device) for x in (self.merge.target, self.merge.source, self.merge.weight)
+        )
+        sums = torch.zeros_like(rows, dtype=torch.float32)
+        sums = sums.index_add(0, target, weight[:, None] * values[source].float())  # (k, d)
+        merged = torch.zeros(len(rows), dtype=torch.bool, device=values.device).index_fill(0, target, True)
+        return torch.where(merged[:, None], sums.to(rows.dtype), rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +78,7 @@ class TokenContext:
     features: (n, d), the vision tower's tokens before the projector, in the model's dtype.
     image_index: the picture's place in the batch.
     cls_attention: (n,) float32, what [CLS] pays each token, mean over heads; None unless the method's `needs` names it.
+    keys: (n, heads, d_head) float32, of the attention whose [CLS] row `cls_attention` is; None unless `needs` names it.
     projected: (n, d_llm), the tokens after the projector; None unless the method's `needs` names it.
     digest: a number made of the picture's pixels; None unless the method's `needs` names it.
     """
@@ -51,5 +87,6 @@ class TokenContext:
     grid: VisualGrid
     image_index: int = 0
     cls_attention: Tensor | None = None
+    keys: Tensor | None = None
     projected: Tensor | None = None
     digest: int | None = None

@@ -25,6 +25,7 @@ class Encoded:
     breaks: for each view (m_i,) bool, which of its places in the prompt hold `newline` (d_llm,), no token; None: none.
     deepstack: for each of several layers of the language model, each view's (n_i, d_llm), added to the hidden states.
     attend: for each view (n_i,) float32, what [CLS] pays each token; None where the tower has no [CLS].
+    attend_keys: for each view (n_i, heads, d_head) float32, the keys of that attention; None where `attend` is.
     stacked: the (views, n, d) tensor that the views are of, where there is one.
     """
 
@@ -34,6 +35,7 @@ class Encoded:
     project: Callable[[Tensor], Tensor]
     project_all: Callable[[], Sequence[Tensor]]
     attend: Callable[[], Sequence[Tensor] | Tensor] | None = None
+    attend_keys: Callable[[], Sequence[Tensor] | Tensor] | None = None
     pictures: Sequence[int] = ()
     kinds: Sequence[str] = ()
     breaks: Sequence[Tensor | None] = ()
@@ -41,6 +43,7 @@ class Encoded:
     deepstack: Sequence[Sequence[Tensor]] = ()
     stacked: Tensor | None = None
     _cls_attention: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
+    _keys: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
     _projected: Sequence[Tensor] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,17 @@ class Encoded:
             self._cls_attention = self.attend()
         return self._cls_attention
 
+    def keys(self) -> Sequence[Tensor] | Tensor:
+        """For each view (n_i, heads, d_head) float32: the keys of the attention that `cls_attention` is of; once.
+
+        Raises:  ValueError when the tower has no [CLS] token
+        """
+        if self.attend_keys is None:
+            raise ValueError("keys need a vision tower with a [CLS] token, which this model's does not have.")
+        if self._keys is None:
+            self._keys = self.attend_keys()
+        return self._keys
+
     def projected(self) -> Sequence[Tensor]:
         """`project_all`, once."""
         if self._projected is None:
@@ -115,6 +129,7 @@ class Encoded:
             grid=self.grids[image],
             image_index=self.pictures[image],
             cls_attention=self._attention()[image] if "cls_attention" in needs else None,
+            keys=self.keys()[image] if "keys" in needs else None,
             projected=self.projected()[image] if "projected" in needs else None,
             digest=self.digest(image) if "digest" in needs else None,
         )

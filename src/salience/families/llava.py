@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,12 +91,13 @@ class LlavaAdapter(Adapter):
             project=self.project,
             project_all=lambda: self.project(features).unbind(),  # the very tensor that the model itself projects
             attend=attend,
+            attend_keys=None if attend is None else attend.keys,
             stacked=features,
         )
 
     def states(
         self, pixel_values: Tensor, layer: int | Sequence[int] | None, strategy: str | None
-    ) -> tuple[Tensor, Callable[[], Tensor] | None]:
+    ) -> tuple[Tensor, _ClsAttention | None]:
         """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and its attention.
 
         Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
@@ -203,3 +204,12 @@ class _ClsAttention:
         logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
         shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
         return shares
+
+    @torch.no_grad()
+    def keys(self) -> Tensor:
+        """(images, n, heads, d_head) float32: the keys of all tokens but [CLS]."""
+        if self.hidden is None:
+            raise ValueError("the features are the tower's embeddings, which no layer's keys belong to.")
+        attention = _layers(self.tower)[self.index - 1].self_attn
+        keys: Tensor = attention.k_proj(self.hidden[:, 1:]).float()  # (images, n, d)
+        return keys.view(*keys.shape[:2], int(attention.num_heads), int(attention.head_dim))

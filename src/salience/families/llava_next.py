@@ -70,6 +70,7 @@ class LlavaNextAdapter(LlavaAdapter):
             project=self.project,
             project_all=lambda: pack.views(self.project(features), newline),
             attend=None if attend is None else lambda: [x[:, 0] for x in pack.views(attend()[..., None])],
+            attend_keys=None if attend is None else lambda: pack.keys(attend.keys()),
             pictures=pack.pictures,
             breaks=pack.breaks,
             newline=newline,
@@ -122,6 +123,10 @@ class _Packing:
         sizes = [len(part) for part in self.breaks]
         parts = torch.split(torch.cat(packed), sizes)
         return [part[~ends.to(part.device)] for part, ends in zip(parts, self.breaks, strict=True)]
+
+    def keys(self, tiles: Tensor) -> list[Tensor]:
+        """(all tiles, n, heads, d_head) -> for each view (n_i, heads, d_head)."""
+        return [x.view(-1, *tiles.shape[-2:]) for x in self.views(tiles.flatten(-2))]
 
 
 def _parts(tiles: Tensor) -> list[Tensor]:

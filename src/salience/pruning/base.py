@@ -1,4 +1,8 @@
-"""The base of every method: a method scores tokens; ranking, budget and raster order live here, once."""
+"""The base of every method: a method scores tokens; ranking, budget and raster order live here, once.
+
+A method whose choice is more than a ranking (tokens chosen one after the other, merged, or as many as it finds) gives
+`choose` in place of `score`, and sees all pictures of one size at once.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ from salience.pruning.budget import Budget
 class Method:
     """A pruning method. A subclass gives `name` and `score`; `needs` names the context's optional fields it reads.
 
-    `scored` is False where `score` only ranks (a draw, a fixed order): such a method's selections carry no scores, and
-    a `mass` budget is refused.
+    `scored` is False where `score` only ranks (a draw, a fixed order), and where there is `choose` in its place: a
+    `mass` budget is then refused, and selections carry no scores but what `choose` puts there.
     """
 
     name: ClassVar[str] = "method"
@@ -48,11 +52,27 @@ class Method:
     def select_all(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
         """The tokens of each picture that stay; pictures of one size are ranked together, with one copy to the CPU.
 
+        Where the budget is all tokens, all stay as they are, whatever the method.
+
         Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token, or the budget
                  cannot be met
         """
         if len({ctx.features.shape[0] for ctx in contexts}) > 1:
             return [self.select_all([ctx], budget)[0] for ctx in contexts]
+        for ctx in contexts:
+            self._require_needs(ctx)
+        n = contexts[0].features.shape[0]
+        if not self.ranks and (budget.mass is None or not self.scored) and budget.count(n) == n:
+            return [Selection(kept=torch.arange(n)) for _ in contexts]
+        return self.choose(contexts, budget)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether `score` says it all: what stays at a budget is the top k, so one scoring serves every budget."""
+        return type(self).choose is Method.choose
+
+    def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        """The tokens of each picture that stay, the pictures of one size and the budget less than all: the top k."""
         scores = torch.stack([self._checked_scores(ctx) for ctx in contexts])  # (pictures, n)
         counts = budget.counts(scores, self.shares if self.scored else None)
         ranked = scores.sort(dim=1, descending=True, stable=True).indices.cpu()
@@ -62,10 +82,12 @@ class Method:
             for order, k, row in zip(ranked, counts, reported, strict=True)
         ]
 
-    def _checked_scores(self, ctx: TokenContext) -> Tensor:
+    def _require_needs(self, ctx: TokenContext) -> None:
         for field in sorted(self.needs):
             if getattr(ctx, field) is None:
                 raise ValueError(f"method {self.name!r} needs {field}, which this model or call does not give.")
+
+    def _checked_scores(self, ctx: TokenContext) -> Tensor:
         scores, n = self.score(ctx).float(), ctx.features.shape[0]
         if scores.shape != (n,):
             raise ValueError(f"method {self.name!r} must give {n} scores, not a tensor of shape {tuple(scores.shape)}.")

@@ -13,25 +13,33 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Exactly one of `keep`, `tokens` and `mass`.
+    """Exactly one of `keep`, `tokens` and `mass`; a mass may have bounds.
 
     Args:    keep: ratio in (0, 1]; k = max(1, floor(keep * n + 0.5))
              tokens: exact count per picture, 1 to n
              mass: share in (0, 1]; the fewest tokens whose shares (softmaxed scores, or normalised attention) reach it
-    Raises:  ValueError when none or more than one is given, or one is out of its range
+             min, max: of a mass, the fewest and the most tokens of a picture, all of one that has fewer
+    Raises:  ValueError when none or more than one is given, one is out of its range, or bounds come without a mass
     """
 
     keep: float | None = None
     tokens: int | None = None
     mass: float | None = None
+    min: int | None = None
+    max: int | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
+        given = {name: getattr(self, name) for name in ("keep", "tokens", "mass") if getattr(self, name) is not None}
         if len(given) != 1:
             came = " and ".join(f"{name}={value!r}" for name, value in given.items()) or "none of them"
             raise ValueError(f"exactly one of keep, tokens and mass is needed, not {came}.")
-        if self.tokens is not None:
-            object.__setattr__(self, "tokens", _whole_number(self.tokens))
+        for name in ("tokens", "min", "max"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
+        if self.mass is None and (self.min, self.max) != (None, None):
+            raise ValueError(f"min and max bound a mass budget, and {next(iter(given))} is none.")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min must be at most max, not {self.min} with max={self.max}.")
         for name in ("keep", "mass"):
             value = getattr(self, name)
             if value is not None:
@@ -61,20 +69,20 @@ class Budget:
         if self.mass is None or shares is None:
             return [self.count(n)] * pictures
         if self.mass == 1.0:  # rounding must not let the last, tiny shares go
-            return [n] * pictures
+            return [n if self.max is None else min(self.max, n)] * pictures
         reached = shares(scores).double().sort(dim=1, descending=True).values.cumsum(1)  # (pictures, n)
         short = (reached < self.mass * reached[:, -1:]).sum(1)
-        counts: list[int] = (short + 1).clamp_max(n).tolist()
-        return counts
+        counts = (short + 1).clamp(min=self.min or 1).clamp(max=n if self.max is None else min(self.max, n))
+        return [int(count) for count in counts]
 
 
-def _whole_number(value: SupportsIndex) -> int:
+def _whole_number(name: str, value: SupportsIndex) -> int:
     try:
         count = operator.index(value)
     except TypeError:
         count = 0
     if count < 1 or isinstance(value, bool):
-        raise ValueError(f"tokens must be a whole number of at least 1, not {value!r}.")
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from salience.pruning.base import Method
@@ -9,6 +10,7 @@ from salience.pruning.methods import METHODS, method_class
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.random import Random
 from salience.pruning.methods.saliency import Saliency
+from salience.pruning.methods.uniform import Uniform
 from salience.pruning.scorer import Scorer
 
 
@@ -39,8 +41,12 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_cls_atte
         return method_class(method)()
     if Path(method).is_dir() or "/" in method:
         return Saliency(scorer=Scorer.from_pretrained(method))
-    names = ", ".join(sorted({*METHODS, "auto"}))
-    raise ValueError(f"method must be one of {names}, or a scorer's folder or hub id 'owner/name', not {method!r}.")
+    names = sorted({*METHODS, "auto"})
+    near = difflib.get_close_matches(method.lower(), names, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(
+        f"method must be one of {', '.join(names)}, or a scorer's folder or hub id 'owner/name', not {method!r}{meant}."
+    )
 
 
 def _learned(home: Path | None) -> Method:
@@ -53,11 +59,7 @@ def _learned(home: Path | None) -> Method:
 
 
 def _best(home: Path | None, has_cls_attention: bool) -> Method:
+    """The scorer where there is one, else [CLS] attention where it can be read, else what needs nothing of a tower."""
     if home is not None:
         return _learned(home)
-    if has_cls_attention:
-        return ClsAttention()
-    raise ValueError(
-        "method 'auto' finds neither a scorer for this model nor a [CLS] token: train a scorer with `salience fit`, or "
-        "use 'uniform'."
-    )
+    return ClsAttention() if has_cls_attention else Uniform()

@@ -8,10 +8,16 @@ from salience.pruning.base import Method
 
 METHODS = {
     "cls-attention": "salience.pruning.methods.cls_attention:ClsAttention",
+    "divprune": "salience.pruning.methods.divprune:DivPrune",
+    "fastervlm": "salience.pruning.methods.cls_attention:ClsAttention",  # the paper's own name for it
     "oracle": "salience.pruning.methods.oracle:Oracle",
+    "prumerge": "salience.pruning.methods.prumerge:PruMerge",
+    "prumerge+": "salience.pruning.methods.prumerge:PruMergePlus",
     "random": "salience.pruning.methods.random:Random",
     "saliency": "salience.pruning.methods.saliency:Saliency",
     "uniform": "salience.pruning.methods.uniform:Uniform",
+    "visionzip": "salience.pruning.methods.visionzip:VisionZip",
+    "vispruner": "salience.pruning.methods.vispruner:VisPruner",
 }
 
 

@@ -1,0 +1,53 @@
+"""DivPrune: tokens as unlike each other as can be, whatever they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from salience.core.types import Selection, TokenContext
+from salience.pruning.base import Method
+from salience.pruning.budget import Budget
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DivPrune(Method):
+    """Keep tokens by max-min diversity: first the one whose nearest neighbour is farthest, then always the one farthest
+    from those chosen; distance is 1 - cosine, after the projector.
+
+    Source: DivPrune, arXiv:2503.02175, equations 5 and 6 (the greedy solution of its max-min problem).  Deviation:
+    distances are float32 in any model, chosen tokens can't be chosen again, and what is kept stays in raster order.
+    """
+
+    name: ClassVar[str] = "divprune"
+    needs: ClassVar[frozenset[str]] = frozenset({"projected"})
+    scored: ClassVar[bool] = False
+
+    def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        tokens = torch.stack([ctx.projected for ctx in contexts if ctx.projected is not None])
+        chosen = farthest_first(tokens, budget.count(tokens.shape[1])).cpu()
+        return [Selection(kept=kept) for kept in chosen.sort(dim=1).values]
+
+
+def farthest_first(tokens: Tensor, count: int) -> Tensor:
+    """(pictures, n, d) -> (pictures, count) int64: the tokens in the order chosen, ties going to the earlier.
+
+    Each choice depends on those before: `count` steps, each for all pictures at once.
+    """
+    unit = normalize(tokens.float(), dim=-1)
+    distance = 1 - unit @ unit.transpose(1, 2)  # (pictures, n, n)
+    distance.diagonal(dim1=1, dim2=2).fill_(float("inf"))  # for the first: a token isn't its own neighbour
+    nearest, picture = distance.amin(2), torch.arange(len(tokens), device=tokens.device)
+    chosen = torch.empty(len(tokens), count, dtype=torch.int64, device=tokens.device)
+    for step in range(count):
+        pick = nearest.argmax(1)
+        chosen[:, step] = pick
+        row = distance[picture, pick]  # (pictures, n)
+        nearest = row.clone() if step == 0 else torch.minimum(nearest, row)
+        nearest.scatter_(1, chosen[:, : step + 1], float("-inf"))
+    return chosen

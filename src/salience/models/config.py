@@ -130,9 +130,11 @@ def write_config(config: MambaConfig, layout: str) -> dict[str, Any]:
 
 
 def _check(config: Mapping[str, Any], known: set[str], where: str) -> None:
+    if config.get("model_type") == "mamba2" or config.get("layer") == "Mamba2":
+        raise ValueError(f"{where} describes a Mamba-2, another recurrence: MambaLM runs S6, Mamba-1's selective scan.")
+    for name, allowed in _FIXED.items():  # first: another model's name says more than its fields
+        if name in config and config[name] not in allowed:
+            raise ValueError(f"{where} says {name} is {config[name]!r}, and MambaLM runs {allowed[0]!r} only.")
     unknown = sorted(set(config) - known - set(_FIXED))
     if unknown:
         raise ValueError(f"{where} has fields this version does not know: {', '.join(unknown)}.")
-    for name, allowed in _FIXED.items():
-        if name in config and config[name] not in allowed:
-            raise ValueError(f"{where} says {name} is {config[name]!r}, and MambaLM runs {allowed[0]!r} only.")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor
 
 from salience.core.backend import eager, pick
-from salience.ops.selective_scan import reference
+from salience.ops.selective_scan import operators, reference
 from salience.ops.selective_scan.checks import check, check_step
-from salience.ops.selective_scan.operators import kernels, selective_scan_fwd
+from salience.ops.selective_scan.operators import kernels
 
 
 @overload
@@ -60,7 +60,7 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     elif eager() and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         y, state, _ = kernels(name).forward(*tensors, *options, False)  # an operator costs 50 us
     else:
-        y, state, _ = selective_scan_fwd(*tensors, *options, name)
+        y, state, _ = operators.selective_scan_fwd(*tensors, *options, name)
     return (y, state) if return_state else y
 
 
@@ -78,6 +78,9 @@ def selective_scan_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tens
     B, C = (x[:, None] if x.dim() == 2 else x for x in (B, C))
     check_step(state, u, dt, A, B, C, D, z, dt_bias)
     name = pick("selective_scan_step", (u, A), backend)
-    path = reference if name == "reference" else kernels(name)
-    y: Tensor = path.step(state, u, dt, A, B, C, D, z, dt_bias, dt_softplus)
-    return y
+    tensors = (state, u, dt, A, B, C, D, z, dt_bias)
+    if name == "reference":
+        return reference.step(*tensors, dt_softplus)
+    if eager():
+        return cast("Tensor", kernels(name).step(*tensors, dt_softplus))  # an operator costs 50 us
+    return cast("Tensor", operators.selective_scan_step(*tensors, dt_softplus, name))

@@ -48,6 +48,21 @@ def selective_scan_bwd(
     return du, ddt, dA, dB, dC, dD, dz, dbias, dinitial
 
 
+@torch.library.custom_op("salience::selective_scan_step", mutates_args=("state",))
+def selective_scan_step(
+    state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    dt_bias: Tensor | None, dt_softplus: bool, backend: str,
+) -> Tensor:  # fmt: skip
+    """y; the state moves on in place."""
+    y: Tensor = kernels(backend).step(state, u, dt, A, B, C, D, z, dt_bias, dt_softplus)
+    return y
+
+
+@selective_scan_step.register_fake
+def _step_fake(state: Tensor, u: Tensor, *rest: Any) -> Tensor:
+    return u.new_empty(u.shape)
+
+
 @selective_scan_fwd.register_fake
 def _fwd_fake(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, *rest: Any

@@ -86,3 +86,19 @@ def test_internvl_cls_attention_is_the_sum_over_a_tokens_patches(tiny_family: An
     # the model's own shuffle puts a token's four patches side by side
     shuffled = model.model.pixel_shuffle(seen.reshape(3, 6, 6, 1), scale_factor=0.5).flatten(1, 2)
     torch.testing.assert_close(got, shuffled.sum(-1), atol=1e-6, rtol=0)  # float32 products in another order
+
+
+@torch.no_grad()
+def test_internvl_keys_are_the_means_over_a_tokens_patches(tiny_family: Any) -> None:
+    family = tiny_family("internvl")
+    model, batch = family.model(), family.batch([1])
+    seen: list[torch.Tensor] = []
+    attention = model.model.vision_tower.encoder.layer[-1].attention
+    handle = attention.k_proj.register_forward_hook(lambda module, args, output: seen.append(output))
+    model.get_image_features(batch["pixel_values"])
+    handle.remove()
+    keys = adapter_for(model).encode(batch["pixel_values"]).context(1, frozenset({"keys"})).keys
+    patches = seen[0][1, 1:].reshape(6, 6, 2, 12)  # of the second tile, two heads
+    assert keys.shape == (9, 2, 12)
+    # token 5 is the cell (1, 2) of three by three; float32 means of the same four numbers
+    torch.testing.assert_close(keys[5], patches[2:4, 4:6].flatten(0, 1).mean(0), atol=1e-6, rtol=0)

@@ -61,6 +61,7 @@ class InternVLAdapter(NamedAdapter):
             project=self.project,
             project_all=lambda: self.project(features).unbind(),
             attend=lambda: self._cls_attention(hidden[0], int(1 / ratio)),
+            attend_keys=lambda: self._keys(hidden[0], int(1 / ratio)),
             stacked=features,
         )
 
@@ -80,6 +81,17 @@ class InternVLAdapter(NamedAdapter):
         side = int(shares.shape[1] ** 0.5)
         pooled = nn.functional.avg_pool2d(shares.reshape(-1, 1, side, side), factor) * factor**2
         return pooled.flatten(1)
+
+    @torch.no_grad()
+    def _keys(self, hidden: Tensor, factor: int) -> Tensor:
+        """(tiles, n, heads, d_head) float32: the last layer's keys, a token's the mean of its patches'."""
+        attention = self.tower.encoder.layer[-1].attention
+        heads = int(attention.num_heads)
+        key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)
+        tiles, side = key.shape[0], int(key.shape[2] ** 0.5)
+        square = key.transpose(2, 3).reshape(tiles * heads, -1, side, side)
+        pooled = nn.functional.avg_pool2d(square, factor).flatten(2)  # (tiles * heads, d_head, n)
+        return pooled.reshape(tiles, heads, -1, pooled.shape[2]).permute(0, 3, 1, 2)
 
     def project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.model.model.multi_modal_projector(features)

@@ -147,3 +147,14 @@ def takes_and_clones(layer: Any) -> None:
     twin = state.clone()
     layer.step(inputs(2, 1)[:, 0], twin)
     assert not torch.equal(twin.planes, state.planes)
+
+
+def compiles_as_one_graph(layer: Any) -> None:
+    """Forward and backward; the mask too."""
+    x, mask = inputs(2, 9), torch.tensor(MASKS["inner"]).bool()
+    found = []
+    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        y = run(x, mask=mask)
+        found.append([y.detach(), *torch.autograd.grad(y.square().sum(), list(layer.parameters()))])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, **NEAR)

@@ -98,6 +98,12 @@ def test_float32() -> None:
     check.float32_keeps_to_the_recurrence(S4(check.WIDTH))
 
 
+@pytest.mark.slow
+def test_it_compiles_as_one_graph() -> None:
+    torch.manual_seed(0)
+    check.compiles_as_one_graph(check.moved(S4(check.WIDTH, d_state=4)))
+
+
 def test_copies_and_groups(layer: S4) -> None:
     check.copies_pickles_and_casts(layer)
     check.takes_and_clones(layer)

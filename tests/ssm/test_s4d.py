@@ -58,6 +58,12 @@ def test_float32(init: str) -> None:
     check.float32_keeps_to_the_recurrence(S4D(check.WIDTH, init=init))
 
 
+@pytest.mark.slow
+def test_it_compiles_as_one_graph() -> None:
+    torch.manual_seed(0)
+    check.compiles_as_one_graph(check.moved(S4D(check.WIDTH, d_state=4)))
+
+
 def test_copies_and_groups(layer: S4D) -> None:
     check.copies_pickles_and_casts(layer)
     check.takes_and_clones(layer)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from salience.ssm.powers import over, times
 
-TABLE = 1 << 23  # entries of a table over systems, states and nodes: beyond, the nodes are taken in parts
+TABLE = 1 << 20  # entries of a table over systems, states and nodes: beyond, the nodes are taken in parts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from salience.ops.long_conv import long_conv
 from salience.ssm.dplr import DPLR, column_powers, orbit, row_power, squares, truncated_kernel
 from salience.ssm.hippo import legs, low_rank, normal_part
-from salience.ssm.long_conv import long_conv
 from salience.ssm.time_invariant import TimeInvariant, initial_log_dt, refuse_packing
 from salience.ssm.valid_steps import ValidSteps
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from salience.ops.long_conv import long_conv
 from salience.ssm.hippo import s4d_poles
-from salience.ssm.long_conv import long_conv
 from salience.ssm.powers import expm1, over, powers, real_sum, times, weighted_sum
 from salience.ssm.time_invariant import TimeInvariant, initial_log_dt, refuse_packing
 from salience.ssm.valid_steps import ValidSteps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -96,3 +97,22 @@ def test_other_libraries_numbers_do() -> None:
 
     assert Budget(tokens=np.int64(3)).tokens == 3  # type: ignore[arg-type]
     assert Budget(keep=np.float32(0.5)).keep == 0.5  # type: ignore[arg-type]
+
+
+class TestBounds:
+    def test_a_small_picture_keeps_all_it_has(self) -> None:
+        scores = torch.tensor([[3.0, 2.0, 1.0]])
+        assert Budget(mass=0.1, min=9).counts(scores, lambda x: x.softmax(-1)) == [3]
+        assert Budget(mass=1.0, max=2).counts(scores, lambda x: x.softmax(-1)) == [2]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"keep": 0.5, "min": 3}, "min and max bound a mass budget, and keep is none"),
+            ({"mass": 0.5, "min": 5, "max": 4}, "min must be at most max, not 5 with max=4"),
+            ({"mass": 0.5, "max": 0}, "max must be a whole number of at least 1, not 0"),
+        ],
+    )
+    def test_refused(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Budget(**options)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from salience.ops.resolvent import resolvent
 from salience.ssm.powers import over, times
 
 TABLE = 1 << 20  # entries of a table over systems, states and nodes: beyond, the nodes are taken in parts
@@ -138,9 +139,6 @@ def _cauchy(v: Tensor, poles: Tensor, s: Tensor, c: Tensor) -> Tensor:
     """CQB, CQP, PQB, PQP of v, the products of both sides (2, 4, D, n): (2, 4, D, F). One table of Q for all four."""
     odd, even = 2 * v[0], -2 * (v[0] * poles[0] + v[1] * poles[1])  # of i s, of c
     weights = torch.stack([odd, even]).permute(2, 0, 1, 3).flatten(1, 2)  # (D, 8, n)
-    size = (poles * poles).sum(0)[..., None]  # |l|^2
-    real, imaginary = c * c * size - s * s, -2 * s * c * poles[0][..., None]  # (D, n, F)
-    scale = 1 / (real * real + imaginary * imaginary)
-    found = weights @ torch.cat([real * scale, -imaginary * scale], dim=-1)  # (D, 8, 2F)
+    found = weights @ resolvent((poles * poles).sum(0), poles[0], s, c)  # (D, 8, 2F)
     re, im = found.reshape(found.shape[0], 2, 4, 2, -1).permute(3, 1, 2, 0, 4)  # (odd or even, 4, D, F)
     return torch.stack([c * re[1] - s * im[0], s * re[0] + c * im[1]])

@@ -1,0 +1,64 @@
+"""1 / (c^2 m - s^2 - 2 i s c r): what S4's kernel sums over, for each state and each node of the unit circle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def resolvent(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
+    """The table, real parts before imaginary ones. Its gradient reads the table alone; autograd's keeps five more.
+
+    Args:    m, r: (D, n), float32 or float64: a pole's squared magnitude and its real part   s, c: (F,)
+    Returns: (D, n, 2F). Differentiable once in m and r
+    """
+    table: Tensor = resolvent_fwd(m, r, s, c)
+    return table
+
+
+@torch.library.custom_op("salience::resolvent_fwd", mutates_args=())
+def resolvent_fwd(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
+    """1/d = conj(d) / |d|^2."""
+    table = m.new_empty(*m.shape, 2 * len(s))
+    real, imaginary = table.chunk(2, dim=-1)
+    torch.mul(m[..., None], c * c, out=real).sub_(s * s)
+    torch.mul(r[..., None], 2 * s * c, out=imaginary)  # of conj(d)
+    scale = torch.addcmul(real * real, imaginary, imaginary).reciprocal_()
+    real.mul_(scale)
+    imaginary.mul_(scale)
+    return table
+
+
+@torch.library.custom_op("salience::resolvent_bwd", mutates_args=())
+def resolvent_bwd(g: Tensor, table: Tensor, s: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """d(1/d) = -(1/d)^2 dd; the gradients of m and r."""
+    (g_re, g_im), (re, im) = g.chunk(2, dim=-1), table.chunk(2, dim=-1)
+    square = (re * re).addcmul_(im, im, value=-1)
+    cross = (re * im).mul_(2)
+    of_real = (g_re * square).addcmul_(g_im, cross)  # times -1
+    of_imaginary = cross.mul_(g_re).addcmul_(g_im, square, value=-1)
+    return (of_real @ (c * c)).neg_(), (of_imaginary @ (2 * s * c)).neg_()
+
+
+@resolvent_fwd.register_fake
+def _fwd_fake(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
+    return m.new_empty(*m.shape, 2 * s.shape[0])
+
+
+@resolvent_bwd.register_fake
+def _bwd_fake(g: Tensor, table: Tensor, s: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    return table.new_empty(table.shape[:2]), table.new_empty(table.shape[:2])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output, *inputs[2:])
+
+
+def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    dm, dr = resolvent_bwd(g, *ctx.saved_tensors)
+    return dm, dr, None, None
+
+
+resolvent_fwd.register_autograd(_differentiate, setup_context=_keep)

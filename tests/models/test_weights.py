@@ -216,9 +216,9 @@ def test_values_that_mean_another_model(saved: dict[str, Path], folder: Path, la
     if layout == "hf":
         reconfigure(folder, hidden_act="gelu")
         refused(folder, "says hidden_act is 'gelu', and MambaLM runs 'silu' only")
-        reconfigure(folder, model_type="llama", num_attention_heads=2)
+        reconfigure(folder, hidden_act="silu", model_type="llama", num_attention_heads=2)
         refused(folder, "says model_type is 'llama', and MambaLM runs 'mamba' only")
-        reconfigure(folder, model_type="mamba", hidden_act="silu")
+        reconfigure(folder, model_type="mamba")
         refused(folder, "fields this version does not know: num_attention_heads")
         shutil.copy(saved["hf"] / "config.json", folder)
     else:

@@ -89,10 +89,12 @@ def test_tower_without_cls(make_model: Any) -> None:
         vision_feature_layer=-1,
     )  # fmt: skip
     siglip = LlavaForConditionalGeneration(config).eval()
-    for method in ("cls-attention", "auto"):
+    for method in ("cls-attention", "visionzip"):
         with pytest.raises(ValueError, match=r"\[CLS\] token") as caught:
             salience.prune(siglip, method, keep=0.5)
         one_sentence(caught)
+    with salience.prune(siglip, "auto", keep=0.5) as pruned:
+        assert pruned.method.name == "uniform"
     ids = torch.tensor([[5] + [3] * 16 + [6]])
     pixels = torch.randn(1, 3, 56, 56)
     with torch.no_grad():

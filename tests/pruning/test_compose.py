@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.pruning.test_published import picture
 
+from salience.core.types import TokenContext, VisualGrid
 from salience.pruning import then, union
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
@@ -16,6 +16,17 @@ from salience.pruning.methods.saliency import Saliency
 from salience.pruning.methods.uniform import Uniform
 from salience.pruning.methods.visionzip import VisionZip
 from salience.pruning.scorer import Scorer
+
+
+def picture(n: int = 36) -> TokenContext:
+    draw = torch.Generator().manual_seed(0)
+    return TokenContext(
+        features=torch.randn(n, 8, generator=draw),
+        grid=VisualGrid(rows=1, columns=n),
+        cls_attention=(2 * torch.randn(n, generator=draw)).softmax(-1),
+        keys=torch.randn(n, 2, 4, generator=draw),
+        projected=torch.randn(n, 6, generator=draw),
+    )
 
 
 def kept(method: Method, tokens: int) -> list[int]:

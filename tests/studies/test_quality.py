@@ -129,3 +129,31 @@ def test_mass_is_of_the_unpruned_reference(quality: Quality) -> None:
     assert quality.row(kept, Ranking(Random(seed=0), quality.train).kept(0.25))["saliency_mass"] == pytest.approx(
         wanted
     )
+
+
+def test_merged_tokens_are_what_the_language_model_and_the_probe_see() -> None:
+    """A method that merges and one that finds its own count, on made-up encoded pictures."""
+    from types import SimpleNamespace
+    from typing import cast
+
+    from salience.core.types import VisualGrid
+    from salience.pruning.methods.prumerge import PruMerge
+    from salience.training.encoded import EncodedPictures
+
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 36, 8, generator=draw)
+    pictures = EncodedPictures(
+        samples=[[], []], prompts=[[], []], features=features, projected=2 * features, digests=[0, 1],
+        cls_attention=(2 * torch.randn(2, 36, generator=draw)).softmax(-1), grid=VisualGrid(rows=6, columns=6),
+        keys=torch.randn(2, 36, 2, 4, generator=draw),
+    )  # fmt: skip
+    ranking = Ranking(PruMerge(neighbours=4), pictures)
+    adapter = cast("Any", SimpleNamespace(project=lambda rows: 2 * rows))
+    cut = ranking.selections(0.5)
+    seen = ranking.visual(adapter, cut)
+    assert seen is not None
+    for i, (tokens, selection) in enumerate(zip(seen, cut, strict=True)):
+        assert len(tokens) == len(selection.kept) < 18
+        assert torch.equal(tokens, 2 * selection.take(features[i]))
+        assert not torch.equal(tokens, pictures.projected[i][selection.kept])
+    assert ranking.visual(adapter, ranking.selections(1.0)) is None

@@ -15,7 +15,8 @@ from salience.core.record import ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
 from salience.studies import rows, study
 from salience.studies.cells import FOLDER, Cells
 from salience.studies.study import StudyConfig
-from salience.studies.tradeoff import METHODS, TradeoffConfig
+from salience.studies.tradeoff import TradeoffConfig
+from salience.studies.tradeoff_config import STUDY
 from salience.training.fit_scorer import FitConfig
 
 SMALL = StudyConfig(
@@ -44,8 +45,8 @@ def finished(run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
 
 def test_every_method_has_a_row_at_every_ratio(finished: Path) -> None:
     found = record.read(finished)["records"][0]
-    assert found["kind"] == "tradeoff" and set(found["config"]["methods"]) == set(METHODS)
-    for method in METHODS:
+    assert found["kind"] == "tradeoff" and set(found["config"]["methods"]) == set(STUDY)
+    for method in STUDY:
         seeds = {row["seed"] for row in found["rows"] if row["method"] == method}
         assert len(seeds) == (2 if method == "random" else 1)
         for seed in seeds:

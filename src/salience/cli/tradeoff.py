@@ -21,7 +21,7 @@ _COUNT = click.IntRange(min=1)
 
 @click.command()
 @model_option()
-@click.option("--method", "methods", multiple=True, metavar="NAME", help="Repeatable.  [default: all this model has]")
+@click.option("--method", "methods", multiple=True, metavar="NAME", help="Repeatable.  [default: the study's]")
 @click.option(
     "--keep", "keeps", multiple=True, type=float, help="Repeatable.  [default: 1, .75, .5, .25, .1, .05, .025]"
 )

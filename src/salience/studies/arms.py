@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from salience.core.types import TokenContext
+from salience.core.types import Selection, TokenContext
 from salience.data.scene_pictures import SIDE
+from salience.families import Adapter
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
+from salience.pruning.methods import method_class
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.oracle import Oracle
 from salience.pruning.methods.random import Random
@@ -40,6 +42,12 @@ def training_free(draws: int, seed: int, *, with_cls: bool) -> list[Arm]:
     if with_cls:
         arms.append(_arm("cls-attention", seed, ClsAttention()))
     return arms
+
+
+def published(names: Sequence[str], seed: int, *, with_cls: bool) -> list[Arm]:
+    """Published methods by name, those that this model's tower can carry."""
+    methods = [method_class(name)() for name in names]
+    return [_arm(each.name, seed, each) for each in methods if with_cls or not each.needs & {"cls_attention", "keys"}]
 
 
 def learned(scorer: Scorer, seed: int, *, name: str = "saliency") -> Arm:
@@ -77,20 +85,35 @@ class _Scored(Method):
 
 
 class Ranking:
-    """One arm's scores on encoded pictures, computed once, cut at any ratio."""
+    """One arm on encoded pictures, cut at any ratio; what only ranks is scored once."""
 
     def __init__(self, method: Method, pictures: EncodedPictures) -> None:
-        self.pictures = pictures
-        with torch.no_grad():
-            self.scores = [method.score(pictures.context(picture)).float() for picture in range(len(pictures))]
+        self.method, self.pictures = method, pictures
+        self.scores: list[Tensor] = []
+        if method.ranks:
+            with torch.no_grad():
+                self.scores = [method.score(pictures.context(picture)).float() for picture in range(len(pictures))]
+
+    def selections(self, keep: float) -> list[Selection]:
+        """For each picture what stays."""
+        budget = Budget(keep=keep)
+        if not self.method.ranks:  # a picture at a time: what is chosen one by one needs (n, n) numbers for each
+            return [self.method.select(self.pictures.context(picture), budget) for picture in range(len(self.pictures))]
+        return [
+            _Scored(scores=scores).select(self.pictures.context(picture), budget)
+            for picture, scores in enumerate(self.scores)
+        ]
 
     def kept(self, keep: float) -> list[Tensor]:
         """For each picture the (k,) tokens kept, rising."""
-        budget = Budget(keep=keep)
-        return [
-            _Scored(scores=scores).select(self.pictures.context(picture), budget).kept
-            for picture, scores in enumerate(self.scores)
-        ]
+        return [selection.kept for selection in self.selections(keep)]
+
+    @torch.no_grad()
+    def visual(self, adapter: Adapter, selections: Sequence[Selection]) -> list[Tensor] | None:
+        """For each picture (k, d_llm), what the language model sees; None where that is rows of `projected`."""
+        if all(selection.merge is None for selection in selections):
+            return None
+        return [adapter.project(one.take(self.pictures.features[i])) for i, one in enumerate(selections)]
 
 
 def question_cuts(pictures: EncodedPictures, keep: float) -> list[tuple[int, Tensor, list[int]]]:

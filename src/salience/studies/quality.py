@@ -35,6 +35,8 @@ DEFINITIONS = {
     "saliency_mass": "share kept of the unpruned model's attention from a question's tokens to the picture, mean over "
     "layers and heads, normalised a question, mean over a picture's questions",
     "item_share": "share of the kept tokens whose middle lies in an item's box, mean over pictures",
+    "tokens_kept": "mean over pictures for a method that finds its own count (prumerge), whose cost columns are those"
+    " of the whole budget; merged tokens count as the ones they were merged into, also in saliency_mass and item_share",
     "oracle-question": "each question keeps the items it is about; measured on the first pictures only, no probe",
 }
 
@@ -80,14 +82,24 @@ class Quality:
             "item_share": self._item_share(list(enumerate(every))),
         }
 
-    def row(self, kept: Sequence[Tensor], kept_train: Sequence[Tensor]) -> dict[str, Any]:
-        """The quality columns when these tokens stay: one (k,) a test picture and one a training picture."""
-        found = answer(self.adapter, self.test, kept, positions=self.positions)
+    def row(
+        self,
+        kept: Sequence[Tensor],
+        kept_train: Sequence[Tensor],
+        *,
+        visual: Sequence[Tensor] | None = None,
+        visual_train: Sequence[Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """The quality columns when these tokens stay: one (k,) a test picture and one a training picture.
+
+        visual, visual_train: for each (k, d_llm), the tokens after the projector where some were merged.
+        """
+        found = answer(self.adapter, self.test, kept, visual=visual, positions=self.positions)
         pairs = list(enumerate(kept))
         return {
             **self._answers(self.full, found, self.kinds),
-            "probe_accuracy": self._probe(kept, kept_train),
-            "feature_cosine": self._cosine(pairs),
+            "probe_accuracy": self._probe(kept, kept_train, visual, visual_train),
+            "feature_cosine": self._cosine(pairs, visual),
             "saliency_mass": self._mass(pairs),
             "item_share": self._item_share(pairs),
         }
@@ -160,16 +172,22 @@ class Quality:
             "n_pictures": len(set(found.picture.tolist())),
         }
 
-    def _probe(self, kept: Sequence[Tensor], kept_train: Sequence[Tensor]) -> float | None:
+    def _probe(
+        self,
+        kept: Sequence[Tensor],
+        kept_train: Sequence[Tensor],
+        visual: Sequence[Tensor] | None = None,
+        visual_train: Sequence[Tensor] | None = None,
+    ) -> float | None:
         if self.train is None or self.train_labels is None:
             return None
-        probe = fit_probe(_pooled(self.train, list(enumerate(kept_train))), self.train_labels)
-        return named_share(probe.rate(_pooled(self.test, list(enumerate(kept)))), self.test_labels)
+        probe = fit_probe(_pooled(self.train, list(enumerate(kept_train)), visual_train), self.train_labels)
+        return named_share(probe.rate(_pooled(self.test, list(enumerate(kept)), visual)), self.test_labels)
 
-    def _cosine(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
+    def _cosine(self, pairs: Sequence[tuple[int, Tensor]], visual: Sequence[Tensor] | None = None) -> float:
         """Mean over pictures of the cosine between the mean of the kept tokens and that of all, after the projector."""
         whole = self.test.projected.float().mean(1)[[picture for picture, _ in pairs]]
-        return float(cosine_similarity(_pooled(self.test, pairs), whole, dim=-1).mean())
+        return float(cosine_similarity(_pooled(self.test, pairs, visual), whole, dim=-1).mean())
 
     def _item_share(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
         """How much of what is kept lies on items; pairs: (picture, kept (k,))."""
@@ -188,6 +206,10 @@ def by_kind(correct: Tensor, kinds: Sequence[str]) -> Mapping[str, float | None]
     return shares
 
 
-def _pooled(pictures: EncodedPictures, pairs: Sequence[tuple[int, Tensor]]) -> Tensor:
+def _pooled(
+    pictures: EncodedPictures, pairs: Sequence[tuple[int, Tensor]], visual: Sequence[Tensor] | None = None
+) -> Tensor:
     """(pairs, d_llm) float32: the mean of the kept tokens after the projector."""
+    if visual is not None:
+        return torch.stack([tokens.float().mean(0) for tokens in visual]).cpu()
     return torch.stack([pictures.projected[picture, kept].float().mean(0) for picture, kept in pairs]).cpu()

@@ -60,12 +60,17 @@ class _Cut:
         if not self.rankings:
             pictures = [self.quality.test, *([] if self.quality.train is None else [self.quality.train])]
             self.rankings = [Ranking(self.arm.method(each), each) for each in pictures]
-        test, *train = [ranking.kept(keep) for ranking in self.rankings]
-        return self.quality.row(test, train[0] if train else [])
+        cuts = [ranking.selections(keep) for ranking in self.rankings]
+        seen = [ranking.visual(self.quality.adapter, cut) for ranking, cut in zip(self.rankings, cuts, strict=True)]
+        test, *train = [[selection.kept for selection in cut] for cut in cuts]
+        row = self.quality.row(test, train[0] if train else [], visual=seen[0], visual_train=seen[1] if train else None)
+        if any(len(kept) != len(test[0]) for kept in test):  # it finds its own count, the budget is the most
+            row["tokens_kept"] = sum(map(len, test)) / len(test)
+        return row
 
 
 def _row(method: str, keep: float, seed: int, quality: Mapping[str, Any], cost: Mapping[str, Any]) -> Row:
     """Columns in the schema's order, the further ones behind them."""
-    values = {"method": method, "keep": keep, "seed": seed, **quality, **cost}
+    values = {"method": method, "keep": keep, "seed": seed, **cost, **quality}
     order = [*ROW_COLUMNS["tradeoff"], *(key for key in values if key not in ROW_COLUMNS["tradeoff"])]
     return {key: values.get(key) for key in order}

@@ -15,14 +15,14 @@ from salience.data.scenes import baselines, question_only
 from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
 from salience.pruning.scorer import Scorer, untrained_scorer
-from salience.studies.arms import Arm, learned, oracle, oracle_method, training_free
+from salience.studies.arms import Arm, learned, oracle, oracle_method, published, training_free
 from salience.studies.cells import Cells
 from salience.studies.costs import LOOPS, Case, measure_costs
 from salience.studies.examples import choose, make_examples
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
-from salience.studies.tradeoff_config import KEEPS, METHODS, TradeoffConfig
+from salience.studies.tradeoff_config import KEEPS, METHODS, PUBLISHED, TradeoffConfig
 from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
 
 __all__ = ["KEEPS", "METHODS", "TradeoffConfig", "run"]
@@ -111,7 +111,8 @@ def _encoded(
 ) -> EncodedPictures:
     groups = load_pictures(config.task, split=split, pictures=pictures, questions=config.questions, seed=config.seed)
     with bars.stage(f"encoding {split} pictures", pictures) as tick:
-        return encode_pictures(adapter, processor, groups, tick=tick)
+        keys = any(config.wants(name) for name in ("visionzip", "prumerge", "prumerge+"))  # large: only where read
+        return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
 
 
 def _arms(
@@ -120,6 +121,8 @@ def _arms(
     """The methods that are asked for and that this model has, the study's own first."""
     arms = [learned(scorer, seed) for seed, scorer in fitted.items()]
     arms += training_free(config.draws, config.seed, with_cls=adapter.has_cls_attention)
+    named = [name for name in PUBLISHED if config.wants(name)]
+    arms += published(named, config.seed, with_cls=adapter.has_cls_attention)
     arms.append(oracle(config.seed))
     arms += [learned(scorer, config.seed, name=name) for name, scorer in controls.items()]
     if fitted:

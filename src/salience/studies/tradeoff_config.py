@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
-METHODS = (
+#: What the study compares, and a trade-off that names no methods.
+STUDY = (
     "saliency", "cls-attention", "uniform", "random", "oracle", "oracle-question", "saliency-shuffled",
     "saliency-untrained",
 )  # fmt: skip
+#: Published methods, measured where they are named.
+PUBLISHED = ("divprune", "vispruner", "visionzip", "prumerge", "prumerge+")
+METHODS = (*STUDY, *PUBLISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffConfig:
     """What is compared, and on how much.
 
-    keeps: ratios in (0, 1]; 1 is always among them   methods: of METHODS; None for all that this model has
+    keeps: ratios in (0, 1]; 1 is always among them   methods: of METHODS; None for those of STUDY that this model has
     pictures, questions: of the test split, at most so many questions a picture
     probe_pictures: training pictures of the probe   ceiling_pictures: of the oracle of the items asked about, whose
     questions cannot share a picture's prefix   control_pictures: whose questions are asked of
@@ -60,4 +64,4 @@ class TradeoffConfig:
 
     def wants(self, method: str) -> bool:
         """Whether the method is asked for."""
-        return self.methods is None or method in self.methods
+        return method in STUDY if self.methods is None else method in self.methods

@@ -44,6 +44,7 @@ def answer(
     *,
     which: Sequence[int] | None = None,
     prompts: Sequence[Sequence[Prompt]] | None = None,
+    visual: Sequence[Tensor] | None = None,
     positions: str = "original",
     tick: Callable[[int], object] | None = None,
 ) -> Answers:
@@ -54,6 +55,7 @@ def answer(
 
     Args:    kept: for each entry of `which`, (k,) rising; runs of entries with equal k share a batch
              which: the pictures asked about, by default all   prompts: for each entry its questions, by default its own
+             visual: for each entry (k, d_llm), its tokens where they were merged, by default the kept rows
              tick: called with the number of entries done
     """
     order = list(range(len(pictures))) if which is None else list(which)
@@ -64,8 +66,11 @@ def answer(
     total = 0
     for span in _batches(kept, asked):
         packed = pack([asked[i] for i in span], torch.stack([kept[i] for i in span]), n, positions=positions)
-        visual = torch.stack([pictures.projected[order[i]][kept[i].to(pictures.projected.device)] for i in span])
-        log_probs = run(adapter, packed, visual).log_softmax(-1).cpu()
+        tokens = [
+            pictures.projected[order[i]][kept[i].to(pictures.projected.device)] if visual is None else visual[i]
+            for i in span
+        ]
+        log_probs = run(adapter, packed, torch.stack(tokens)).log_softmax(-1).cpu()
         counts = [len(asked[i]) for i in span]
         number, right = _mark(packed, log_probs, counts)
         rows.append(log_probs)

@@ -28,6 +28,7 @@ class EncodedPictures:
 
     samples, prompts: for each picture its questions   features: (P, n, d)   projected: (P, n, d_llm)
     cls_attention: (P, n) float32, None for a tower without [CLS]   digests: P numbers made of the pixels
+    keys: (P, n, heads, d_head) float32, None unless asked for
     """
 
     samples: Sequence[Sequence[Sample]]
@@ -37,6 +38,7 @@ class EncodedPictures:
     cls_attention: Tensor | None
     digests: Sequence[int]
     grid: VisualGrid
+    keys: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -48,6 +50,7 @@ class EncodedPictures:
             grid=self.grid,
             image_index=picture,
             cls_attention=None if self.cls_attention is None else self.cls_attention[picture],
+            keys=None if self.keys is None else self.keys[picture],
             projected=self.projected[picture],
             digest=self.digests[picture],
         )
@@ -62,6 +65,7 @@ class EncodedPictures:
             cls_attention=None if self.cls_attention is None else self.cls_attention[:pictures],
             digests=self.digests[:pictures],
             grid=self.grid,
+            keys=None if self.keys is None else self.keys[:pictures],
         )
 
 
@@ -86,12 +90,18 @@ def encode_pictures(
     groups: Sequence[Sequence[Sample]],
     *,
     batch: int = 8,
+    keys: bool = False,
     tick: Tick | None = None,
 ) -> EncodedPictures:
-    """Encode each picture once. `tick` is called after each picture (for a progress bar)."""
+    """Encode each picture once.
+
+    `keys`: of the tower's attention too, for methods that read them. `tick` is called after each picture, for a progress
+    bar.
+    """
     device = next(adapter.model.parameters()).device
     features, projected, attention, grid = [], [], [], None
     digests: list[int] = []
+    read: list[Tensor] = []
     for start in range(0, len(groups), batch):
         images = [group[0].image for group in groups[start : start + batch]]
         pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
@@ -100,6 +110,8 @@ def encode_pictures(
         projected.append(adapter.project(encoded.features))
         if adapter.has_cls_attention:
             attention.append(encoded.cls_attention())
+            if keys:
+                read.extend(encoded.keys())
         digests.extend(encoded.digest(index) for index in range(len(images)))
         grid = encoded.grid
         for _ in images:
@@ -121,6 +133,7 @@ def encode_pictures(
         cls_attention=torch.cat(attention) if attention else None,
         digests=digests,
         grid=grid,
+        keys=torch.stack(read) if read else None,
     )
 
 

@@ -80,7 +80,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         elif block.language == "text":
             assert outputs[-1] == block.code, f"line {block.line}"
     assert any("120/120" in text for text in outputs)  # the bar, which reached its end
-    # what the page says of the training: the loss began at about 3 (the logarithm of 18 words) and is far below
+    # what the page says of the training: the loss began at about 3 (the logarithm of 17 words) and is far below
     assert names["loss"] < 1.5
     sentence = names["write"](names["model"], names["tokenizer"], "the red fox")
     assert re.match(r"the red fox (sees|hears|likes) the (cat|dog|owl) and the (cat|dog|owl) runs away", sentence)

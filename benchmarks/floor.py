@@ -32,7 +32,7 @@ from salience.ops.simd import F32, Kernel, exp2, fma, kernel, load, parallel_for
 
 LANES, ROW = 16, 64  # of a vector: values, bytes
 PARAMS = np.dtype([("out", "i8"), ("operands", "i8"), ("steps", "i8")])
-STEPS = 200_000  # of a loop: some milliseconds
+LONG_MS = 20.0  # a run of a loop takes at least as long: threads wake up in a hundredth of it
 ROUNDS = 15
 
 
@@ -86,13 +86,18 @@ def backward_loop(tag, params, task):
     h1, g0, g1, da0, da1, db, dc, du, ddt = h0, h0, h0, h0, h0, h0, h0, h0, h0
     for _ in range(p.steps):
         d = fma(d, keep, grow)
-        e0, e1, before0, before1 = exp2(d * a0), exp2(d * a1), h0, h1
-        h0, h1 = fma(e0, h0, d * b0), fma(e1, h1, d * b1)
-        g0, g1 = fma(d, b1, g0), fma(d, b0, g1)
-        dc, db, du = fma(d, h1, fma(d, h0, dc)), fma(d, g1, fma(d, g0, db)), fma(g1, b1, fma(g0, b0, du))
-        g0, g1 = g0 * e0, g1 * e1
-        q0, q1 = g0 * before0, g1 * before1
-        ddt, da0, da1 = fma(q1, a1, fma(q0, a0, ddt)), fma(q0, d, da0), fma(q1, d, da1)
+        e, before = exp2(d * a0), h0
+        h0, g0 = fma(e, h0, d * b0), fma(d, b1, g0)
+        dc, db, du = fma(d, h0, dc), fma(d, g0, db), fma(g0, b0, du)
+        g0 = g0 * e
+        q = g0 * before
+        ddt, da0 = fma(q, a0, ddt), fma(q, d, da0)
+        e, before = exp2(d * a1), h1
+        h1, g1 = fma(e, h1, d * b1), fma(d, b0, g1)
+        dc, db, du = fma(d, h1, dc), fma(d, g1, db), fma(g1, b1, du)
+        g1 = g1 * e
+        q = g1 * before
+        ddt, da1 = fma(q, a1, ddt), fma(q, d, da1)
     store(tag, p.out + task * ROW, da0 + da1 + db + dc + du + ddt)
 
 
@@ -120,12 +125,17 @@ def once(loop: Kernel, steps: int) -> torch.Tensor:
 def per_ms(name: str, rounds: int = ROUNDS) -> float:
     """How many multiply-adds, exp2 or state updates all threads together do in a millisecond, by the median round."""
     loop, each = LOOPS[name]
-    steps = STEPS // each
+    steps = 1 << 12
     found = once(loop, steps)
     if not (found.isfinite().all() and (found == found[0]).all()):
         raise SystemExit(f"the loop for {name} gives {found.tolist()}: nothing is measured.")
-    ms = median_ms({name: lambda: once(loop, steps)}, rounds=rounds)[name]
-    return steps * each * LANES * torch.get_num_threads() / ms
+
+    def median(steps: int, rounds: int) -> float:
+        return median_ms({name: lambda: once(loop, steps)}, rounds=rounds, warmup=1)[name]
+
+    while median(steps, 1) < LONG_MS:
+        steps *= 4
+    return steps * each * LANES * torch.get_num_threads() / median(steps, rounds)
 
 
 def forward_floor_ms(updates: int) -> float:

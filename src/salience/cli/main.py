@@ -20,8 +20,13 @@ COMMANDS = {
         "salience.cli.tradeoff:tradeoff",
         "Pruning methods x keep ratios on one model: what each costs and saves.",
     ),
+    "compare": (
+        "salience.cli.compare:compare",
+        "Sequence models under identical training: loss and accuracy per epoch.",
+    ),
     "fit": ("salience.cli.fit:fit", "Train a saliency scorer for a frozen vision-language model."),
     "ask": ("salience.cli.ask:ask", "One answer, with and without pruning, and a picture of what was kept."),
+    "profile": ("salience.cli.profile:profile", "What pruning would save on a model, its weights not needed."),
 }
 
 # The package that is missing -> the extra that brings it.

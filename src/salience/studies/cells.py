@@ -53,6 +53,10 @@ class Cells:
             write_atomic(file, json.dumps(compute(), allow_nan=False))
         return json.loads(file.read_text())
 
+    def has(self, name: str) -> bool:
+        """Whether the value of that name is stored."""
+        return self.folder is not None and (self.folder / f"{name}.cell.json").is_file()
+
     def path(self, name: str) -> Path | None:
         """A place among the cells for something that stores itself."""
         return None if self.folder is None else self.folder / name

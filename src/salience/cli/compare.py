@@ -1,0 +1,136 @@
+"""`salience compare`: sequence models under identical training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salience.cli.options import require_folder, shared_options, stdout_for_results
+from salience.cli.results import finish, present
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.command()
+@click.option("--task", default="digit-tagging", show_default=True, metavar="T", help="Of --list, with its options.")
+@click.option(
+    "--models", default="mamba,bimamba,transformer", show_default=True, metavar="A,B,...",
+    help="Names of --list or patterns of letters, such as MMMA.",
+)  # fmt: skip
+@click.option("--seeds", type=int, default=3, show_default=True, help="Fits of every model.")
+@click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training data.")
+@click.option("--width", type=int, default=64, show_default=True, help="Width of every model.")
+@click.option("--layers", type=int, default=0, help="Of every model.  [default: 2, or the longest pattern's]")
+@click.option("--parameters", type=int, default=0, help="Choose each width to come nearest to so many parameters.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Sequences a step.")
+@click.option(
+    "--lr", "rates", multiple=True, type=float,
+    help="Repeatable: of several each model's is chosen on validation data.  [default: .002]",
+)  # fmt: skip
+@click.option("--control", is_flag=True, help="Also train on shuffled labels, which must end at the majority line.")
+@click.option("--no-timing", is_flag=True, help="Leave out inference speed and memory against length.")
+@click.option("--processes", type=_COUNT, default=None, help="Fits at the same time.  [default: one a core]")
+@click.option("--list", "listed", is_flag=True, help="Print the tasks and the models, and end.")
+@click.option("--quick", is_flag=True, help="Few examples, narrow models: to see that it works, not to measure.")
+@shared_options(out="build/compare", writes="report.html, results.json and figures/")
+def compare(
+    task: str,
+    models: str,
+    seeds: int,
+    epochs: int,
+    width: int,
+    layers: int,
+    parameters: int,
+    batch: int,
+    rates: Sequence[float],
+    control: bool,
+    no_timing: bool,
+    processes: int | None,
+    listed: bool,
+    quick: bool,
+    out: Path,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train sequence models on one task with the same budget, and show what each reaches and costs.
+
+    Same batches, order, schedule and clipping for all. A run that was killed goes on where it stopped.
+
+    \b
+    Example:
+      salience compare --task digit-tagging --models mamba,bimamba,MMMA --seeds 3 --epochs 5 --out build/compare
+    """
+    if listed:
+        click.echo(_listed())
+        return
+    with stdout_for_results(as_json):
+        config = _config(
+            quick, task=task, models=tuple(models.split(",")), seeds=seeds, epochs=epochs, width=width,
+            n_layers=layers, parameters=parameters, batch=batch, rates=tuple(rates) or (2e-3,), control=control,
+            seed=seed, no_timing=no_timing, processes=processes, device=device,
+        )  # fmt: skip
+        results = _measured(config, out, device)
+    report = finish(results, as_json=as_json)
+    present(results, report, as_json=as_json)
+
+
+def _listed() -> str:
+    from salience.data.sequences import PATH_TASKS, TASKS
+    from salience.studies.compare_config import LETTERS, MODELS
+
+    tasks = {**{name: about for name, (_, about) in TASKS.items()},
+             **{f"{name}:PATH": about for name, (_, about) in PATH_TASKS.items()}}  # fmt: skip
+    lines = ["Tasks (options behind a colon, as in selective-copying:tokens=16,length=4096)"]
+    lines += [f"  {name:<18} {about}" for name, about in tasks.items()]
+    lines += ["", "Models"]
+    lines += [f"  {name:<18} {about}" for name, about in MODELS.items()]
+    lines += ["", "Letters of a pattern, a layer each, repeated: " + ", ".join(f"{k} {v}" for k, v in LETTERS.items())]
+    return "\n".join([*lines, "  transformer:noncausal, AL:noncausal, ...: attention and LSTM that read both ways"])
+
+
+def _config(
+    quick: bool, *, task: str, no_timing: bool, processes: int | None, device: str, **given: Any
+) -> Any:  # fmt: skip
+    """What was asked for; `quick` makes it small. Raises: ValueError for what can't be."""
+    from salience.core.backend import resolve_device
+    from salience.studies.compare_config import LENGTHS, CompareConfig
+
+    small = {"epochs": 1, "seeds": min(given["seeds"], 1), "width": min(given["width"], 16), "rounds": 1}
+    cores = os.cpu_count() or 1
+    on_cpu = resolve_device(device).type == "cpu"
+    count = processes or (1 if quick or not on_cpu else min(cores, max(1, given["seeds"]) * len(given["models"])))
+    lengths = () if no_timing else LENGTHS[:1] if quick else LENGTHS
+    return CompareConfig(
+        task=_small(task) if quick else task, lengths=lengths, processes=count,
+        threads=max(1, cores // count) if on_cpu else 0, **(given | small if quick else given),
+    )  # fmt: skip
+
+
+def _small(task: str) -> str:
+    """The task with few examples, where it knows such options and none are given."""
+    stored = dict.fromkeys(("smnist", "psmnist", "digits49", "fashion", "listops"), "train=64,test=32")
+    made = dict.fromkeys(("digit-tagging", "copying", "selective-copying"), "epoch=64,test=32")
+    options = {**stored, **made, "induction": "epoch=64,test=32,longest=512"}.get(task)
+    return task if options is None else f"{task}:{options}"
+
+
+def _measured(config: Any, out: Path, device: str) -> Path:
+    """Run, write results.json, and only then forget the finished fits. Returns: the document's path."""
+    from salience.core.backend import resolve_device
+    from salience.core.record import document, write
+    from salience.data.sequences import load
+    from salience.studies.cells import FOLDER
+    from salience.studies.compare import compare as run
+
+    load(config.task, seed=config.seed)  # what is wrong with it is told before a folder is made
+    require_folder(out)
+    record = run(config, out=out, device=device)
+    path = write(out / "results.json", document([record], device=str(resolve_device(device))))
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    return path

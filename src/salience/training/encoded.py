@@ -95,8 +95,8 @@ def encode_pictures(
 ) -> EncodedPictures:
     """Encode each picture once.
 
-    `keys`: of the tower's attention too, for methods that read them. `tick` is called after each picture, for a progress
-    bar.
+    `keys`: of the tower's attention too, for methods that read them. `tick` is called after each picture, for a
+    progress bar.
     """
     device = next(adapter.model.parameters()).device
     features, projected, attention, grid = [], [], [], None

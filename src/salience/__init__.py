@@ -27,6 +27,7 @@ _LAZY = {
     "explain": "salience.core.backend:explain",
     "fuse": "salience.fuse:fuse",
     "parameter_groups": "salience.ssm.parameters:parameter_groups",
+    "profile": "salience.profiling.profile:profile",
     "prune": "salience.apply:prune",
     "selective_scan": "salience.ops.selective_scan:selective_scan",
 }
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from salience.models.sequence_model import SequenceModel as SequenceModel
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
     from salience.ops.selective_scan import selective_scan as selective_scan
+    from salience.profiling.profile import profile as profile
     from salience.pruning.base import Method as Method
     from salience.pruning.budget import Budget as Budget
     from salience.pruning.methods.oracle import Oracle as Oracle
@@ -66,6 +68,7 @@ __all__ = [
     "explain",
     "fuse",
     "parameter_groups",
+    "profile",
     "prune",
     "selective_scan",
 ]

@@ -25,7 +25,7 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_val: Any = N
 # torch's table lacks the CPU's fused kernel, so that attention on a CPU counts as zero. The composite operator is
 # what arrives under inference_mode; FlopCounterMode counts either one or the other, never both.
 _attention_flops._get_raw = True  # type: ignore[attr-defined]
-_MAPPING = {
+MAPPING = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten.scaled_dot_product_attention: _attention_flops,
 }
@@ -36,6 +36,6 @@ def count_flops(call: Callable[..., object], *args: Any, **kwargs: Any) -> int:
 
     Matrix products, convolutions and attention count; element-wise work does not (under 1 % in a transformer).
     """
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_MAPPING) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=MAPPING) as counter:
         call(*args, **kwargs)
     return int(counter.get_total_flops())

@@ -1,0 +1,172 @@
+"""`salience profile`: what pruning would save on a model, its weights not needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salience.cli.loading import load_vlm, quiet_transformers
+from salience.cli.options import print_document, require_folder, shared_options, stdout_for_results, working
+
+_COUNT = click.IntRange(min=1)
+_DTYPES = ("float32", "float16", "bfloat16")
+_STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "projector"), ("llm", "language model"))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--keep", "keeps", default="1,0.75,0.5,0.25,0.1", show_default=True, help="Ratios, with commas.")
+@click.option("--text-tokens", type=_COUNT, default=64, show_default=True, help="Text tokens of each row.")
+@click.option("--batch", type=_COUNT, default=1, show_default=True, help="Rows.")
+@click.option("--images", type=_COUNT, default=1, show_default=True, help="Pictures of each row.")
+@click.option("--decode", type=click.IntRange(min=0), default=0, show_default=True, help="Tokens of the answer.")
+@click.option(
+    "--picture", "size", default="1024x768", show_default=True, help="Pixels, where the model takes any size."
+)
+@click.option("--dtype", type=click.Choice(_DTYPES), default=None, help="[default: the model's own; float32 on a CPU]")
+@shared_options(out=None, writes="results.json")
+def profile(
+    model: str,
+    keeps: str,
+    text_tokens: int,
+    batch: int,
+    images: int,
+    decode: int,
+    size: str,
+    dtype: str | None,
+    out: Path | None,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Count what pruning would save on MODEL, a folder with a config.json or a hub id, and predict the time.
+
+    --device meta reads the configuration alone. With a folder that holds weights, or --device cpu or cuda, the stages
+    are timed as well and stand beside the prediction.
+
+    \b
+    Example:
+      salience profile llava-hf/llava-1.5-7b-hf --keep 1,0.5,0.25 --text-tokens 64 --device meta
+    """
+    import torch
+
+    import salience
+
+    with stdout_for_results(as_json):
+        ratios, picture = _ratios(keeps), _size(size)
+        if out is not None:
+            require_folder(out)
+        kind = None if dtype is None else getattr(torch, dtype)
+        torch.manual_seed(seed)
+        with working("loading the model"):
+            subject = _subject(model, device, kind)
+        with working("counting"), quiet_transformers():
+            found = salience.profile(
+                subject, keep=ratios, text_tokens=text_tokens, batch=batch, images=images, decode=decode,
+                picture=picture, dtype=kind,
+            )  # fmt: skip
+        document = _written(found, model, device, out)
+    if as_json:
+        print_document(document)
+    else:
+        _show(document["records"][0])
+
+
+def _subject(model: str, device: str, dtype: Any) -> Any:
+    """The model with its weights where there are any to be timed, else its name."""
+    folder = Path(model)
+    weights = folder.is_dir() and any(next(folder.glob(p), None) for p in ("*.safetensors", "*.bin"))
+    if device == "meta" or (device == "auto" and not weights):
+        return model
+    loaded = load_vlm(model, device).model
+    return loaded if dtype is None else loaded.to(dtype)
+
+
+def _written(found: Any, model: str, device: str, out: Path | None) -> dict[str, Any]:
+    from salience.core.record import document, write
+
+    found.config["model"] = model
+    whole = document([found.record], device=device)
+    if out is not None:
+        write(out / "results.json", whole)
+    return whole
+
+
+def _ratios(text: str) -> list[float]:
+    """Raise ValueError where it is not numbers with commas between; their range is `profile`'s to check."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--keep must be ratios with commas between them, such as 1,0.5,0.25, not {text!r}.") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if found is None:
+        raise ValueError(f"--picture must be a width and a height in pixels, such as 1024x768, not {text!r}.")
+    return int(found[1]), int(found[2])
+
+
+def _show(record: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    config, rows = record["config"], record["rows"]
+    table = Table("", box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_column(f"{row['keep']:.4g} ({row['tokens_kept']})", justify="right")
+    for name, cells in _lines(rows):
+        table.add_row(name, *cells)
+    console = Console(soft_wrap=True)
+    console.print(
+        f"{config['model']} ({config['model_type']}, {config['parameters'] / 1e9:.2f} B, {config['dtype']}): "
+        f"{config['n_visual_tokens']} visual tokens a picture, {config['images']} a row, "
+        f"{config['text_tokens']} of text, batch {config['batch']}",
+        highlight=False,
+    )
+    console.print(table)
+    console.print(_closing(config), highlight=False)
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    lines = [(f"{title}, GFLOPs", [_number(row[f"flops_{s}"] / 1e9) for row in rows]) for s, title in _STAGES]
+    full = rows[0]["flops_total"]
+    lines += [
+        ("total, GFLOPs", [_number(row["flops_total"] / 1e9) for row in rows]),
+        ("of the first column", [f"{row['flops_total'] / full:.3f}" for row in rows]),
+        ("KV cache, MiB", [_number(row["kv_bytes"] / 2**20) for row in rows]),
+        ("peak with weights, MiB", [_number(row["peak_bytes"] / 2**20) for row in rows]),
+        ("first token, predicted ms", [_number(row["predicted_first_token_ms"]) for row in rows]),
+    ]
+    if rows[0]["predicted_decode_ms_per_token"] is not None:
+        lines.append(("a further token, predicted ms", [_number(row["predicted_decode_ms_per_token"]) for row in rows]))
+    if rows[0]["first_token_ms"] is not None:
+        lines.append(("first token, measured ms", [_number(row["first_token_ms"]) for row in rows]))
+        lines += [
+            (f"{title}, measured / predicted", [_number(row[f"{stage}_measured_over_predicted"]) for row in rows])
+            for stage, title in _STAGES
+        ]
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _closing(config: dict[str, Any]) -> str:
+    tokens, roof = config["vision_dominates_at_tokens"], config["roof"]
+    where = (
+        f"At {tokens} tokens a picture (keep {config['vision_dominates_at_keep']:.3g}) and fewer the vision tower "
+        "dominates: it takes more than the visual tokens still cost after it"
+        if tokens
+        else "Even one visual token costs more than the vision tower"
+    )
+    return (
+        f"{where}.\nPredicted for {roof['name']}: {roof['flops_per_s'] / 1e9:.4g} GFLOP/s, "
+        f"{roof['bytes_per_s'] / 1e9:.3g} GB/s, {roof['launch_s'] * 1e6:.3g} µs an operator."
+    )

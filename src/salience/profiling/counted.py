@@ -1,0 +1,169 @@
+"""What each stage of a pruned prompt takes, counted on shapes: no weights, no pixels, a few seconds for 7B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salience.profiling.memory import kv_bytes, peak_bytes
+from salience.profiling.operators import CountOperators, Work
+from salience.profiling.pictures import Pictures
+from salience.profiling.shapes import shapes_only
+from salience.profiling.skeleton import language_model, projectors
+from salience.pruning.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """`batch` rows of `images` pictures and `text_tokens` of text, and `decode` tokens that follow."""
+
+    text_tokens: int = 64
+    batch: int = 1
+    images: int = 1
+    decode: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("text_tokens", 1), ("batch", 1), ("images", 1), ("decode", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+
+
+class Counted:
+    """A model on `meta` with its pictures encoded once.
+
+    n: visual tokens of a picture.   width: of the features a scorer reads.   vision, projector, scorer: their work on
+    all tokens of all pictures.
+    """
+
+    def __init__(self, model: Any, prompt: Prompt, pictures: Pictures) -> None:
+        self.model, self.prompt = model, prompt
+        self._pictures = pictures
+        given = pictures.arguments(model.config, "meta", model.dtype)
+        encoded, read = CountOperators("vision"), _ProjectorInput()
+        pooled: list[Any] = []
+
+        def encode() -> None:
+            with encoded:
+                pooled.append(model.get_image_features(**given, return_dict=True).pooler_output)
+
+        with shapes_only(), read.of(projectors(model)), encoded.watching(projectors(model), "projector"):
+            self.tower_peak_bytes = peak_bytes(encode, model.parameters())
+        self.n = _rows(pooled) // pictures.count
+        self.width = read.values // read.rows if read.rows else int(model.config.get_text_config().hidden_size)
+        self.vision = encoded.work.get("vision", Work())
+        self.projector = encoded.work.get("projector", Work())
+        self.scorer = self._scored()
+        self._seen: dict[int, Language] = {}
+
+    def _scored(self) -> Work:
+        """The scorer's network on every token; ranking them multiplies nothing."""
+        with shapes_only():
+            scorer = Scorer(self.width)
+            with CountOperators("scorer") as counted:
+                scorer(torch.empty(self._pictures.count * self.n, self.width)).sort(descending=True)
+        work: Work = counted.work["scorer"]
+        return work
+
+    def language(self, kept: int) -> Language:
+        """The language model's work with `kept` tokens of each picture, 0 included; counted once."""
+        if kept not in self._seen:
+            self._seen[kept] = _language(self.model, self.prompt, self.prompt.images * kept)
+        return self._seen[kept]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Language:
+    """The language model: prefill, the first decoding step and how much more each further one is, bytes of the cache.
+
+    peak_bytes: the most bytes alive at once, weights of the whole model included.
+    """
+
+    prefill: Work
+    peak_bytes: int
+    step: Work
+    more_flops: int
+    kv_bytes: int
+
+    def decode_flops(self, tokens: int) -> int:
+        """Of `tokens` further tokens; attention grows by the same with every one."""
+        return tokens * self.step.flops + self.more_flops * tokens * (tokens - 1) // 2
+
+
+def _language(model: Any, prompt: Prompt, visual: int) -> Language:
+    counted, caches = CountOperators("llm"), []
+
+    def run() -> None:
+        with counted:
+            caches.append(_prefill(model, prompt, visual))
+
+    with shapes_only():
+        peak = peak_bytes(run, model.parameters())
+        (cache,) = caches
+        filled = kv_bytes(cache)
+        steps = [_step(model, prompt, cache) for _ in range(2 if prompt.decode else 0)] or [Work()] * 2
+        grown = (kv_bytes(cache) - filled) // 2
+    return Language(
+        prefill=counted.work["llm"],
+        peak_bytes=peak,
+        step=steps[0],
+        more_flops=steps[1].flops - steps[0].flops,
+        kv_bytes=filled + prompt.decode * grown,
+    )
+
+
+def _prefill(model: Any, prompt: Prompt, visual: int) -> Any:
+    """The cache of a prompt with `visual` tokens a row, after the head has seen the last position."""
+    length = prompt.text_tokens + visual
+    embedded = torch.empty(prompt.batch, length, _width(model), dtype=model.dtype)
+    mask = torch.ones(prompt.batch, length, dtype=torch.int64)
+    out = language_model(model)(inputs_embeds=embedded, attention_mask=mask, use_cache=True)
+    model.get_output_embeddings()(out.last_hidden_state[:, -1])
+    return out.past_key_values
+
+
+def _step(model: Any, prompt: Prompt, cache: Any) -> Work:
+    mask = torch.ones(prompt.batch, cache.get_seq_length() + 1, dtype=torch.int64)
+    with CountOperators("llm") as counted:
+        out = language_model(model)(
+            inputs_embeds=torch.empty(prompt.batch, 1, _width(model), dtype=model.dtype),
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        model.get_output_embeddings()(out.last_hidden_state[:, -1])
+    work: Work = counted.work["llm"]
+    return work
+
+
+def _width(model: Any) -> int:
+    return int(model.config.get_text_config().hidden_size)
+
+
+def _rows(pooled: Any) -> int:
+    """Visual tokens in what `get_image_features` gives: a tensor (..., tokens, d_llm), or a list of such."""
+    if isinstance(pooled, Tensor):
+        return pooled.numel() // pooled.shape[-1]
+    return sum(_rows(part) for part in pooled)
+
+
+class _ProjectorInput:
+    """How many values the first projector reads, and how many tokens it makes of them."""
+
+    def __init__(self) -> None:
+        self.values = self.rows = 0
+
+    def of(self, modules: list[nn.Module]) -> ExitStack:
+        def hook(_: nn.Module, given: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> None:
+            read = next(x for x in (*given, *kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point())
+            self.values, self.rows = read.numel(), out.numel() // out.shape[-1]
+
+        stack = ExitStack()
+        for module in modules[:1]:
+            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+        return stack

@@ -1,0 +1,167 @@
+"""`profile`: what pruning would save on a model, from its configuration alone, and beside the clock with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from salience.core.backend import resolve_device
+from salience.profiling.counted import Counted, Language, Prompt
+from salience.profiling.pictures import DEFAULT_SIZE, Pictures
+from salience.profiling.roof import Roof, measure_roof
+from salience.profiling.skeleton import build, dtype_of, read_config
+from salience.pruning.budget import Budget
+
+_MEASURED = ("vision", "scorer", "projector", "llm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What `profile` found, as a record of kind "profile": `config` says of what, `rows` one for each ratio.
+
+    Every row has, for the whole batch up to the first token: keep, tokens_kept (of a picture), flops_vision,
+    flops_scorer, flops_projector (on the kept tokens), flops_projector_all (on all tokens), flops_llm, flops_total,
+    kv_bytes (decoded tokens included), peak_bytes (weights included), flops_decode (of all decoded tokens),
+    predicted_<stage>_ms, and where there are weights <stage>_ms and <stage>_measured_over_predicted. What was not
+    measured is None. Stages are vision, scorer, projector, llm, and rest, which has no prediction.
+    """
+
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For `results.json`."""
+        return {"kind": "profile", "config": self.config, "rows": self.rows}
+
+
+def profile(
+    model: Any,
+    *,
+    keep: Sequence[float] = (1.0, 0.75, 0.5, 0.25, 0.1),
+    text_tokens: int = 64,
+    batch: int = 1,
+    images: int = 1,
+    decode: int = 0,
+    picture: tuple[int, int] = DEFAULT_SIZE,
+    dtype: torch.dtype | None = None,
+    roof: Roof | None = None,
+) -> Profile:
+    """What pruning before the projector costs and saves at each ratio.
+
+    FLOPs are 2 a multiply-add, attention as the full square, every layer that runs, the head for the last token. They
+    are counted on shapes, so that a 7B model takes seconds and no weights. A stage's predicted time lets every operator
+    take as long as its operations or its bytes need at `roof`, and at least its launch.
+
+    A CPU's time is predicted in float32, which is what its kernels are fast in; the bytes are those of `dtype`.
+
+    Args:    model: a transformers vision-language model, whose stages are timed too, or a folder with a config.json, or
+                    a hub id, of which only the configuration is read
+             keep: ratios in (0, 1]   text_tokens, images: of each row, at least 1   batch: rows, at least 1
+             decode: tokens that follow the prompt
+             picture: width and height in pixels, for models whose tokens depend on them; others scale it to their own
+             dtype: None for the model's own   roof: a device's limits; None measures this machine's, in about a second
+    Returns: `Profile`
+    Raises:  ValueError when an argument is out of its range, or there is no configuration of a vision-language model
+    """
+    budgets = [Budget(keep=share) for share in keep]
+    if not budgets:
+        raise ValueError("keep must name at least one ratio above 0 and at most 1.")
+    prompt = Prompt(text_tokens=text_tokens, batch=batch, images=images, decode=decode)
+    pictures = Pictures(count=batch * images, size=picture)
+    real = isinstance(model, torch.nn.Module)
+    config = model.config if real else read_config(model)
+    kind = dtype or (model.dtype if real else dtype_of(config))
+    counted = Counted(build(config, kind, type(model) if real else None), prompt, pictures)
+    device = model.device if real else resolve_device("auto")
+    runs_in = torch.float32 if device.type == "cpu" and not real else kind
+    roof = roof or measure_roof(device, runs_in)
+    widen = runs_in.itemsize / kind.itemsize
+    rows = [_row(counted, budget, prompt, roof, widen) for budget in budgets]
+    real_clock = real and device.type != "meta"
+    clock = _clock(model, counted, prompt, pictures, [row["tokens_kept"] for row in rows]) if real_clock else None
+    for row in rows:
+        row.update(_beside(row, clock[row["tokens_kept"]] if clock else {}))
+    name = (getattr(model, "name_or_path", "") or type(model).__name__) if real else str(model)
+    return Profile(config=_config(name, config, counted, prompt, pictures, kind, roof), rows=rows)
+
+
+def _row(counted: Counted, budget: Budget, prompt: Prompt, roof: Roof, widen: float) -> dict[str, Any]:
+    kept = budget.count(counted.n)
+    language: Language = counted.language(kept)
+    projector = counted.projector.scaled(kept / counted.n)
+    work = {"vision": counted.vision, "scorer": counted.scorer, "projector": projector, "llm": language.prefill}
+    ms = {f"predicted_{stage}_ms": 1e3 * part.seconds(roof, widen) for stage, part in work.items()}
+    return {
+        "keep": budget.keep,
+        "tokens_kept": kept,
+        **{f"flops_{stage}": part.flops for stage, part in work.items()},
+        "flops_total": sum(part.flops for part in work.values()),
+        "kv_bytes": language.kv_bytes,
+        "peak_bytes": max(language.peak_bytes, counted.tower_peak_bytes),
+        "flops_projector_all": counted.projector.flops,
+        "flops_decode": language.decode_flops(prompt.decode),
+        **ms,
+        "predicted_first_token_ms": sum(ms.values()),
+        "predicted_decode_ms_per_token": 1e3 * language.step.seconds(roof, widen) if prompt.decode else None,
+    }
+
+
+def _clock(
+    model: Any, counted: Counted, prompt: Prompt, pictures: Pictures, kept: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    from salience.profiling.measured import measure_stages
+
+    return measure_stages(model, prompt, pictures, sorted(set(kept)), counted.n, counted.width)
+
+
+def _beside(row: dict[str, Any], clock: dict[str, float]) -> dict[str, Any]:
+    """The measured columns, and how many times longer than predicted each took; None without a clock."""
+    stages = ("vision", "scorer", "projector", "llm", "rest")
+    found: dict[str, Any] = {f"{stage}_ms": clock.get(stage) for stage in stages}
+    found["first_token_ms"] = sum(clock[stage] for stage in stages) if clock else None
+    found["decode_ms_per_token"] = clock.get("decode")
+    for stage in _MEASURED:
+        measured, predicted = found[f"{stage}_ms"], row[f"predicted_{stage}_ms"]
+        found[f"{stage}_measured_over_predicted"] = measured / predicted if clock and predicted else None
+    return found
+
+
+def _config(
+    name: str, config: Any, counted: Counted, prompt: Prompt, pictures: Pictures, dtype: torch.dtype, roof: Roof
+) -> dict[str, Any]:
+    tokens = vision_dominates_at(counted)
+    return {
+        "model": name,
+        "model_type": config.model_type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "n_visual_tokens": counted.n,
+        **vars(prompt),
+        "picture": list(pictures.size) if pictures.takes_any_size(config) else None,
+        "d_features": counted.width,
+        "parameters": sum(parameter.numel() for parameter in counted.model.parameters()),
+        "vision_dominates_at_tokens": tokens,
+        "vision_dominates_at_keep": tokens / counted.n,
+        "roof": vars(roof),
+    }
+
+
+def vision_dominates_at(counted: Counted) -> int:
+    """The most tokens of a picture whose work after the tower is no more than the tower's own; 0 where even one is.
+
+    With as many or fewer, pruning all the rest away would save less than the tower takes. The language model's work is
+    a square of the number of tokens, so three counts tell all of them.
+    """
+    n = counted.n
+    text, half, whole = (counted.language(kept).prefill.flops for kept in (0, max(1, n // 2), n))
+    middle = max(1, n // 2)
+    # text + a k + b k^2 through both points
+    b = ((whole - text) / n - (half - text) / middle) / (n - middle) if n > middle else 0.0
+    a = (whole - text) / n - b * n + counted.projector.flops / n
+    kept = 0
+    while kept < n and a * (kept + 1) + b * (kept + 1) ** 2 <= counted.vision.flops:
+        kept += 1
+    return kept

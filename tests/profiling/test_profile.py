@@ -1,0 +1,174 @@
+"""`salience.profile`: a 7B model's known costs from shapes alone, other families, and the clock with weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import salience
+from salience.profiling.flops import count_flops
+from salience.profiling.roof import Roof
+from salience.profiling.shapes import shapes_only
+
+CONFIGS = Path(__file__).parent / "configs"
+#: a device nobody has to measure
+ROOF = Roof(flops_per_s=1e13, bytes_per_s=1e12, launch_s=1e-5, name="made up")
+#: LLaVA-1.5-7B, 64 text tokens, fp16: visual tokens -> TFLOPs of the language model and in all, MiB of the cache; the
+#: projector over all tokens
+TABLE = {576: (8.504, 8.910, 320), 432: (6.553, 6.960, 248), 288: (4.624, 5.030, 176), 144: (2.717, 3.123, 104)}
+
+
+def profile(name: str, **options: Any) -> Any:
+    return salience.profile(CONFIGS / name, roof=ROOF, **options)
+
+
+def test_llava_7b_comes_to_the_table() -> None:
+    found = profile("llava-1.5-7b", keep=[1, 0.75, 0.5, 0.25])
+    assert found.config["n_visual_tokens"] == 576
+    for row in found.rows:
+        llm, total, cache = TABLE[row["tokens_kept"]]
+        # the table has three decimals, and our total the scorer on top: below a thousandth
+        assert row["flops_llm"] / 1e12 == pytest.approx(llm, rel=1e-3)
+        assert row["flops_vision"] / 1e12 == pytest.approx(0.382, rel=2e-3)
+        as_in_table = row["flops_total"] - row["flops_projector"] + row["flops_projector_all"]
+        assert as_in_table / 1e12 == pytest.approx(total, rel=1e-3)
+        assert row["kv_bytes"] == cache * 2**20
+    # 29 tokens times 13.2 GFLOPs are the tower's 382
+    assert found.config["vision_dominates_at_tokens"] == 29
+    first = found.rows[0]
+    # at least what the operations need, and the weights once
+    assert first["predicted_llm_ms"] / 1e3 >= first["flops_llm"] / ROOF.flops_per_s
+    assert first["peak_bytes"] > 2 * found.config["parameters"] > 14e9
+    assert first["llm_ms"] is None and first["llm_measured_over_predicted"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "d_features"),
+    [
+        # 2 x 2 tiles of 24 x 24 cut to 36 x 48 with a newline a row, and the whole picture
+        ("llava-next-vicuna-7b", 36 * 49 + 576, 1024),
+        ("qwen2.5-vl-7b", 27 * 37, 4 * 1280),  # 1024 x 768 in cells of 28 pixels
+        ("smolvlm-2.2b", 13 * 81, 9 * 1152),  # 4 x 3 tiles and the whole picture
+    ],
+)
+def test_other_families_on_shapes(name: str, tokens: int, d_features: int) -> None:
+    found = profile(name, keep=[1, 0.1])
+    assert (found.config["n_visual_tokens"], found.config["d_features"]) == (tokens, d_features)
+    whole, tenth = found.rows
+    assert whole["tokens_kept"] == tokens
+    for column in ("flops_llm", "flops_projector", "kv_bytes", "predicted_first_token_ms"):
+        assert 0 < tenth[column] < whole[column]
+    assert tenth["peak_bytes"] <= whole["peak_bytes"]
+    assert tenth["flops_vision"] == whole["flops_vision"] > 0
+
+
+def test_shapes_count_as_the_real_thing_does(tiny_llava: Any) -> None:
+    model = tiny_llava()
+    found = salience.profile(model, keep=[1.0], text_tokens=5, roof=ROOF)
+    (row,) = found.rows
+    pixels = torch.randn(1, 3, 84, 84)
+    encoded = count_flops(model.get_image_features, pixels)
+    assert row["flops_vision"] + row["flops_projector"] == encoded
+    ids = torch.tensor([[5, 6, *[model.config.image_token_id] * 36, 7, 8, 9]])
+    whole = count_flops(
+        model, input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), logits_to_keep=1
+    )
+    assert row["flops_llm"] == whole - encoded
+    assert row["flops_scorer"] == 36 * 2 * (24 * 64 + 64)
+
+
+def test_batch_images_and_decoding_add_up(tiny_llava: Any) -> None:
+    model = tiny_llava()
+    config = model.config
+
+    def counted(**options: Any) -> dict[str, Any]:
+        from salience.profiling.counted import Counted, Prompt
+        from salience.profiling.pictures import Pictures
+        from salience.profiling.skeleton import build
+
+        prompt = Prompt(text_tokens=4, **options)
+        found = Counted(build(config, torch.float32), prompt, Pictures(count=prompt.batch * prompt.images))
+        language = found.language(9)
+        return {"vision": found.vision.flops, "llm": language.prefill.flops, "kv": language.kv_bytes, "it": language}
+
+    one, rows, pictures = counted(), counted(batch=3), counted(images=2)
+    assert rows["vision"] == 3 * one["vision"] and rows["llm"] == 3 * one["llm"] and rows["kv"] == 3 * one["kv"]
+    assert pictures["vision"] == 2 * one["vision"]
+    assert pictures["kv"] / (4 + 18) == one["kv"] / (4 + 9)
+    answered = counted(decode=3)
+    assert answered["kv"] / (13 + 3) == one["kv"] / 13
+    # a step's attention sees one column more each time: 2 layers x 4 heads x 4 operations x d_head 8
+    assert answered["it"].more_flops == 2 * 4 * 4 * 8
+    assert answered["it"].decode_flops(3) == 3 * answered["it"].step.flops + 3 * answered["it"].more_flops
+
+
+def test_with_weights_every_stage_is_timed_beside_its_prediction(tiny_llava: Any) -> None:
+    model = tiny_llava()
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    found = salience.profile(model, keep=[1, 0.25], text_tokens=6, batch=2, images=2, decode=2)
+    for row in found.rows:
+        parts = [row[f"{stage}_ms"] for stage in ("vision", "scorer", "projector", "llm", "rest")]
+        assert all(part > 0 for part in parts)
+        assert row["first_token_ms"] == pytest.approx(sum(parts))
+        assert row["decode_ms_per_token"] > 0
+        for stage in ("vision", "scorer", "projector", "llm"):
+            ratio = row[f"{stage}_ms"] / row[f"predicted_{stage}_ms"]
+            assert row[f"{stage}_measured_over_predicted"] == pytest.approx(ratio)
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
+    assert "forward" not in model.__dict__
+
+
+def test_whole_numbers_are_real_among_shapes() -> None:
+    with shapes_only():
+        x = torch.randn(5, 3)
+        mask = torch.arange(5) < torch.full((5,), 2, dtype=torch.int64)
+        assert x.is_meta and not mask.is_meta
+        assert x[mask].shape == (2, 3)
+        assert int(mask.to(x.device).sum()) == 2
+        assert not bool((x > 0).any())  # nobody can know
+        assert x.masked_scatter(mask[:, None], torch.randn(6)).shape == (5, 3)
+    assert not torch.zeros(1).is_meta
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep": [0.0]}, "keep"),
+        ({"keep": [float("nan")]}, "keep"),
+        ({"keep": []}, "keep"),
+        ({"text_tokens": 0}, "text_tokens"),
+        ({"batch": 0}, "batch"),
+        ({"decode": -1}, "decode"),
+        ({"picture": (0, 5)}, "pixel"),
+    ],
+)
+def test_arguments_out_of_range(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        profile("llava-1.5-7b", **options)
+
+
+def test_no_model_to_profile(tmp_path: Path) -> None:
+    def refused(*words: str) -> None:
+        with pytest.raises(ValueError) as error:
+            salience.profile(tmp_path, roof=ROOF)
+        assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+    refused("no config.json")
+    (tmp_path / "config.json").write_text("{")
+    refused("JSON")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody-knows"}))
+    refused("nobody-knows")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    refused("llama", "vision-language")
+    with pytest.raises(ValueError, match="neither a model's folder nor a hub id"):
+        salience.profile("nowhere", roof=ROOF)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_roof_is_made_of_positive_numbers(value: float) -> None:
+    with pytest.raises(ValueError, match="bytes_per_s"):
+        Roof(flops_per_s=1.0, bytes_per_s=value, launch_s=1.0)

@@ -55,3 +55,25 @@ def _show(document: Mapping[str, Any]) -> None:
         table.add_section()
         table.add_row("first token, times faster", *("" if ratio is None else times(ratio) for ratio in ratios))
         Console().print(table)
+    for found in document["records"]:
+        if found["kind"] == "compare":
+            _show_compare(found)
+
+
+def _show_compare(found: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "accuracy", "interval", "parameters", "training steps/s", box=box.SIMPLE_HEAD)
+    table.title = str(found["config"]["task"])
+    for line in found.get("final", ()):
+        if line["accuracy"] is None:
+            table.add_row(line["model"], "diverged")
+            continue
+        span = f"{line['accuracy_low']:.3f} to {line['accuracy_high']:.3f}"
+        numbers = (f"{line['parameters']:,}", f"{line['train_tokens_per_s']:,.0f}")
+        table.add_row(line["model"], f"{line['accuracy']:.3f}", span, *numbers)
+    for name in ("majority", "chance"):
+        table.add_row(name, f"{found['config'][f'{name}_accuracy']:.3f}")
+    Console().print(table)

@@ -69,14 +69,15 @@ def draw_all(view: View, folder: Path, prefix: str) -> dict[str, Drawn]:
             figure = plan.draw(view)
             if figure is None:
                 continue
-            svg = _saved(figure, folder, prefix + plan.name)
+            svg = saved(figure, folder, prefix + plan.name)
             caption = plan.caption(view)
             picture = inline(svg, prefix + plan.name, f"Figure: {plan.title}. {caption}")
             made[plan.name] = Drawn(name=prefix + plan.name, title=plan.title, caption=caption, svg=picture)
     return made
 
 
-def _saved(figure: Figure, folder: Path, name: str) -> str:
+def saved(figure: Figure, folder: Path, name: str) -> str:
+    """Writes `<name>.svg` and `.png`. Returns: the SVG as matplotlib wrote it."""
     text, raster = io.StringIO(), io.BytesIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     figure.savefig(raster, format="png", dpi=180)

@@ -56,6 +56,8 @@ class Record:
     rows: tuple[Mapping[str, Any], ...]
     typed: tuple[Row, ...] = ()
     examples: tuple[Example, ...] = ()
+    #: a comparison's further tables, as they stand
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _record(raw: Mapping[str, Any], number: int, folder: Path) -> Record:
     rows = tuple(_mapping(row) for row in raw.get("rows") or ())
     if raw["kind"] != "tradeoff":
-        return Record(kind=raw["kind"], config=_mapping(raw.get("config")), rows=rows)
+        return Record(kind=raw["kind"], config=_mapping(raw.get("config")), rows=rows, extra=raw)
     if not rows:
         raise ValueError(f"results: record {number} (tradeoff) has no rows, at least one is needed")
     return Record(

@@ -10,11 +10,12 @@ from salience.core.files import write_atomic
 from salience.report import about
 from salience.report.chapter import chapter
 from salience.report.columns import COLUMNS, describe, table
+from salience.report.compare_chapter import compare_chapter
 from salience.report.load import Record, load_results
 from salience.report.palette import css
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_OTHERS = {"compare": "Sequence models under identical training", "profile": "What pruning would save, counted"}
+_OTHERS = {"profile": "What pruning would save, counted"}
 
 
 def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -> Path:
@@ -30,11 +31,20 @@ def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -
     chapters = [
         chapter(record, loaded, out / "figures", number) for number, record in enumerate(loaded.of_kind("tradeoff"))
     ]
-    others = [_other(record, number) for number, record in enumerate(loaded.records) if record.kind != "tradeoff"]
+    compares = [
+        compare_chapter(record, out / "figures", number) for number, record in enumerate(loaded.of_kind("compare"))
+    ]
+    others = [
+        _other(record, number)
+        for number, record in enumerate(loaded.records)
+        if record.kind not in ("tradeoff", "compare")
+    ]
+    titles = [*(found.headline for found in (*chapters, *compares)), *(other["title"] for other in others)]
     used = dict.fromkeys(name for record in loaded.records for row in record.rows for name in row)
     page = _environment().get_template("page.html").render(
-        title=chapters[0].headline if chapters else others[0]["title"],
+        title=titles[0],
         chapters=chapters,
+        compares=compares,
         others=others,
         environment=about.facts(loaded.environment),
         date=str(loaded.environment.get("date") or "")[:10],

@@ -50,7 +50,7 @@ def test_a_command_runs_as_it_is_written(line: str, tmp_path: Path, capsys: pyte
         own = shutil.copytree(salience.bundled_model(), tmp_path / "llava", ignore=shutil.ignore_patterns("salience"))
         arguments = [part.replace("path/to/your-llava", str(own)) for part in arguments]
     arguments = [part.replace("docs/", f"{ROOT}/docs/").replace("build/", f"{tmp_path}/") for part in arguments]
-    if arguments[0] in ("fit", "tradeoff", "study") and "--help" not in arguments:
+    if arguments[0] in ("fit", "tradeoff", "study", "compare") and "--help" not in arguments:
         arguments.append("--quick")
     assert run(arguments) == 0
     assert capsys.readouterr().out

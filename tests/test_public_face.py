@@ -46,6 +46,14 @@ def test_names_that_need_no_model_load_no_transformers() -> None:
     assert not {"transformers", "numba", "matplotlib", "skimage", "mlxtend"} & set(loaded)
 
 
+def test_operators_and_layers_load_neither_compilers_nor_transformers() -> None:
+    loaded = in_a_fresh_process(
+        "import json, sys, salience; salience.selective_scan, salience.causal_conv1d, salience.Mamba, salience.MambaLM; "
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    assert not {"numba", "triton", "transformers", "torch._dynamo"} & set(loaded)
+
+
 def test_import_takes_little_over_torch() -> None:
     code = (
         "import json, time, torch; start = time.process_time(); import salience; "

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parent / "configs"
 ROOF = Roof(flops_per_s=1e13, bytes_per_s=1e12, launch_s=1e-5, name="made up")
 #: LLaVA-1.5-7B, 64 text tokens, fp16: visual tokens -> TFLOPs of the language model and in all, MiB of the cache; the
 #: projector over all tokens
-TABLE = {576: (8.504, 8.910, 320), 432: (6.553, 6.960, 248), 288: (4.624, 5.030, 176), 144: (2.717, 3.123, 104)}
+TABLE = {576: (8.504, 8.910, 320), 144: (2.717, 3.123, 104)}
 
 
 def profile(name: str, **options: Any) -> Any:
@@ -27,7 +27,7 @@ def profile(name: str, **options: Any) -> Any:
 
 
 def test_llava_7b_comes_to_the_table() -> None:
-    found = profile("llava-1.5-7b", keep=[1, 0.75, 0.5, 0.25])
+    found = profile("llava-1.5-7b", keep=[1, 0.25])
     assert found.config["n_visual_tokens"] == 576
     for row in found.rows:
         llm, total, cache = TABLE[row["tokens_kept"]]
@@ -55,8 +55,13 @@ def test_llava_7b_comes_to_the_table() -> None:
         ("smolvlm-2.2b", 13 * 81, 9 * 1152),  # 4 x 3 tiles and the whole picture
     ],
 )
-def test_other_families_on_shapes(name: str, tokens: int, d_features: int) -> None:
-    found = profile(name, keep=[1, 0.1])
+def test_other_families_on_shapes(name: str, tokens: int, d_features: int, tmp_path: Path) -> None:
+    """With two layers each, for speed: what is asked here hangs on none of them."""
+    config = json.loads((CONFIGS / name / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 2
+    config["vision_config"]["depth" if "depth" in config["vision_config"] else "num_hidden_layers"] = 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = salience.profile(tmp_path, keep=[1, 0.1], roof=ROOF)
     assert (found.config["n_visual_tokens"], found.config["d_features"]) == (tokens, d_features)
     whole, tenth = found.rows
     assert whole["tokens_kept"] == tokens

@@ -39,7 +39,11 @@ def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -
         for number, record in enumerate(loaded.records)
         if record.kind not in ("tradeoff", "compare")
     ]
-    titles = [*(found.headline for found in (*chapters, *compares)), *(other["title"] for other in others)]
+    titles = [
+        *(found.headline for found in chapters),
+        *(found.headline for found in compares),
+        *(other["title"] for other in others),
+    ]
     used = dict.fromkeys(name for record in loaded.records for row in record.rows for name in row)
     page = _environment().get_template("page.html").render(
         title=titles[0],

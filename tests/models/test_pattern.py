@@ -29,7 +29,6 @@ def test_every_letter_has_its_layer() -> None:
         ("LSTM", "lstm"),
         ("transfomer", "transformer"),
         ("MMXA", "mamba"),
-        ("", "mamba"),
     ],
 )
 def test_the_nearest_is_named(text: str, near: str) -> None:
@@ -38,6 +37,8 @@ def test_the_nearest_is_named(text: str, near: str) -> None:
 
 
 def test_an_unknown_letter_is_named() -> None:
+    with pytest.raises(ValueError, match="not ''[.]$"):
+        parse_pattern("")
     with pytest.raises(ValueError, match=r"not 'MMXA' \('X' is no layer\)"):
         parse_pattern("MMXA")
 

@@ -35,15 +35,21 @@ def parse_pattern(text: str) -> str:
     unknown = [letter for letter in text if letter not in LAYERS]
     if text and not unknown:
         return text
-    if text and not set(text.upper()) - set(LAYERS) and text.lower() not in ALIASES:
-        near = text.upper()
-    else:
-        near = difflib.get_close_matches(text.lower(), ALIASES, n=1, cutoff=0.0)[0]
-    letter = f" ({unknown[0]!r} is no layer)" if unknown and len(unknown) < len(text) else ""
     raise ValueError(
         f"mixer must be letters of {''.join(LAYERS)}, a layer each, or one of {', '.join(ALIASES)}, not {text!r}"
-        f"{letter}; did you mean {near}?"
+        f"{_hint(text, unknown)}"
     )
+
+
+def _hint(text: str, unknown: list[str]) -> str:
+    """What is unknown about it, where some letters are known, and what was probably meant."""
+    if not text:
+        return "."
+    letter = f" ({unknown[0]!r} is no layer)" if len(unknown) < len(text) else ""
+    if not set(text.upper()) - set(LAYERS) and text.lower() not in ALIASES:
+        return f"{letter}; did you mean {text.upper()}?"
+    near = difflib.get_close_matches(text.lower(), ALIASES, n=1, cutoff=0.0)[0]
+    return f"{letter}; did you mean {near}?"
 
 
 def is_causal(pattern: str, causal: bool) -> bool:

@@ -37,7 +37,7 @@ def test_the_nearest_is_named(text: str, near: str) -> None:
 
 
 def test_an_unknown_letter_is_named() -> None:
-    with pytest.raises(ValueError, match="not ''[.]$"):
+    with pytest.raises(ValueError, match=r"not ''[.]$"):
         parse_pattern("")
     with pytest.raises(ValueError, match=r"not 'MMXA' \('X' is no layer\)"):
         parse_pattern("MMXA")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _LEFT = 48.0
 
+# name, title, caption, label of y, curves, dotted levels, whether x is a length (log) or an epoch
+_Plan = tuple[str, str, str, str, list[Curve], list[tuple[str, float]], bool]
+
 
 def draw_compare(view: CompareView, folder: Path, prefix: str) -> dict[str, Drawn]:
     """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`."""
@@ -27,7 +30,7 @@ def draw_compare(view: CompareView, folder: Path, prefix: str) -> dict[str, Draw
     levels = [(name, value) for name, column in (("majority", "majority_accuracy"), ("chance", "chance_accuracy"))
               if (value := view.setting(column)) is not None]  # fmt: skip
     spans = "Lines are means over seeds, bars their range."
-    plans = (
+    plans: tuple[_Plan, ...] = (
         ("train_loss", "Training loss", f"Nats a target, mean over the epoch. {spans}", "loss, nats",
          _epochs(view, "train_loss"), [], False),
         ("test_accuracy", "Test accuracy", f"On data never trained on. {spans}", "accuracy",
@@ -65,11 +68,14 @@ def _epochs(view: CompareView, column: str) -> list[Curve]:
 def _lengths(view: CompareView, part: str, column: str, unit: float) -> list[Curve]:
     found = []
     for model in view.models:
-        known = [(x, y * unit) for line in view.lines(part) if line.get("model") == model
-                 and (x := finite(line.get("length"))) and (y := finite(line.get(column))) is not None]  # fmt: skip
+        lines = [line for line in view.lines(part) if line.get("model") == model]
+        points = [(finite(line.get("length")), finite(line.get(column))) for line in lines]
+        known = sorted((x, y * unit) for x, y in points if x and y is not None)
         if known:
-            x, y = zip(*sorted(known), strict=True)
-            found.append(Curve(method=_id(model), label=model, style=view.styles[model], x=x, y=y))
+            found.append(Curve(
+                method=_id(model), label=model, style=view.styles[model], x=tuple(x for x, _ in known),
+                y=tuple(y for _, y in known),
+            ))  # fmt: skip
     return found
 
 
@@ -111,7 +117,8 @@ def _panel(curves: Sequence[Curve], y_label: str, levels: Sequence[tuple[str, fl
 def _line(axes: Axes, curve: Curve) -> None:
     colour = LIGHT[curve.style.colour]
     for number, (x, low, high) in enumerate(zip(curve.x, curve.low, curve.high, strict=False)):
-        axes.plot([x, x], [low, high], color=colour, linewidth=1.1, alpha=0.55, gid=f"m-{curve.method}--i{number}")
+        if low is not None and high is not None:
+            axes.plot([x, x], [low, high], color=colour, linewidth=1.1, alpha=0.55, gid=f"m-{curve.method}--i{number}")
     axes.plot(curve.x, curve.y, color=colour, linewidth=curve.style.width, dashes=curve.style.dash or (None, None),
               marker=curve.style.marker, markersize=4.6, markeredgecolor=LIGHT["surface"], markeredgewidth=0.6,
               zorder=3, gid=f"m-{curve.method}--line", clip_on=False)  # fmt: skip

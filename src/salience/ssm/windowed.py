@@ -16,6 +16,8 @@ from torch import Tensor
 from salience.ssm.attention import Attention, seen
 from salience.ssm.s6 import at_least_one
 
+_Parts = tuple[Tensor, Tensor, Tensor]  # the global steps, the w before, the chunk's own
+
 
 @dataclass(eq=False)
 class WindowState:
@@ -30,11 +32,13 @@ class WindowState:
 
     def take(self, rows: Tensor) -> WindowState:
         """The state of these rows (n,), in this order."""
-        return WindowState(*(x.index_select(0, rows) for x in self))
+        return WindowState(
+            self.k.index_select(0, rows), self.v.index_select(0, rows), self.counts.index_select(0, rows)
+        )
 
     def clone(self) -> WindowState:
         """A copy that `step` may change without changing this one."""
-        return WindowState(*(x.clone() for x in self))
+        return WindowState(self.k.clone(), self.v.clone(), self.counts.clone())
 
 
 class WindowedAttention(Attention):
@@ -92,11 +96,11 @@ class WindowedAttention(Attention):
             return y, None
         new = torch.full((q.shape[0],), q.shape[2], device=q.device) if counts is None else counts
         total = new if begun is None else new + begun
-        kept = (
+        kept_k, kept_v = (
             torch.cat([fixed, self._ring(torch.cat([past, each], dim=2), new, total)], dim=2)
             for fixed, past, each in ((global_k, past_k, k), (global_v, past_v, v))
         )
-        return y, WindowState(*kept, total)
+        return y, WindowState(kept_k, kept_v, total)
 
     def _before(self, new: Tensor, old: Tensor | None, begun: Tensor | None) -> tuple[Tensor, Tensor]:
         """The global steps (B, H, g, K), those among the new ones included, and the w steps before, in order."""
@@ -118,24 +122,25 @@ class WindowedAttention(Attention):
         slots = ((at + total[:, None]) % self.window)[:, None, :, None].expand_as(last)
         return torch.zeros_like(last).scatter(2, slots, last)
 
-    def _blocks(self, q: Tensor, k: tuple[Tensor, ...], v: tuple[Tensor, ...], counts: Tensor | None,
+    def _blocks(self, q: Tensor, k: _Parts, v: _Parts, counts: Tensor | None,
                 begun: Tensor | None) -> Tensor:  # fmt: skip
         """y (B, H, L, K), each block of queries against the global steps and its neighbourhood."""
         rows, heads, length, _ = q.shape
         n = -(-length // self.window)
-        blocks = F.pad(q, (0, 0, 0, n * self.window - length)).unflatten(2, (n, self.window)).flatten(0, 1)
+        blocks = F.pad(q, (0, 0, 0, n * self.window - length)).reshape(rows * heads, n, self.window, -1)
         near_k, near_v = (self._near(*each, n).flatten(0, 1) for each in (k, v))  # (B H, n, g + 2 or 3 w, K)
         mask = self._mask(n, length, counts, begun, q.device)  # (1 or B, n, w, g + 2 or 3 w)
         if mask.shape[0] > 1:
             mask = mask.repeat_interleave(heads, 0)
-        y = F.scaled_dot_product_attention(blocks, near_k, near_v, attn_mask=mask)
-        return y.unflatten(0, (rows, heads)).flatten(2, 3)[:, :, :length]
+        y: Tensor = F.scaled_dot_product_attention(blocks, near_k, near_v, attn_mask=mask)
+        return y.reshape(rows, heads, n * self.window, -1)[:, :, :length]
 
     def _near(self, fixed: Tensor, past: Tensor, steps: Tensor, n: int) -> Tensor:
         """(B, H, n, g + 2 or 3 w, K): what each block is computed against."""
         w = self.window
         after = n * w - steps.shape[2] + (0 if self.causal else w)
-        tiles = F.pad(torch.cat([past, steps], dim=2), (0, 0, 0, after)).unflatten(2, (-1, w))
+        joined = F.pad(torch.cat([past, steps], dim=2), (0, 0, 0, after))
+        tiles = joined.reshape(*joined.shape[:2], joined.shape[2] // w, w, joined.shape[3])
         around = [tiles[:, :, i : i + n] for i in range(2 if self.causal else 3)]
         return torch.cat([fixed[:, :, None].expand(-1, -1, n, -1, -1), *around], dim=3)
 

@@ -23,8 +23,9 @@ setup: $(READY) ## .venv with everything in it
 study: $(READY) ## the whole comparison: build/study/report.html, results.json, figures/
 	$(BIN)/salience study --out build/study
 
+# A file's tests stay in one process, whose fixtures they share; one thread each, since two that wait for two are slower.
 test: $(READY) ## every test that needs neither a GPU nor the internet
-	$(BIN)/python -m pytest -q -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not network"
 
 bench: $(READY) ## Mamba beside its peers and the machine's floor: build/bench.json; a quiet machine, about ten minutes
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[peers]'

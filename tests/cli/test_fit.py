@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from salience.training import checkpoint
+
 from .conftest import Ran
 
 Run = Callable[..., Ran]
@@ -84,15 +86,17 @@ def test_ctrl_c_leaves_nothing_half_written_and_exits_130(tiny_vlm: Path, tmp_pa
     command = [sys.executable, "-c", HEARING, "fit", "--model", tiny_vlm, "--quick", "--steps", "200000"]
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "--out", out], stderr=pipe, stdout=pipe) as process:
-        checkpoint = tmp_path / ".scorer.unfinished" / "checkpoint.safetensors"
+        saved = tmp_path / ".scorer.unfinished" / checkpoint.NAME
         patience = time.monotonic() + 240  # seconds; a few are enough where nothing else runs
-        while not checkpoint.exists() and process.poll() is None and time.monotonic() < patience:
+        while not saved.exists() and process.poll() is None and time.monotonic() < patience:
             time.sleep(0.1)
+        begun = saved.exists()
         os.kill(process.pid, signal.SIGINT)
         try:
             stdout, stderr = process.communicate(timeout=60)
         finally:
             process.kill()  # nothing, once it has ended; else leaving the block would wait for 200,000 steps
+    assert begun, "no checkpoint was written"
     assert process.returncode == 130, stderr.decode()
     assert stdout == b""
     assert b"Traceback" not in stderr

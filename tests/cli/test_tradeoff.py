@@ -54,6 +54,27 @@ def test_json_is_the_document_and_nothing_else(salience: Run, tiny_vlm: Path, tm
     assert json.loads(ran.out) == json.loads((tmp_path / "results.json").read_text())
 
 
+def test_a_quality_run_leaves_times_and_probe_null_and_takes_lists(
+    salience: Run, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    ran = salience(
+        "tradeoff", "--model", tiny_vlm, *SMALL, "--methods", "uniform,random", "--keep", "1,.5", "--no-costs",
+        "--probe", "0", "--samples", "0", "--out", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0
+    (record,) = json.loads((tmp_path / "results.json").read_text())["records"]
+    assert {(row["method"], row["keep"]) for row in record["rows"]} == {
+        (method, keep) for method in ("uniform", "random") for keep in (1.0, 0.5)
+    }
+    for row in record["rows"]:
+        assert row["prefill_ms"] is None and row["flops_total"] is None and row["probe_accuracy"] is None
+        assert row["tokens_kept"] == (16 if row["keep"] == 1 else 8)
+    assert {(line["method"], line["against"]) for line in record["differences"]} == {
+        ("uniform", "random"), ("uniform", "all tokens"), ("random", "all tokens"),
+    }  # fmt: skip
+    assert record["examples"] == []
+
+
 def refused(ran: Ran, *words: str) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert "Traceback" not in ran.err
@@ -66,6 +87,8 @@ def test_bad_input_is_refused_before_any_work(salience: Run, tiny_vlm: Path, tmp
     for keep in ("0", "1.2", "nan"):
         refused(salience(*base, "--keep", keep), "keep", keep)
     refused(salience(*base, "--method", "telepathy"), "telepathy", "random")
+    refused(salience(*base, "--method", "divprun"), "did you mean 'divprune'")
+    refused(salience(*base, "--keep", ".5,half"), "--keep", "half")
     refused(salience(*base, "--scorer", tmp_path / "none"), "none")
     refused(salience(*base, "--device", "cuda:99"), "cuda:99")
     refused(salience(*base, "--method", "saliency", *SMALL), "salience fit")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,22 @@ def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Comma
         return command
 
     return add
+
+
+def comma_list(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
+    """A callback for a repeatable option whose values may also stand in one, with commas between them."""
+    return tuple(part.strip() for text in given for part in text.split(",") if part.strip())
+
+
+def comma_numbers(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[float, ...]:
+    """The same for numbers; raises ValueError, naming the option, for what is none."""
+    parts = comma_list(ctx, option, given)
+    try:
+        return tuple(float(part) for part in parts)
+    except ValueError:
+        raise ValueError(
+            f"{option.opts[0]} must be numbers with commas between them, not {', '.join(given)!r}."
+        ) from None
 
 
 def note(text: str) -> None:

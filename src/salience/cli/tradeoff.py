@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from salience.cli.loading import Loaded, load_vlm, model_option
-from salience.cli.options import require_folder, shared_options, stdout_for_results, working
+from salience.cli.options import comma_list, comma_numbers, require_folder, shared_options, stdout_for_results, working
 from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
@@ -21,9 +21,22 @@ _COUNT = click.IntRange(min=1)
 
 @click.command()
 @model_option()
-@click.option("--method", "methods", multiple=True, metavar="NAME", help="Repeatable.  [default: the study's]")
 @click.option(
-    "--keep", "keeps", multiple=True, type=float, help="Repeatable.  [default: 1, .75, .5, .25, .1, .05, .025]"
+    "--methods",
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAMES",
+    callback=comma_list,
+    help="With commas between them, or repeated.  [default: the study's]",
+)
+@click.option(
+    "--keep",
+    "keeps",
+    multiple=True,
+    metavar="RATIOS",
+    callback=comma_numbers,
+    help="With commas between them, or repeated.  [default: 1,.75,.5,.25,.1,.05,.025]",
 )
 @click.option(
     "--scorer",
@@ -34,6 +47,21 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--pictures", type=_COUNT, default=None, help="Test pictures.  [default: 100]")
 @click.option("--questions", type=_COUNT, default=None, help="Questions a picture, at most.  [default: 12]")
+@click.option(
+    "--probe",
+    "probe_pictures",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Training pictures of the probe, 0 for no probe.  [default: 300]",
+)
+@click.option(
+    "--samples",
+    "examples",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Pictures shown in the report.  [default: 6]",
+)
+@click.option("--costs/--no-costs", default=True, help="Whether time, FLOPs and memory are measured.  [default: yes]")
 @click.option("--quick", is_flag=True, help="Few pictures and rounds: to see that it works, not to measure.")
 @shared_options(out="build/tradeoff", writes="report.html, results.json and figures/")
 def tradeoff(
@@ -43,6 +71,9 @@ def tradeoff(
     scorers: Sequence[str],
     pictures: int | None,
     questions: int | None,
+    probe_pictures: int | None,
+    examples: int | None,
+    costs: bool,
     quick: bool,
     out: Path,
     seed: int,
@@ -55,10 +86,13 @@ def tradeoff(
 
     \b
     Example:
-      salience tradeoff --method saliency --method random --keep .25 --keep .1 --out build/tradeoff
+      salience tradeoff --methods saliency,random --keep .25,.1 --out build/tradeoff
     """
     with stdout_for_results(as_json):
-        config = _config(quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, seed=seed)
+        config = _config(
+            quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, probe_pictures=probe_pictures,
+            examples=examples, costs=costs, seed=seed,
+        )  # fmt: skip
         require_folder(out)
         fitted = _scorers(scorers)
         with working("loading the model"):

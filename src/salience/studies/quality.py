@@ -15,6 +15,7 @@ from salience.data.scene_pictures import SIDE
 from salience.families import Adapter
 from salience.studies.arms import question_cuts
 from salience.studies.bootstrap import interval
+from salience.studies.differences import DEFINITION, MARKS, marks
 from salience.studies.probe import fit_probe, majority_line, named_share, pair_labels
 from salience.training.answering import Answers, answer, divergence, pick
 from salience.training.encoded import EncodedPictures
@@ -37,6 +38,7 @@ DEFINITIONS = {
     "item_share": "share of the kept tokens whose middle lies in an item's box, mean over pictures",
     "tokens_kept": "mean over pictures for a method that finds its own count (prumerge), whose cost columns are those"
     " of the whole budget; merged tokens count as the ones they were merged into, also in saliency_mass and item_share",
+    "differences": DEFINITION,
     "oracle-question": "each question keeps the items it is about; measured on the first pictures only, no probe",
 }
 
@@ -119,6 +121,7 @@ class Quality:
         pairs = [(picture, kept) for picture, kept, numbers in cuts for _ in numbers]
         return {
             **self._answers(pick(self.full, order), found, [self.kinds[question] for question in order]),
+            MARKS: "",  # other questions in another order: not to be paired with a method's
             "probe_accuracy": None,
             "feature_cosine": self._cosine(pairs),
             "saliency_mass": self._mass(pairs),
@@ -137,21 +140,31 @@ class Quality:
         pictures, count = min(pictures, len(self.test)), len(self.test)
         if count < 2:
             return None
-        right, alone = [], torch.tensor(blind[: self.before[pictures]], dtype=torch.float64)
-        for shift in range(1, min(shifts, count - 1) + 1):
-            found = answer(
-                self.adapter, self.test, [self.all] * pictures, positions=self.positions,
-                which=[(picture + shift) % count for picture in range(pictures)],
-                prompts=[self.test.prompts[picture] for picture in range(pictures)],
-            )  # fmt: skip
-            right.append(found.correct.double())
-        mean = torch.stack(right).mean(0)  # (Q,)
+        alone = torch.tensor(blind[: self.before[pictures]], dtype=torch.float64)
+        shifts = min(shifts, count - 1)
+        # By the picture shown, so that the questions of several others share its prefix.
+        guests = {
+            shown: [asker for shift in range(1, shifts + 1) if (asker := (shown - shift) % count) < pictures]
+            for shown in range(count)
+        }
+        which = [shown for shown, askers in guests.items() if askers]
+        found = answer(
+            self.adapter, self.test, [self.all] * len(which), which=which, positions=self.positions,
+            prompts=[[prompt for asker in guests[shown] for prompt in self.test.prompts[asker]] for shown in which],
+        )  # fmt: skip
+        asked = [number for shown in which for asker in guests[shown] for number in self._questions(asker)]
+        mean = torch.zeros(len(alone), dtype=torch.float64)
+        mean.index_add_(0, torch.tensor(asked), found.correct.double() / shifts)  # (Q,)
         picture = self.full.picture[: len(mean)]
         low, high = interval(mean, picture)
         above_low, above_high = interval(mean - alone, picture)
         return {
             "accuracy": float(mean.mean()), "low": low, "high": high, "above_low": above_low, "above_high": above_high,
         }  # fmt: skip
+
+    def _questions(self, picture: int) -> range:
+        """The numbers of a picture's questions among all."""
+        return range(self.before[picture], self.before[picture + 1])
 
     def full_accuracy(self, pictures: int) -> float:
         """Accuracy with all tokens on the first `pictures` pictures."""
@@ -170,6 +183,7 @@ class Quality:
             "answer_kl": float(divergence(full, found).mean()),
             **{f"accuracy_{kind}": share for kind, share in by_kind(found.correct, kinds).items()},
             "n_pictures": len(set(found.picture.tolist())),
+            MARKS: marks(found.correct),
         }
 
     def _probe(

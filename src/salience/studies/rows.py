@@ -8,6 +8,7 @@ from typing import Any
 
 from salience.core.progress import Stages
 from salience.core.record import ROW_COLUMNS
+from salience.pruning.budget import Budget
 from salience.studies.arms import Arm, Ranking
 from salience.studies.cells import Cells
 from salience.studies.quality import Quality
@@ -27,7 +28,7 @@ def all_rows(
     bars: Stages,
 ) -> list[Row]:
     """Every arm's rows, then those of the oracle of the items asked about. `whole`: the quality with all tokens."""
-    ceiling = config.wants("oracle-question")
+    ceiling, n = config.wants("oracle-question"), quality.test.grid.n
     pruned = sum(keep < 1 for keep in config.keeps)
     rows = []
     with bars.stage("methods x ratios", (len(arms) + ceiling) * pruned) as tick:
@@ -37,7 +38,8 @@ def all_rows(
             if keep < 1:
                 found = cells.get(f"{name}-{seed}-{keep}", compute)
                 tick()
-            rows.append(_row(name, keep, seed, found, costs[cost, keep]))
+            unpriced = {"tokens_kept": Budget(keep=keep).count(n)}
+            rows.append(_row(name, keep, seed, found, costs.get((cost, keep), unpriced)))
 
         for arm in arms:
             cut = _Cut(quality, arm)

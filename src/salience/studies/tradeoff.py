@@ -18,6 +18,7 @@ from salience.pruning.scorer import Scorer, untrained_scorer
 from salience.studies.arms import Arm, learned, oracle, oracle_method, published, training_free
 from salience.studies.cells import Cells
 from salience.studies.costs import LOOPS, Case, measure_costs
+from salience.studies.differences import MARKS, differences
 from salience.studies.examples import choose, make_examples
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
@@ -85,12 +86,14 @@ def _run(
     if train is None and config.probe_pictures > 0:
         train = _encoded(adapter, processor, config, "train", config.probe_pictures, bars)
     arms = _arms(adapter, config, fitted, controls)
-    costs = _costs(adapter, processor, config, test, arms, cells, bars)
+    costs = _costs(adapter, processor, config, test, arms, cells, bars) if config.costs else {}
     with bars.stage("all tokens", 1) as tick:
         quality = Quality(adapter, test, train, positions=config.positions)
         whole = cells.get("whole", quality.whole)
         tick()
     rows = all_rows(quality, config, arms, whole, costs, cells, bars)
+    apart = differences(rows, quality.full.picture)
+    rows = [{name: value for name, value in row.items() if name != MARKS} for row in rows]
     with bars.stage("samples and controls", 2) as tick:
         examples = cells.get("examples", lambda: _examples(quality, processor, config, arms, out))
         tick()
@@ -103,7 +106,7 @@ def _run(
         "control_other_picture_accuracy": None if other is None else other["accuracy"],
         "control_other_picture": other,
     }
-    return {"kind": "tradeoff", "config": about, "rows": rows, "examples": examples}
+    return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": examples}
 
 
 def _encoded(
@@ -203,7 +206,7 @@ def _about(
         "ceiling_full_accuracy": quality.full_accuracy(config.ceiling_pictures),
         "definitions": DEFINITIONS,
         "scorers": {str(seed): dict(scorer.config.training or {}) for seed, scorer in fitted.items()},
-        "timing_repeats": config.repeats,
+        "timing_repeats": config.repeats if config.costs else 0,
         "timed_batch": 1,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,7 @@ class TradeoffConfig:
     questions cannot share a picture's prefix   control_pictures: whose questions are asked of
     `control_shifts` other ones
     draws: of `random`   untrained: scorers with random weights, a control   repeats: rounds of the timing
+    costs: whether times, operations and bytes are measured; their columns are null otherwise
     examples: qualitative samples
     """
 
@@ -42,6 +44,7 @@ class TradeoffConfig:
     draws: int = 5
     untrained: int = 5
     repeats: int = 11
+    costs: bool = True
     examples: int = 6
     positions: Literal["original", "compact"] = "original"
     seed: int = 0
@@ -54,7 +57,9 @@ class TradeoffConfig:
             raise ValueError("keeps must hold at least one ratio.")
         for method in self.methods or ():
             if method not in METHODS:
-                raise ValueError(f"methods must be of {', '.join(METHODS)}, not {method!r}.")
+                near = difflib.get_close_matches(str(method).lower(), METHODS, n=1)
+                meant = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"methods must be of {', '.join(METHODS)}, not {method!r}{meant}.")
         counts = "pictures questions draws repeats ceiling_pictures control_pictures control_shifts"
         for name in counts.split():
             if getattr(self, name) < 1:

@@ -121,6 +121,14 @@ def test_another_picture_is_really_another(quality: Quality) -> None:
     assert found["above_low"] <= above <= found["above_high"]
     everyone = quality.other_picture(4, 9, blind)  # there are only three others
     assert everyone is not None and 0 <= everyone["low"] <= everyone["accuracy"] <= everyone["high"] <= 1
+    each = [
+        answer(
+            quality.adapter, quality.test, [quality.all] * 4, which=[(p + shift) % 4 for p in range(4)],
+            prompts=quality.test.prompts,
+        ).accuracy
+        for shift in (1, 2, 3)
+    ]  # fmt: skip
+    assert everyone["accuracy"] == pytest.approx(sum(each) / 3)
 
 
 def test_mass_is_of_the_unpruned_reference(quality: Quality) -> None:

@@ -1,4 +1,6 @@
-"""The main job: fit a scorer anew, compare it with everything else on the bundled model, and write the results."""
+"""The main job, both halves: a scorer fitted anew and compared with everything else on the bundled model, and sequence
+models under identical training. Writes the results.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from salience.families.base import tower_fingerprint
 from salience.pruning.scorer import Scorer
 from salience.studies import tradeoff
 from salience.studies.cells import Cells
+from salience.studies.compare import identity as compared
+from salience.studies.compare_config import CompareConfig
 from salience.studies.scorers import scorers_for
+from salience.studies.study_compare import compare_all, comparisons
 from salience.studies.tradeoff import TradeoffConfig
 from salience.training.encoded import EncodedPictures
 from salience.training.fit_scorer import FitConfig, distil, load_target, make_target, prepare
@@ -28,23 +33,26 @@ SHUFFLED = "saliency-shuffled"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """fit: of the scorer fitted anew and of its shuffled control   tradeoff: of the comparison."""
+    """fit: of the scorer fitted anew and of its shuffled control   tradeoff: of the pruning methods' comparison
+    compare: of sequence models, one a task."""
 
     fit: FitConfig = field(default_factory=FitConfig)
     tradeoff: TradeoffConfig = field(default_factory=TradeoffConfig)
+    compare: tuple[CompareConfig, ...] = ()
 
     @staticmethod
     def of(*, quick: bool = False, seed: int = 0) -> StudyConfig:
         """The whole study, or `quick`: the same path on few pictures, to see that it works and not to measure."""
         if not quick:
             # Half of what `salience fit` takes by default: as good on validation pictures, to within a seed's spread.
-            return StudyConfig(fit=FitConfig(pictures=160, seed=seed + 10), tradeoff=TradeoffConfig(seed=seed))
+            fit = FitConfig(pictures=160, seed=seed + 10)
+            return StudyConfig(fit=fit, tradeoff=TradeoffConfig(seed=seed), compare=comparisons(seed=seed))
         fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
         small = TradeoffConfig(
             keeps=(1.0, 0.25, 0.05), pictures=16, questions=8, probe_pictures=24, ceiling_pictures=6,
             control_pictures=8, control_shifts=1, draws=2, untrained=1, repeats=7, examples=2, seed=seed,
         )  # fmt: skip
-        return StudyConfig(fit=fit, tradeoff=small)
+        return StudyConfig(fit=fit, tradeoff=small, compare=comparisons(quick=True, seed=seed))
 
 
 def run(
@@ -74,7 +82,10 @@ def run(
         model, processor = _bundled(device)
         name = "salience/llava-scenes (bundled)"
     adapter = adapter_for(model)
-    identity = {"config": asdict(chosen), "model": tower_fingerprint(model), "torch": torch.__version__}
+    identity = {
+        "fit": asdict(chosen.fit), "tradeoff": asdict(chosen.tradeoff), "model": tower_fingerprint(model),
+        "compare": [compared(one) for one in chosen.compare], "torch": torch.__version__,
+    }  # fmt: skip
     cells = Cells(folder, identity)
     with stages(quiet=quiet) as bars:
         # One lot of training pictures serves both: the scorer learns on the first of them, the probe on all.
@@ -86,10 +97,13 @@ def run(
             model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cells=cells, bars=bars,
             scorers={**given, chosen.fit.seed: fresh}, controls={SHUFFLED: shuffled},
         )  # fmt: skip
+        sequences = compare_all(chosen.compare, device=device, cells=cells, bars=bars)
     origin = {str(key): "bundled" for key in given} | {str(chosen.fit.seed): "fitted in this run"}
-    found["config"] |= {"scorer_origin": origin, "quick": quick}
+    found["config"]["scorer_origin"] = origin
+    for one in (found, *sequences):
+        one["config"]["quick"] = quick
     where = str(next(model.parameters()).device)
-    path = record.write(folder / RESULTS, record.document([found], device=where))
+    path = record.write(folder / RESULTS, record.document([found, *sequences], device=where))
     cells.finish()
     return path
 

@@ -10,6 +10,7 @@ from typing import Any
 from salience.apply.inputs import Positions
 from salience.apply.pruned import Pruned, is_pruned
 from salience.families import Adapter, adapter_for, same_tower
+from salience.families.tower_attention import SUBSTITUTE
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
 from salience.pruning.resolve import resolve_method
@@ -32,10 +33,11 @@ def prune(
 ) -> Pruned:
     """Prune the visual tokens of every call of `model` until `undo()`, or the end of the `with` block.
 
-    Args:    model: a transformers model of a known family, left as it is but for its `forward` and `generate`
+    Args:    model: a transformers model of a known family, left as it is but for its `forward` and `generate`, or one
+             in PEFT's or torch.compile's wrapper
              method: "saliency", "random", "uniform", "cls-attention", "divprune", "vispruner", "visionzip", "prumerge",
-             "prumerge+", "auto" (the model's scorer, else [CLS] attention, else the uniform grid; `handle.method.name`
-             says which), a Method, a Scorer, or a scorer's folder or hub id
+             "prumerge+", "auto" (the model's scorer, else [CLS] or received attention, else the uniform grid;
+             `handle.explain()` says which), a Method, a Scorer, or a scorer's folder or hub id
              keep: ratio in (0, 1]   tokens: exact count per picture   mass: share of the scores' mass; exactly one
              min, max: of a mass, the fewest and the most tokens of a picture
              positions: "original", each token where it was, which is what "auto" means, or "compact", the gaps closed
@@ -48,21 +50,33 @@ def prune(
     if positions not in ("auto", "original", "compact"):
         raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
     adapter = adapter_for(model)
-    if is_pruned(model):
+    if is_pruned(adapter.model):
         raise ValueError("the model is already being pruned: undo that first.")
     home = _scorer_home(adapter) if method in ("saliency", "auto") else None
-    chosen = resolve_method(method, seed=seed, home=home, has_cls_attention=adapter.has_cls_attention)
+    chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)
     if method == "auto":
         _log.info("method 'auto' takes %r.", chosen.name)
     chosen.check(d_features=adapter.d_features)
-    if chosen.needs & {"cls_attention", "keys"} and not adapter.has_cls_attention:
-        raise ValueError(
-            f"method {chosen.name!r} needs a vision tower with a [CLS] token whose attention can be read, unlike this "
-            "model's: use 'uniform', 'random' or a scorer."
-        )
+    substitute = _substitute(chosen, adapter)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
-    return Pruned(adapter, chosen.to(adapter.device), budget, positions)
+    return Pruned(adapter, chosen.to(adapter.device), budget, positions, substitute)
+
+
+def _substitute(method: Method, adapter: Adapter) -> str:
+    """What stands in for something of the method's that the model lacks, a clause; empty if nothing has to.
+
+    Raises:  ValueError when nothing can
+    """
+    if not method.needs & {"cls_attention", "keys"} or adapter.tower_attention == "cls":
+        return ""
+    if adapter.tower_attention is None:
+        raise ValueError(
+            f"method {method.name!r} needs a vision tower whose attention can be read, unlike this model's: use "
+            "'uniform', 'random' or a scorer."
+        )
+    _log.warning("method %r: %s.", method.name, SUBSTITUTE)
+    return SUBSTITUTE
 
 
 def _scorer_home(adapter: Adapter) -> Path | None:

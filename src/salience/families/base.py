@@ -6,7 +6,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,11 @@ class Adapter(ABC):
     def has_cls_attention(self) -> bool:
         """Whether the tower has a [CLS] token whose attention can be read."""
         return False
+
+    @property
+    def tower_attention(self) -> Literal["cls", "received"] | None:
+        """What `Encoded.cls_attention` is: [CLS]'s, or received attention in its stead; None where there is neither."""
+        return "cls" if self.has_cls_attention else None
 
     @property
     def image_arguments(self) -> frozenset[str]:
@@ -176,8 +181,11 @@ def of_kind(values: Sequence[Tensor], kinds: Sequence[str], kind: str) -> list[T
 def adapter_for(model: Any) -> Adapter:
     """The adapter of a transformers model: its family's, or the fallback's where the model's signature fits.
 
+    A model inside PEFT's or torch.compile's wrapper is taken out of it: what is put on it, the wrapper runs through.
+
     Raises:  ValueError when the model is of no family that is known here, with the ones that are, or with what it lacks
     """
+    model = unwrapped(model)
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in FAMILIES and hasattr(getattr(model, "base_model", None), "get_image_features"):
         kind = "*"
@@ -190,6 +198,26 @@ def adapter_for(model: Any) -> Adapter:
     module, _, name = FAMILIES[kind].partition(":")
     adapter: Adapter = getattr(importlib.import_module(module), name)(model)
     return adapter
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside the wrappers of PEFT and torch.compile.
+
+    Raises:  ValueError when PEFT puts virtual tokens before the prompt, whose columns nobody could tell from its own
+    """
+    while True:
+        if "_orig_mod" in getattr(model, "_modules", {}):  # torch.compile(model)
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
+            for name, config in model.peft_config.items():
+                if config.is_prompt_learning:
+                    raise ValueError(
+                        f"the PEFT adapter {name!r} must not learn a prompt, as {config.peft_type.value} does: its "
+                        "virtual tokens shift the prompt's columns."
+                    )
+            model = model.get_base_model()
+        else:
+            return model
 
 
 def tower_fingerprint(tower: nn.Module, /, **shape: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from salience.ops.linear_rows import linear_rows
-from salience.ops.linear_rows.api import MOST_ROWS, _suits
+from salience.ops.linear_rows.api import MOST_ROWS, _plain, _suits
 from salience.ops.linear_rows.cpu import forward
 
 # (rows, inputs, outputs): tails of both, fewer than a vector, fewer than four, enough for several threads
@@ -68,7 +68,8 @@ def test_what_is_left_to_torch() -> None:
         assert not _suits(torch.randn(MOST_ROWS[torch.float32] + 1, 40), weight, bias)
         assert not _suits(x[:0], weight, bias)
         assert not _suits(x.double(), weight.double(), None)
-        assert not _suits(x.to("meta"), weight.to("meta"), None)
+        assert not _plain(x.to("meta"), weight.to("meta"), None)
+        assert not _plain(x, weight.double(), None)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert linear_rows(x, weight, bias).dtype == torch.bfloat16
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
@@ -77,6 +78,20 @@ def test_what_is_left_to_torch() -> None:
     assert not _suits(x, weight, bias)
     linear_rows(x, weight, bias).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_many_rows_in_half_precision_gradients_too(dtype: torch.dtype) -> None:
+    """Through torch's product where the machine has one, on copies in float32 where it has none."""
+    x, weight, bias = (each.requires_grad_() for each in given(9, 40, 12, dtype))
+    y = linear_rows(x, weight, bias)
+    wanted = F.linear(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(y.double(), wanted, rtol=2**-7, atol=2**-6)  # one or two roundings to 8 bits
+    ours = torch.autograd.grad(y.sum(), [x, weight, bias])
+    theirs = torch.autograd.grad(wanted.sum(), [x, weight, bias])
+    assert [each.dtype for each in ours] == [dtype] * 3
+    for got, want in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, want, rtol=2**-7, atol=2**-5)  # and sums of up to 12 of them
 
 
 @torch.no_grad()

@@ -1,5 +1,9 @@
 """The CPU kernel of a linear layer on a few rows: four outputs at a time, their weights from memory for the first row
-and from the nearest cache for the others."""
+and from the nearest cache for the others.
+
+The four are far apart, so that each thread reads four streams, every one without a break over row after row of the
+weights: 21 GB/s on two cores of a Zen 3 whose single stream a core gives 15, and whose memory gives no more.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,13 @@ import torch
 from torch import Tensor
 
 from salience.ops.simd import (
+    F32,
+    F64,
+    compute_dtype,
+    compute_size,
     element_of,
     fma,
-    horizontal_sum,
+    fold4,
     inline,
     kernel,
     lanes,
@@ -20,27 +28,31 @@ from salience.ops.simd import (
     parallel_for,
     size,
     splat,
+    store4,
     store_scalar,
 )
 
 PARAMS = np.dtype([(name, "i8") for name in ("x", "w", "bias", "y", "rows", "n", "outputs", "block")])
 WORTH_A_THREAD = 1 << 20  # bytes of weights: fewer are read before another thread has woken up
+TASKS_A_THREAD = 2  # so that a thread that wakes up late leaves its last share to the others
 
 
 @inline
-def dot4(tag, x, w, step, n):
-    """Four products of x with rows of w that lie `step` bytes apart."""
-    a0, a1, a2, a3 = splat(tag, 0.0), splat(tag, 0.0), splat(tag, 0.0), splat(tag, 0.0)
+def dot4(tag, x, w0, w1, w2, w3, n):
+    """Four products of x with rows of weights, as `fold4` leaves them."""
+    a0 = splat(tag, 0.0)
+    a1, a2, a3 = a0, a0, a0
     s, whole = size(tag), n // lanes(tag) * lanes(tag)
-    for i in range(0, whole, lanes(tag)):
-        v, at = load(tag, x + i * s), w + i * s
-        a0, a1 = fma(load(tag, at), v, a0), fma(load(tag, at + step), v, a1)
-        a2, a3 = fma(load(tag, at + 2 * step), v, a2), fma(load(tag, at + 3 * step), v, a3)
+    for i in range(0, whole * s, lanes(tag) * s):
+        v = load(tag, x + i)
+        a0, a1 = fma(load(tag, w0 + i), v, a0), fma(load(tag, w1 + i), v, a1)
+        a2, a3 = fma(load(tag, w2 + i), v, a2), fma(load(tag, w3 + i), v, a3)
     if whole < n:
-        v, at, rest = load_n(tag, x + whole * s, n - whole), w + whole * s, n - whole
-        a0, a1 = fma(load_n(tag, at, rest), v, a0), fma(load_n(tag, at + step, rest), v, a1)
-        a2, a3 = fma(load_n(tag, at + 2 * step, rest), v, a2), fma(load_n(tag, at + 3 * step, rest), v, a3)
-    return horizontal_sum(a0), horizontal_sum(a1), horizontal_sum(a2), horizontal_sum(a3)
+        i, rest = whole * s, n - whole
+        v = load_n(tag, x + i, rest)
+        a0, a1 = fma(load_n(tag, w0 + i, rest), v, a0), fma(load_n(tag, w1 + i, rest), v, a1)
+        a2, a3 = fma(load_n(tag, w2 + i, rest), v, a2), fma(load_n(tag, w3 + i, rest), v, a3)
+    return fold4(a0, a1, a2, a3)
 
 
 @inline
@@ -52,23 +64,24 @@ def put(tag, p, row, output, value):
 
 
 @kernel(PARAMS)
-def linear_kernel(tag, params, task):
+def linear_kernel(tag, ctag, params, task):
     """A block of outputs, for all rows."""
     p = params[0]
-    step = p.n * size(tag)
-    end = min((task + 1) * p.block, p.outputs)
-    for o in range(task * p.block, end, 4):
+    scratch = np.empty(64, np.uint8)
+    sums, cs, step = scratch.ctypes.data, compute_size(ctag), p.n * size(tag)
+    first, end = task * p.block, min((task + 1) * p.block, p.outputs)
+    apart, last = (end - first + 3) // 4, end - 1
+    for o0 in range(first, first + apart):
+        # where a block is no multiple of four, some at its end are done twice
+        o1, o2, o3 = min(o0 + apart, last), min(o0 + 2 * apart, last), min(o0 + 3 * apart, last)
+        w0, w1, w2, w3 = p.w + o0 * step, p.w + o1 * step, p.w + o2 * step, p.w + o3 * step
         for row in range(p.rows):
-            x, w = p.x + row * step, p.w + o * step
-            if o + 4 <= end:
-                d0, d1, d2, d3 = dot4(tag, x, w, step, p.n)
-                put(tag, p, row, o, d0)
-                put(tag, p, row, o + 1, d1)
-                put(tag, p, row, o + 2, d2)
-                put(tag, p, row, o + 3, d3)
-            else:
-                for k in range(o, end):  # the same sum, four times: the last few outputs are not worth more code
-                    put(tag, p, row, k, dot4(tag, x, p.w + k * step, 0, p.n)[0])
+            store4(sums, dot4(tag, p.x + row * step, w0, w1, w2, w3, p.n))
+            put(tag, p, row, o0, load_scalar(ctag, sums))
+            put(tag, p, row, o1, load_scalar(ctag, sums + cs))
+            put(tag, p, row, o2, load_scalar(ctag, sums + 2 * cs))
+            put(tag, p, row, o3, load_scalar(ctag, sums + 3 * cs))
+    scratch[0] = 0  # keeps it alive until here
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -77,10 +90,10 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     bias = None if bias is None else bias.contiguous()
     rows, n, outputs, element = x.shape[0], x.shape[1], weight.shape[0], element_of(x.dtype)
     y = torch.empty(rows, outputs, dtype=x.dtype)
-    tasks = 1 if outputs * n * element.size < WORTH_A_THREAD else torch.get_num_threads()
+    tasks = 1 if outputs * n * element.size < WORTH_A_THREAD else TASKS_A_THREAD * torch.get_num_threads()
     block = -(-outputs // (4 * tasks)) * 4
     bias_at = 0 if bias is None else bias.data_ptr()
     fields = (x.data_ptr(), weight.data_ptr(), bias_at, y.data_ptr(), rows, n, outputs, block)
-    params = np.array([fields], PARAMS)
-    parallel_for(linear_kernel.compiled(element), -(-outputs // block), element, params)
+    params, tags = np.array([fields], PARAMS), (element, F64 if compute_dtype(x.dtype) == torch.float64 else F32)
+    parallel_for(linear_kernel.compiled(*tags), -(-outputs // block), *tags, params)
     return y

@@ -127,3 +127,92 @@ def snapshot(model: Any) -> dict[str, Any]:
 def photograph() -> Callable[[Any], dict[str, Any]]:
     """`photograph(model)`: compare two to see whether anything was left behind."""
     return snapshot
+
+
+class InsideOracle:
+    """The unpruned model while, from each stage's layer on, nobody sees what the trace says was dropped there.
+
+    A hook in front of each such layer masks those columns in the mask the layer is handed, prefill and later tokens
+    alike, and puts merged hidden states in their places. Sequence, positions and cache stay whole.
+    """
+
+    def __init__(self, model: Any, batch: dict[str, Any], pruned: Any, language_model: Any = None) -> None:
+        from salience.families import adapter_for
+
+        self.language_model: Any = language_model or adapter_for(model).language_model
+        self.batch, self.images = batch, pruned.trace.images
+        adapter = adapter_for(model)
+        encoded = adapter.encode(**{n: v for n, v in batch.items() if n in adapter.image_arguments})
+        slots = torch.nonzero(batch["input_ids"] == IMAGE)  # (places, 2), row by row
+        self.views = torch.split(slots, encoded.sizes)
+        self.encoded = encoded
+        self.handles: list[Any] = []
+
+    def tokens(self, view: int) -> Tensor:
+        """(n,) the columns of a view's tokens, newlines left out."""
+        breaks = self.encoded.breaks[view]
+        columns = self.views[view][:, 1]
+        return columns if breaks is None else columns[~breaks]
+
+    def gone(self, layer: int) -> Tensor:
+        """(B, T) bool: the columns that layer `layer` must not see."""
+        gone = torch.zeros_like(self.batch["input_ids"], dtype=torch.bool)
+        for view, image in enumerate(self.images):
+            kept = image.entered
+            for stage in image.stages:
+                kept = stage.kept if stage.layer <= layer else kept
+            row, columns = self.views[view].T
+            gone[row, columns] = ~self.encoded.places(view, kept)
+        return gone
+
+    def hook(self, layer: int) -> Callable[..., Any]:
+        gone = self.gone(layer)
+
+        def mask_dropped(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            rows, new = hidden.shape[:2]
+            mask, width = kwargs["attention_mask"], gone.shape[1]
+            prefill = new == width
+            total = width if prefill else int(kwargs["past_key_values"].get_seq_length())
+            if mask is None:
+                mask = torch.ones(total, total, dtype=torch.bool).tril()[-new:].expand(rows, 1, new, total)
+            hidden_ones = gone.repeat_interleave(rows // len(gone), 0)
+            hidden_ones = torch.nn.functional.pad(hidden_ones, (0, mask.shape[-1] - width))[:, None, None]
+            boolean = mask.dtype == torch.bool
+            mask = mask & ~hidden_ones if boolean else mask.masked_fill(hidden_ones, torch.finfo(mask.dtype).min)
+            if prefill:
+                hidden = self.merged(layer, hidden)
+            return (hidden, *args[1:]), {**{k: v for k, v in kwargs.items() if k != "hidden_states"},
+                                         "attention_mask": mask}  # fmt: skip
+
+        return mask_dropped
+
+    def merged(self, layer: int, hidden: Tensor) -> Tensor:
+        new = hidden.clone()
+        for view, image in enumerate(self.images):
+            for stage in image.stages:
+                if stage.layer != layer or stage.merge is None:
+                    continue
+                columns, row = self.tokens(view), int(self.views[view][0, 0])
+                for target in set(stage.merge.target.tolist()):
+                    summands = stage.merge.target == target
+                    old = hidden[row, columns[stage.merge.source[summands]]]
+                    new[row, columns[stage.kept[target]]] = (stage.merge.weight[summands, None] * old).sum(0)
+        return new
+
+    def __enter__(self) -> InsideOracle:
+        first = min((stage.layer for image in self.images for stage in image.stages), default=10**6)
+        for index, layer in enumerate(self.language_model.layers):
+            if index >= first:
+                self.handles.append(layer.register_forward_pre_hook(self.hook(index), with_kwargs=True))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+@pytest.fixture(scope="session")
+def inside_oracle() -> type[InsideOracle]:
+    """`with inside_oracle(model, batch, pruned):` the whole model; see `InsideOracle`."""
+    return InsideOracle

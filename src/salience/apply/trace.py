@@ -14,12 +14,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class StageTrace:
+    """What a stage between two layers left of a picture: from layer `layer` (counted from 0) on, kept (k,) int64.
+
+    merge: which of them took in others, in the picture's numbering but for `target`; None where none did.
+    """
+
+    layer: int
+    kept: Tensor
+    merge: Merge | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ImageTrace:
     """One picture of the last call: grid, scores (n,) float32 or None, kept (k,) int64 in raster order, on the CPU.
 
     Where a family cuts pictures up, each piece has its own, and `picture` says which picture it is of, where that is
     known: it is for LLaVA-NeXT and LLaVA-OneVision (the whole picture, then the large one), not where tiles are fed as
     pictures. `merge` says what went into which kept token, None where the method merges nothing.
+
+    Of a method that drops tokens inside the language model `kept` is what the last stage left, `entered` (e,) what
+    entered it, and `stages` what each left; scores are there where the first stage gave some to all tokens.
     """
 
     grid: VisualGrid
@@ -27,6 +42,19 @@ class ImageTrace:
     kept: Tensor
     picture: int = 0
     merge: Merge | None = None
+    stages: tuple[StageTrace, ...] = ()
+    entered: Tensor | None = None
+
+    def counts(self, depth: int) -> list[int]:
+        """How many of its tokens each of the language model's `depth` layers saw."""
+        seen = [len(self.kept if self.entered is None else self.entered)] * depth
+        for stage in self.stages:
+            seen[stage.layer :] = [len(stage.kept)] * (depth - stage.layer)
+        return seen
+
+    def share(self, depth: int) -> float:
+        """The mean over layers of the share of its tokens that a layer saw: what methods are to be compared at."""
+        return sum(self.counts(depth)) / (depth * self.grid.n)
 
     def draw(self, image: Image, *, scores: bool = False) -> Image:
         """The picture as the model saw it (cropped as the processor crops) with kept cells bright and the rest dimmed.

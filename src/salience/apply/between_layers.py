@@ -1,0 +1,126 @@
+"""What `prune` does between the language model's layers; nothing at all for a method that prunes before it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from salience.apply.held import Held
+from salience.apply.inputs import PrunedInputs
+from salience.apply.inside import Prefill, going_on
+from salience.apply.pictures_inside import pictures_inside
+from salience.apply.trace import Trace
+from salience.core.types import Selection
+from salience.families import Adapter, Encoded
+from salience.families.decoder import Decoder
+from salience.families.whole_prompt import effective
+from salience.ops.tokens import padding_side
+from salience.pruning.base import Method
+from salience.pruning.budget import Budget
+from salience.pruning.inside import Inside
+
+
+class BetweenLayers:
+    """One model's language model and a method that may drop tokens inside it.
+
+    Raises:  ValueError when the method does and the language model has no layers for it
+    """
+
+    def __init__(self, adapter: Adapter, method: Method, budget: Budget) -> None:
+        self.adapter, self.budget = adapter, budget
+        self.method = method if isinstance(method, Inside) else None
+        self._now = threading.local()  # the prefill of this thread's call
+        if self.method is not None:
+            self.decoder = Decoder(adapter.language_model)
+            self.method.drops(self.decoder.depth)
+
+    def prepare(
+        self, encoded: Encoded, selections: Sequence[Selection], pruned: PrunedInputs, given: dict[str, Any], *,
+        generating: bool,
+    ) -> None:  # fmt: skip
+        """Before a call with pictures: what its language model will be given.
+
+        Raises:  ValueError when the call asks for what cannot go with tokens dropped between layers
+        """
+        if self.method is None:
+            return
+        self._refuse(self.method.name, given, generating=generating)
+        pictures = pictures_inside(self.adapter, encoded, selections, pruned, self.budget)
+        mask = pruned.attention_mask
+        side = "left" if generating else padding_side(mask)
+        self._now.prefill = Prefill(self.decoder, self.method, pictures, mask, side=side)
+
+    def _refuse(self, name: str, given: dict[str, Any], *, generating: bool) -> None:
+        model = self.adapter.model
+        if generating and effective("use_cache", given, model) is False:
+            raise ValueError(f"method {name!r} drops tokens once, what follows reads the cache: leave use_cache on.")
+        if given.get("labels") is not None:
+            raise ValueError(
+                f"labels can't be cut along inside the language model, where method {name!r} drops tokens: take the "
+                "loss from logits and trace.columns, or use a method that prunes before it."
+            )
+        language: Any = self.decoder.language_model
+        if language.training and getattr(language, "is_gradient_checkpointing", False):
+            raise ValueError(f"method {name!r} can't drop tokens twice, as gradient checkpointing would: turn it off.")
+
+    @contextmanager
+    def forward(self, given: dict[str, Any]) -> Iterator[None]:
+        """Around one run of the model's own forward with these arguments.
+
+        Raises:  ValueError when its cache can't hold a length for each layer
+        """
+        cache = given.get("past_key_values")
+        if self.method is None:
+            yield
+        elif cache is not None and int(cache.get_seq_length()) > 0:
+            held = Held.on(cache)
+            if held is None:
+                yield
+                return
+            with going_on(self.decoder, cache, held, given.get("attention_mask")):
+                yield
+        elif given.get("mm_encoder_outputs"):
+            prefill: Prefill = self._now.prefill
+            _refuse_fixed(self.method.name, cache, prefill)
+            with prefill.running():
+                yield
+            self.leave_on(cache)
+        else:
+            yield
+
+    def leave_on(self, cache: Any) -> None:
+        """Note on the cache of this thread's call what its layers hold."""
+        held = self._now.prefill.held if self.method is not None else None
+        if held is not None and cache is not None:
+            held.leave_on(cache)
+
+    def traced(self, trace: Trace) -> Trace:
+        """The trace of a call, with what was dropped between layers."""
+        if self.method is None:
+            return trace
+        prefill: Prefill = self._now.prefill
+        images = tuple(
+            replace(image, kept=picture.kept, scores=picture.scores, entered=image.kept, stages=tuple(picture.stages))
+            for image, picture in zip(trace.images, prefill.pictures, strict=True)
+        )
+        columns = trace.columns
+        if (held := prefill.held) is not None:
+            index = held.cuts[-1].index[:: prefill.times].cpu()
+            pairs = zip(columns, index, strict=True)
+            columns = tuple(torch.where(left >= 0, row[left.clamp_min(0)], -1) for row, left in pairs)
+        return replace(trace, images=images, columns=columns)
+
+
+def _refuse_fixed(name: str, cache: Any, prefill: Prefill) -> None:
+    from transformers import DynamicCache
+
+    if cache is not None and not isinstance(cache, DynamicCache) and not prefill.drops_nothing:
+        raise ValueError(
+            f"method {name!r} leaves each layer a length of its own, which a {type(cache).__name__} does not hold: use "
+            "the default cache."
+        )

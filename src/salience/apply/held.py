@@ -1,0 +1,121 @@
+"""Which of the prompt's columns each layer of the language model holds, once tokens were dropped between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_NAME = "_salience_held"  # an attribute of the cache, so that a copy of the cache takes it along
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cut:
+    """What is left from `layer` on: index (B, L) int64, of the prompt's columns, -1 for padding put in."""
+
+    layer: int
+    index: Tensor
+
+    def take(self, values: Tensor, dim: int) -> Tensor:
+        """Values that run along the prompt in `dim`, rows in the first or, where they are as many, shared."""
+        index = self.index.to(values.device).clamp_min(0)
+        if values.shape[0] == 1 and bool((index == index[:1]).all()):
+            index = index[:1]
+        values = values.expand(index.shape[0], *values.shape[1:])
+        dim = dim % values.dim()
+        shape = [len(index), *[index.shape[1] if axis == dim else 1 for axis in range(1, values.dim())]]
+        wanted = [-1 if axis in (0, dim) else size for axis, size in enumerate(values.shape)]
+        return values.gather(dim, index.view(shape).expand(wanted))
+
+    def mask(self, mask: Tensor | None, real: Tensor, dtype: torch.dtype, *, boolean: bool) -> Tensor | None:
+        """The prompt's (B, 1, L0, L0) mask -> (B, 1, L, L); None, which means causal, where that is what is left.
+
+        real: (B, L0), the prompt's own mask.
+        """
+        valid = (self.index >= 0).to(real.device)
+        if mask is None:
+            if bool(valid.all()):
+                return None
+            valid = valid & (real.gather(1, self.index.to(real.device).clamp_min(0)) != 0)
+            allowed = valid[:, None, None, :] & torch.ones(2 * valid.shape[1:], dtype=torch.bool).tril().to(real.device)
+            return allowed if boolean else additive(allowed, dtype)
+        left = self.take(self.take(mask, 2), 3)
+        if bool(valid.all()):
+            return left
+        hidden = ~valid[:, None, None, :].to(left.device)
+        return left & ~hidden if boolean else left.masked_fill(hidden, torch.finfo(dtype).min)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """The cuts of a prefill of `width` columns, in the order of their layers; kept on the cache it filled."""
+
+    width: int
+    cuts: tuple[Cut, ...]
+
+    @classmethod
+    def on(cls, cache: Any) -> Held | None:
+        """What was left on a cache, None where its layers all hold the same columns."""
+        return getattr(cache, _NAME, None)
+
+    def leave_on(self, cache: Any) -> None:
+        """Note this on the cache."""
+        setattr(cache, _NAME, self)
+
+    def cut(self, layer: int) -> Cut | None:
+        """What holds for a layer; None where it has the whole prompt."""
+        return next((cut for cut in reversed(self.cuts) if cut.layer <= layer), None)
+
+    def columns(self, cut: Cut, rows: int, total: int, cached: int) -> Tensor:
+        """(rows, cached + new): the columns that a layer attends to when there are `total`, its last `cached` ones.
+
+        Raises:  ValueError when the cache has rows that are not the prompt's, each as many times
+        """
+        if rows % cut.index.shape[0]:
+            raise ValueError(f"the pruned cache is of {cut.index.shape[0]} rows, which {rows} do not come from.")
+        index = cut.index.repeat_interleave(rows // cut.index.shape[0], 0)
+        new = torch.arange(self.width, total, device=index.device).expand(rows, -1)
+        return torch.cat([index, new], dim=1)[:, -cached:]
+
+
+def later_mask(
+    columns: Tensor, real: Tensor | None, new: int, window: int | None, dtype: torch.dtype, *, boolean: bool
+) -> Tensor | None:
+    """(B, 1, new, W): what the last `new` of columns (B, W) may see of them; None where one sees all.
+
+    The new tokens are text, so attention is causal, and a window's distance is the one in the whole prompt.
+
+    real: (B, columns of the whole sequence), the caller's mask; None for ones.
+    """
+    valid = columns >= 0
+    if real is not None:
+        real = real.to(columns.device)
+        valid = valid & (real.gather(1, columns.clamp_min(0)) != 0)
+    mine, theirs = columns[:, -new:, None], columns[:, None, :]
+    allowed = valid[:, None] & (theirs <= mine)  # (B, new, W)
+    if window is not None:
+        allowed = allowed & (theirs > mine - window)
+    if boolean and new == 1 and bool(allowed.all()):
+        return None
+    return allowed[:, None] if boolean else additive(allowed[:, None], dtype)
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask to add to logits, as eager attention has it."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, once for each of its arguments' identities: all layers are handed the same mask and the same angles."""
+    seen: dict[tuple[int, ...], tuple[Any, Any]] = {}
+
+    def made(*given: Any) -> Any:
+        key = tuple(map(id, given))
+        if key not in seen:
+            seen[key] = (given, make(*given))  # the arguments are held, so that no other gets their identity
+        return seen[key][1]
+
+    return made

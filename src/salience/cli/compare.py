@@ -35,6 +35,7 @@ _COUNT = click.IntRange(min=1)
 @click.option("--control", is_flag=True, help="Also train on shuffled labels, which must end at the majority line.")
 @click.option("--no-timing", is_flag=True, help="Leave out inference speed and memory against length.")
 @click.option("--processes", type=_COUNT, default=None, help="Fits at the same time.  [default: one a core]")
+@click.option("--threads", type=_COUNT, default=None, help="Of each fit.  [default: the cores, shared out]")
 @click.option("--list", "listed", is_flag=True, help="Print the tasks and the models, and end.")
 @click.option("--quick", is_flag=True, help="Few examples, narrow models: to see that it works, not to measure.")
 @shared_options(out="build/compare", writes="report.html, results.json and figures/")
@@ -51,6 +52,7 @@ def compare(
     control: bool,
     no_timing: bool,
     processes: int | None,
+    threads: int | None,
     listed: bool,
     quick: bool,
     out: Path,
@@ -73,7 +75,7 @@ def compare(
         config = _config(
             quick, task=task, models=tuple(models.split(",")), seeds=seeds, epochs=epochs, width=width,
             n_layers=layers, parameters=parameters, batch=batch, rates=tuple(rates) or (2e-3,), control=control,
-            seed=seed, no_timing=no_timing, processes=processes, device=device,
+            seed=seed, no_timing=no_timing, processes=processes, threads=threads, device=device,
         )  # fmt: skip
         results = _measured(config, out, device)
     report = finish(results, as_json=as_json)
@@ -95,7 +97,7 @@ def _listed() -> str:
 
 
 def _config(
-    quick: bool, *, task: str, no_timing: bool, processes: int | None, device: str, **given: Any
+    quick: bool, *, task: str, no_timing: bool, processes: int | None, threads: int | None, device: str, **given: Any
 ) -> Any:  # fmt: skip
     """What was asked for; `quick` makes it small. Raises: ValueError for what can't be."""
     from salience.core.backend import resolve_device
@@ -108,7 +110,7 @@ def _config(
     lengths = () if no_timing else LENGTHS[:1] if quick else LENGTHS
     return CompareConfig(
         task=_small(task) if quick else task, lengths=lengths, processes=count,
-        threads=max(1, cores // count) if on_cpu else 0, **(given | small if quick else given),
+        threads=threads or (max(1, cores // count) if on_cpu else 0), **(given | small if quick else given),
     )  # fmt: skip
 
 

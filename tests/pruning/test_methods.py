@@ -174,7 +174,7 @@ class TestSaliency:
 
 class TestResolve:
     def resolve(self, method: object, **options: Any) -> Method:
-        return resolve_method(method, **{"seed": 3, "home": None, "has_cls_attention": True, **options})
+        return resolve_method(method, **{"seed": 3, "home": None, "has_attention": True, **options})
 
     def test_every_name_of_the_table(self) -> None:
         for name in METHODS:
@@ -200,7 +200,7 @@ class TestResolve:
         assert isinstance(self.resolve("auto", home=home), Saliency)
         assert isinstance(self.resolve("saliency", home=home), Saliency)
         assert isinstance(self.resolve("auto"), ClsAttention)
-        assert isinstance(self.resolve("auto", has_cls_attention=False), Uniform)
+        assert isinstance(self.resolve("auto", has_attention=False), Uniform)
 
     def test_a_folder_by_path_or_string(self, tmp_path: Any) -> None:
         folder = Scorer(8).save_pretrained(tmp_path / "scorer")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.apply.between_layers import BetweenLayers
 from salience.apply.calls import (
     by_name,
     cache_of,
@@ -29,7 +28,6 @@ from salience.families import Adapter, Encoded
 from salience.families.whole_prompt import WholePrompt, effective
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
-from salience.pruning.inside import Inside
 
 _MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
 
@@ -42,14 +40,16 @@ class Pruned:
 
     trace: of the last call that carried pictures.
     method, budget, positions: what is in force; `method.name` says which method "auto" took.
+    substitute: what stands in for something of the method's that this model lacks; empty if nothing does.
     """
 
-    def __init__(self, adapter: Adapter, method: Method, budget: Budget, positions: Positions) -> None:
-        self.method, self.budget, self.positions = method, budget, positions
+    def __init__(
+        self, adapter: Adapter, method: Method, budget: Budget, positions: Positions, substitute: str = ""
+    ) -> None:
+        self.method, self.budget, self.positions, self.substitute = method, budget, positions, substitute
         self.trace = Trace()
         self._adapter, self._model = adapter, adapter.model
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
-        self._between = BetweenLayers(adapter, method, budget)
         self._active = True
         self._ours: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -59,6 +59,12 @@ class Pruned:
         for name, wrapper in self._ours.items():
             setattr(wrapper, _MARK, True)
             self._model.__dict__[name] = wrapper
+
+    def explain(self) -> str:
+        """What is done to the model, in a sentence or two: method, budget, positions, and what stands in for what."""
+        budget = ", ".join(f"{name}={value}" for name, value in vars(self.budget).items() if value is not None)
+        said = f"Visual tokens are pruned by {self.method.name!r} at {budget}, positions {self.positions!r}."
+        return f"{said} Note: {self.substitute}." if self.substitute else said
 
     def undo(self) -> None:
         """Put the model back as it was; doing it again does nothing."""
@@ -97,9 +103,7 @@ class Pruned:
             if not self._active:
                 return original(*args, **kwargs)
             if getattr(self._inside, "generate", False):
-                kwargs = self._adapter.as_forward_reads(with_mask(kwargs))
-                with self._between.forward(kwargs):
-                    return original(*args, **kwargs)
+                return original(*args, **self._adapter.as_forward_reads(with_mask(kwargs)))
             return self._forward(original, by_name(signature, args, kwargs))
 
         return forward
@@ -120,19 +124,13 @@ class Pruned:
         cache: Any = given.get("past_key_values")
         if is_filled(cache):
             memory = self._memory(cache, given)
-            given = memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given
-            with self._between.forward(given):
-                return original(**given)
+            return original(**(memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given))
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given)
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
-        options = self._adapter.as_forward_reads(self._arguments(pruned, options))
-        with self._between.forward(options):
-            result = original(**options)
+        result = original(**self._adapter.as_forward_reads(self._arguments(pruned, options)))
         self._remember(cache_of(result, cache), pruned, given["input_ids"])
-        self._between.leave_on(cache_of(result, cache))
-        self.trace = self._between.traced(self.trace)
         return result
 
     def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
@@ -152,7 +150,6 @@ class Pruned:
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
         result = self._run(original, whole.arguments(self._arguments(pruned, options), self._model))
-        self.trace = self._between.traced(self.trace)
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
         self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
@@ -184,21 +181,19 @@ class Pruned:
             self._adapter, encoded, selections, ids, mask, positions, positions=self.positions, side=side
         )
         self._refuse_packing(pruned)
-        self._between.prepare(encoded, selections, pruned, given, generating=generating)
         views = zip(encoded.grids, encoded.pictures, selections, strict=True)
         self.trace = Trace(
             images=tuple(
                 ImageTrace(grid=grid, picture=i, scores=s.scores, kept=s.kept, merge=s.merge) for grid, i, s in views
             ),
             columns=pruned.columns.index.cpu().unbind(),
+            substitute=self.substitute,
         )
         self._adapter.settle(pruned.deltas)
         return pruned
 
     def _select(self, contexts: Sequence[TokenContext]) -> list[Selection]:
         """The tokens of each view that stay; where views have any size, one smaller than `tokens` stays whole."""
-        if isinstance(self.method, Inside):
-            return self.method.before(contexts, self.budget)
         tokens = self.budget.tokens
         if tokens is None or self._adapter.n_tokens is not None:
             return self.method.select_all(contexts, self.budget)

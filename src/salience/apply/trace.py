@@ -74,8 +74,9 @@ class Trace:
     """The last call that carried pictures.
 
     images: in batch order.   columns: for each row of the prompt, (L,) int64 on the CPU, the original column of each
-    remaining one, -1 for padding that pruning added.
+    remaining one, -1 for padding that pruning added.   substitute: as `Pruned.substitute`.
     """
 
     images: tuple[ImageTrace, ...] = ()
     columns: tuple[Tensor, ...] = ()
+    substitute: str = ""

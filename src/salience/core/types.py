@@ -77,8 +77,9 @@ class TokenContext:
 
     features: (n, d), the vision tower's tokens before the projector, in the model's dtype.
     image_index: the picture's place in the batch.
-    cls_attention: (n,) float32, what [CLS] pays each token, mean over heads; None unless the method's `needs` names it.
-    keys: (n, heads, d_head) float32, of the attention whose [CLS] row `cls_attention` is; None unless `needs` names it.
+    cls_attention: (n,) float32, what [CLS] pays each token, mean over heads, or, where the tower has no [CLS], what all
+    tokens pay it on average; None unless the method's `needs` names it.
+    keys: (n, heads, d_head) float32, of the attention that `cls_attention` is of; None unless `needs` names it.
     projected: (n, d_llm), the tokens after the projector; None unless the method's `needs` names it.
     digest: a number made of the picture's pixels; None unless the method's `needs` names it.
     text: (t, d_llm), the text behind the picture as it enters the language model; only inside it, see `Inside`.

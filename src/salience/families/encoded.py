@@ -11,6 +11,8 @@ from torch import Tensor
 
 from salience.core.types import TokenContext, VisualGrid
 
+_Read = Callable[[], Sequence[Tensor] | Tensor]
+
 
 @dataclass(kw_only=True, eq=False)
 class Encoded:
@@ -24,7 +26,8 @@ class Encoded:
     project_all: all views' (n_i, d_llm), the very numbers that the model's own forward would have.
     breaks: for each view (m_i,) bool, which of its places in the prompt hold `newline` (d_llm,), no token; None: none.
     deepstack: for each of several layers of the language model, each view's (n_i, d_llm), added to the hidden states.
-    attend: for each view (n_i,) float32, what [CLS] pays each token; None where the tower has no [CLS].
+    attend: for each view (n_i,) float32, what [CLS] pays each token, or, where the tower has no [CLS], what all tokens
+    pay it on average (`Adapter.tower_attention` says which); None where neither can be had.
     attend_keys: for each view (n_i, heads, d_head) float32, the keys of that attention; None where `attend` is.
     stacked: the (views, n, d) tensor that the views are of, where there is one.
     """
@@ -34,8 +37,8 @@ class Encoded:
     pixels: Sequence[Tensor]
     project: Callable[[Tensor], Tensor]
     project_all: Callable[[], Sequence[Tensor]]
-    attend: Callable[[], Sequence[Tensor] | Tensor] | None = None
-    attend_keys: Callable[[], Sequence[Tensor] | Tensor] | None = None
+    attend: _Read | None = None
+    attend_keys: _Read | None = None
     pictures: Sequence[int] = ()
     kinds: Sequence[str] = ()
     breaks: Sequence[Tensor | None] = ()
@@ -84,9 +87,9 @@ class Encoded:
         return [view.shape[0] if breaks is None else breaks.shape[0] for view, breaks in pairs]
 
     def cls_attention(self) -> Tensor:
-        """(views, n) float32: what [CLS] pays each token, mean over heads; computed at the first call.
+        """(views, n) float32: what [CLS], or its substitute, pays each token, mean over heads; once.
 
-        Raises:  ValueError when the tower has no [CLS] token, or the views have different sizes
+        Raises:  ValueError when the tower's attention can't be read, or the views have different sizes
         """
         attention = self._attention()
         return attention if isinstance(attention, Tensor) else torch.stack(list(attention))
@@ -94,7 +97,7 @@ class Encoded:
     def _attention(self) -> Sequence[Tensor] | Tensor:
         """`attend`, once."""
         if self.attend is None:
-            raise ValueError("cls-attention needs a vision tower with a [CLS] token, which this model's does not have.")
+            raise ValueError("the vision tower's attention is needed, and this model's or this layer's can't be read.")
         if self._cls_attention is None:
             self._cls_attention = self.attend()
         return self._cls_attention
@@ -102,10 +105,10 @@ class Encoded:
     def keys(self) -> Sequence[Tensor] | Tensor:
         """For each view (n_i, heads, d_head) float32: the keys of the attention that `cls_attention` is of; once.
 
-        Raises:  ValueError when the tower has no [CLS] token
+        Raises:  ValueError when the tower's attention can't be read
         """
         if self.attend_keys is None:
-            raise ValueError("keys need a vision tower with a [CLS] token, which this model's does not have.")
+            raise ValueError("the vision tower's keys are needed, and this model's or this layer's can't be read.")
         if self._keys is None:
             self._keys = self.attend_keys()
         return self._keys
@@ -167,9 +170,18 @@ def joined(first: Encoded, second: Encoded) -> Encoded:
         pixels=[*first.pixels, *second.pixels],
         project=first.project,
         project_all=lambda: [*first.projected(), *second.projected()],
+        attend=_both(first.attend, second.attend),
+        attend_keys=_both(first.attend_keys, second.attend_keys),
         pictures=[*first.pictures, *(after + picture for picture in second.pictures)],
         kinds=[*first.kinds, *second.kinds],
         breaks=[*first.breaks, *second.breaks],
         newline=first.newline if first.newline is not None else second.newline,
         deepstack=[[*a, *b] for a, b in zip(first.deepstack, second.deepstack, strict=True)],
     )
+
+
+def _both(first: _Read | None, second: _Read | None) -> _Read | None:
+    """What is read of two, one after the other."""
+    if first is None or second is None:
+        return None
+    return lambda: [*first(), *second()]

@@ -25,6 +25,11 @@ class Gemma3Adapter(PaliGemmaAdapter):
     def first_position(self) -> int:
         return 0
 
+    @property
+    def patches_a_side(self) -> int:
+        projector = self.model.model.multi_modal_projector
+        return int(projector.patches_per_image) // int(projector.tokens_per_side)
+
     def in_tokens(self, states: Tensor) -> Tensor:
         projector = self.model.model.multi_modal_projector
         side = projector.patches_per_image

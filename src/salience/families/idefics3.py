@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
 from salience.families.stock import StockAdapter
+from salience.families.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
 
 
 class Idefics3Adapter(StockAdapter):
@@ -48,9 +49,9 @@ class Idefics3Adapter(StockAdapter):
         if len(shape) != 5:
             raise ValueError(f"pixel_values must be (samples, tiles, 3, H, W), not of shape {shape}.")
 
-    def read(self, output: Any, given: dict[str, Any]) -> Encoded:
-        connector = self.model.model.connector
-        features = connector.pixel_shuffle(output.last_hidden_state, int(self.config.scale_factor))  # (tiles, n, d)
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
+        connector, factor = self.model.model.connector, int(self.config.scale_factor)
+        features = connector.pixel_shuffle(output.last_hidden_state, factor)  # (tiles, n, d)
         tiles, n = features.shape[:2]
         side = int(n**0.5)
         flat = given["pixel_values"].flatten(0, 1)  # padding tiles are all zero, and the model leaves them out
@@ -61,6 +62,8 @@ class Idefics3Adapter(StockAdapter):
             pixels=flat[real].unbind() if int(real.sum()) == tiles else flat[:tiles].unbind(),
             project=self.project,
             project_all=lambda: torch.split(torch.cat(list(output.pooler_output)), n),
+            attend=lambda: pooled_shares(attention(), factor),
+            attend_keys=lambda: pooled_keys(attention.keys(), factor),
         )
 
     def project(self, features: Tensor) -> Tensor:

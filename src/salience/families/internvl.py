@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
 from salience.families.stock import NamedAdapter, as_one_tensor, need_pictures
+from salience.families.tower_attention import pooled_keys, pooled_shares, watch_input
 
 
 class InternVLAdapter(NamedAdapter):
@@ -47,7 +46,7 @@ class InternVLAdapter(NamedAdapter):
         if layer != -1:
             raise ValueError(f"vision_feature_layer must be -1, the tower's output, to be pruned, not {layer!r}.")
         strategy = options.get("vision_feature_select_strategy", self.config.vision_feature_select_strategy)
-        with _attention_input(self.tower) as hidden:
+        with watch_input(self.tower.encoder.layer[-1].attention) as seen:
             states = self.tower(pixel_values=pixel_values.to(self.model.dtype), return_dict=True).last_hidden_state
         states = states[:, 1:] if strategy == "default" else states
         side, ratio = int(states.shape[1] ** 0.5), self.config.downsample_ratio
@@ -60,8 +59,8 @@ class InternVLAdapter(NamedAdapter):
             pixels=pixel_values.unbind(),
             project=self.project,
             project_all=lambda: self.project(features).unbind(),
-            attend=lambda: self._cls_attention(hidden[0], int(1 / ratio)),
-            attend_keys=lambda: self._keys(hidden[0], int(1 / ratio)),
+            attend=lambda: self._cls_attention(seen["hidden_states"], int(1 / ratio)),
+            attend_keys=lambda: self._keys(seen["hidden_states"], int(1 / ratio)),
             stacked=features,
         )
 
@@ -77,10 +76,7 @@ class InternVLAdapter(NamedAdapter):
         query = _in_heads(attention.q_norm(attention.q_proj(hidden[:, :1])), heads)  # (tiles, heads, 1, d_head)
         key = _in_heads(attention.k_norm(attention.k_proj(hidden)), heads)  # (tiles, heads, 1 + patches, d_head)
         logits = query @ key.transpose(2, 3) * attention.scale
-        shares = logits.softmax(-1).mean(1)[:, 0, 1:]  # (tiles, patches)
-        side = int(shares.shape[1] ** 0.5)
-        pooled = nn.functional.avg_pool2d(shares.reshape(-1, 1, side, side), factor) * factor**2
-        return pooled.flatten(1)
+        return pooled_shares(logits.softmax(-1).mean(1)[:, 0, 1:], factor)
 
     @torch.no_grad()
     def _keys(self, hidden: Tensor, factor: int) -> Tensor:
@@ -88,10 +84,7 @@ class InternVLAdapter(NamedAdapter):
         attention = self.tower.encoder.layer[-1].attention
         heads = int(attention.num_heads)
         key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)
-        tiles, side = key.shape[0], int(key.shape[2] ** 0.5)
-        square = key.transpose(2, 3).reshape(tiles * heads, -1, side, side)
-        pooled = nn.functional.avg_pool2d(square, factor).flatten(2)  # (tiles * heads, d_head, n)
-        return pooled.reshape(tiles, heads, -1, pooled.shape[2]).permute(0, 3, 1, 2)
+        return pooled_keys(key.transpose(1, 2), factor)
 
     def project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.model.model.multi_modal_projector(features)
@@ -104,17 +97,3 @@ class InternVLAdapter(NamedAdapter):
 def _in_heads(x: Tensor, heads: int) -> Tensor:
     """(tiles, tokens, d) -> (tiles, heads, tokens, d / heads) float32."""
     return x.float().reshape(*x.shape[:2], heads, -1).transpose(1, 2)
-
-
-@contextmanager
-def _attention_input(tower: Any) -> Iterator[list[Tensor]]:
-    """Collects what the last layer's attention reads while the tower runs; the hook goes again."""
-    seen: list[Tensor] = []
-    attention = tower.encoder.layer[-1].attention
-    handle = attention.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-    )
-    try:
-        yield seen
-    finally:
-        handle.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from salience.core.types import VisualGrid
 from salience.families.base import Adapter, tower_fingerprint
 from salience.families.encoded import Encoded
+from salience.families.tower_attention import ProjectedAttention
 
 # Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
 _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -51,6 +52,12 @@ class LlavaAdapter(Adapter):
     @property
     def has_cls_attention(self) -> bool:
         return self.prefix == 1 and self._indices(None)[-1] > 0
+
+    @property
+    def tower_attention(self) -> Literal["cls", "received"] | None:
+        if self._indices(None)[-1] == 0:  # the embeddings', which no layer's attention belongs to
+            return None
+        return "cls" if self.prefix else "received"
 
     @property
     def image_arguments(self) -> frozenset[str]:
@@ -97,8 +104,8 @@ class LlavaAdapter(Adapter):
 
     def states(
         self, pixel_values: Tensor, layer: int | Sequence[int] | None, strategy: str | None
-    ) -> tuple[Tensor, _ClsAttention | None]:
-        """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and its attention.
+    ) -> tuple[Tensor, _ClsAttention | ProjectedAttention | None]:
+        """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and their attention.
 
         Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
         """
@@ -118,8 +125,14 @@ class LlavaAdapter(Adapter):
         layer = self.config.vision_feature_layer if layer is None else layer
         # a list is concatenated even if it holds one layer, as the model's own forward does
         features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
-        attend = _ClsAttention(self.tower, indices[-1], seen.get("attention_input")) if self.prefix else None
-        return features, attend
+        return features, self._attention(indices[-1], seen.get("attention_input"))
+
+    def _attention(self, index: int, hidden: Tensor | None) -> _ClsAttention | ProjectedAttention | None:
+        if self.prefix:
+            return _ClsAttention(self.tower, index, hidden)
+        if hidden is None:
+            return None
+        return ProjectedAttention(_layers(self.tower)[index - 1].self_attn, {"hidden_states": hidden})
 
     def project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.model.model.multi_modal_projector(features)

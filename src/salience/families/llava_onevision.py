@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,8 +57,9 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             )
         videos, frames = pixel_values_videos.shape[:2]
         flat = pixel_values_videos.flatten(0, 1)
-        features, _ = self.states(flat, layer, strategy)
-        views = self.model.model.apply_pooling(features).unbind()
+        features, attend = self.states(flat, layer, strategy)
+        halved = self.model.model.apply_pooling
+        views = halved(features).unbind()
         side = -(-self.side // 2)
         end = torch.zeros(side * side + 1, dtype=torch.bool)
         end[-1] = True
@@ -67,8 +68,10 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             grids=[VisualGrid(rows=side, columns=side)] * (videos * frames),
             pixels=flat.unbind(),
             project=self.project,
-            project_all=lambda: self.model.model.apply_pooling(self.project(features)).unbind(),
+            project_all=lambda: halved(self.project(features)).unbind(),
             pictures=[video for video in range(videos) for _ in range(frames)],
+            attend=None if attend is None else lambda: halved(attend()[..., None])[..., 0],
+            attend_keys=None if attend is None else lambda: _halved_keys(halved, attend.keys()),
             kinds=["video"] * (videos * frames),
             breaks=[end if frame == frames - 1 else None for _ in range(videos) for frame in range(frames)],
             newline=self.model.model.image_newline,
@@ -76,3 +79,9 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
 
     def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options, "video")
+
+
+def _halved_keys(halved: Callable[[Tensor], Tensor], keys: Tensor) -> Tensor:
+    """(frames, n, heads, d_head) -> the same of the halved frames."""
+    small = halved(keys.flatten(2))
+    return small.reshape(*small.shape[:2], *keys.shape[2:])

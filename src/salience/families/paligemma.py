@@ -9,6 +9,7 @@ from torch import Tensor
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
 from salience.families.stock import StockAdapter, as_one_tensor, need_pictures
+from salience.families.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
 
 
 class PaliGemmaAdapter(StockAdapter):
@@ -39,7 +40,7 @@ class PaliGemmaAdapter(StockAdapter):
     def check(self, given: dict[str, Any]) -> None:
         need_pictures(given["pixel_values"])
 
-    def read(self, output: Any, given: dict[str, Any]) -> Encoded:
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
         features = self.in_tokens(output.last_hidden_state)
         side = int(features.shape[1] ** 0.5)
         return Encoded(
@@ -48,7 +49,14 @@ class PaliGemmaAdapter(StockAdapter):
             pixels=given["pixel_values"].unbind(),
             project=self.project,
             project_all=lambda: output.pooler_output.unbind(),
+            attend=lambda: pooled_shares(attention(), self.patches_a_side),
+            attend_keys=lambda: pooled_keys(attention.keys(), self.patches_a_side),
         )
+
+    @property
+    def patches_a_side(self) -> int:
+        """How many of the tower's patches a side make up a token."""
+        return 1
 
     def in_tokens(self, states: Tensor) -> Tensor:
         """The tower's output (images, patches, d) as what the projector takes row by row, (images, n, d)."""

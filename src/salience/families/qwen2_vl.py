@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
 from salience.families.stock import NamedAdapter
+from salience.families.tower_attention import FusedAttention, watch_input
 
 
 class Qwen2VLAdapter(NamedAdapter):
@@ -45,15 +46,21 @@ class Qwen2VLAdapter(NamedAdapter):
     def encode(self, pixel_values: Tensor, *, image_grid_thw: Tensor | None = None, **unknown: Any) -> Encoded:
         """See `Adapter.encode`; pixel_values are (patches, values of a patch)."""
         grid = self._checked("pixel_values", pixel_values, "image_grid_thw", image_grid_thw, unknown)
-        output = self.model.base_model.get_image_features(pixel_values, grid, return_dict=True)
-        return self._frames(output, pixel_values, grid, "image")
+        with watch_input(self.tower.blocks[-1].attn) as seen:
+            output = self.model.base_model.get_image_features(pixel_values, grid, return_dict=True)
+        return self._frames(output, pixel_values, grid, "image", seen)
 
     def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
         """See `Adapter.encode_video`; pixel_values_videos are (patches, values of a patch), two frames a patch."""
         grid, pixels = options.pop("video_grid_thw", None), pixel_values_videos
         grid = self._checked("pixel_values_videos", pixels, "video_grid_thw", grid, options)
-        output = self.model.base_model.get_video_features(pixels, grid, return_dict=True)
-        return self._frames(output, pixels, grid, "video")
+        with watch_input(self.tower.blocks[-1].attn) as seen:
+            output = self.model.base_model.get_video_features(pixels, grid, return_dict=True)
+        return self._frames(output, pixels, grid, "video", seen)
+
+    @property
+    def tower_attention(self) -> Literal["cls", "received"] | None:
+        return "received"
 
     def _checked(
         self, name: str, pixels: Tensor, its_grid: str, grid: Tensor | None, unknown: dict[str, Any]
@@ -69,17 +76,30 @@ class Qwen2VLAdapter(NamedAdapter):
             )
         return grid
 
-    def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str) -> Encoded:
+    def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str, seen: dict[str, Any]) -> Encoded:
         """A view for each frame, a picture's one or those of a video."""
         features = self.in_order(output.last_hidden_state.reshape(-1, self.d_features), grid)  # (sum of n_i, 4 C)
         shapes = [(i, h, w) for i, (t, h, w) in enumerate(grid.tolist()) for _ in range(t)]
         sizes = [h * w // self.merge**2 for _, h, w in shapes]
+        attention = FusedAttention(self.tower.blocks[-1].attn, seen)
+
+        def attend() -> list[Tensor]:
+            paid = self.in_order(attention().reshape(-1, self.merge**2), grid).sum(1)  # (sum of n_i,)
+            return [part / (h * w) for part, (_, h, w) in zip(torch.split(paid, sizes), shapes, strict=True)]
+
+        def keys() -> tuple[Tensor, ...]:
+            read = attention.keys()  # (patches, heads, d_head)
+            fours = read.reshape(-1, self.merge**2, *read.shape[1:]).mean(1)  # (sum of n_i, heads, d_head)
+            return torch.split(self.in_order(fours, grid), sizes)
+
         return Encoded(
             views=torch.split(features, sizes),
             grids=[VisualGrid(rows=h // self.merge, columns=w // self.merge) for _, h, w in shapes],
             pixels=torch.split(pixels, [h * w for _, h, w in shapes]),
             project=self.project,
             project_all=lambda: torch.split(torch.cat(list(output.pooler_output)), sizes),
+            attend=attend,
+            attend_keys=keys,
             pictures=[i for i, _, _ in shapes],
             kinds=[kind] * len(shapes),
             deepstack=[

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from salience.families.base import Adapter
 from salience.families.encoded import Encoded
+from salience.families.tower_attention import ProjectedAttention, watch_input
 
 
 class NamedAdapter(Adapter):
@@ -42,9 +43,18 @@ class StockAdapter(NamedAdapter):
     model would have had.
     """
 
+    @property
+    def tower_attention(self) -> Literal["cls", "received"] | None:
+        return "received"
+
+    @property
+    def attention_layer(self) -> Any:
+        """The attention module of the tower's last layer."""
+        return self.tower.encoder.layers[-1].self_attn
+
     @abstractmethod
-    def read(self, output: Any, given: dict[str, Any]) -> Encoded:
-        """What methods see of `get_image_features`' output, `given` its arguments."""
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
+        """What methods see of `get_image_features`' output, `given` its arguments, and the last layer's attention."""
 
     def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
         """See `Adapter.encode`."""
@@ -53,7 +63,9 @@ class StockAdapter(NamedAdapter):
             raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
         given = {"pixel_values": pixel_values, **options}
         self.check(given)
-        return self.read(self.model.base_model.get_image_features(**given, return_dict=True), given)
+        with watch_input(self.attention_layer) as seen:
+            output = self.model.base_model.get_image_features(**given, return_dict=True)
+        return self.read(output, given, ProjectedAttention(self.attention_layer, seen))
 
     def check(self, given: dict[str, Any]) -> None:
         """Raise a ValueError of one sentence when the arguments' shapes are not the family's."""

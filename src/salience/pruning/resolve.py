@@ -14,10 +14,11 @@ from salience.pruning.methods.uniform import Uniform
 from salience.pruning.scorer import Scorer
 
 
-def resolve_method(method: object, *, seed: int, home: Path | None, has_cls_attention: bool) -> Method:
+def resolve_method(method: object, *, seed: int, home: Path | None, has_attention: bool) -> Method:
     """The method meant by a name, a `Method`, a `Scorer`, or a scorer's folder or hub id.
 
     Args:    seed: for "random"   home: the folder of the scorer made for exactly this model, None if there is none
+             has_attention: whether the tower's attention can be read, [CLS]'s or what stands in for it
     Raises:  ValueError when nothing is known by that name, or what it needs is missing
     """
     if isinstance(method, Method):
@@ -30,7 +31,7 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_cls_atte
         kind = type(method).__name__
         raise ValueError(f"method must be a name, a Method, a Scorer or a scorer's folder, not a {kind}.")
     if method == "auto":
-        return _best(home, has_cls_attention)
+        return _best(home, has_attention)
     if method == "saliency":
         return _learned(home)
     if method == "random":
@@ -58,8 +59,8 @@ def _learned(home: Path | None) -> Method:
     return Saliency(scorer=Scorer.from_pretrained(home))
 
 
-def _best(home: Path | None, has_cls_attention: bool) -> Method:
-    """The scorer where there is one, else [CLS] attention where it can be read, else what needs nothing of a tower."""
+def _best(home: Path | None, has_attention: bool) -> Method:
+    """The scorer where there is one, else the tower's attention where it can be read, else what needs no tower."""
     if home is not None:
         return _learned(home)
-    return ClsAttention() if has_cls_attention else Uniform()
+    return ClsAttention() if has_attention else Uniform()

@@ -27,7 +27,8 @@ class EncodedPictures:
     """P pictures with their questions.
 
     samples, prompts: for each picture its questions   features: (P, n, d)   projected: (P, n, d_llm)
-    cls_attention: (P, n) float32, None for a tower without [CLS]   digests: P numbers made of the pixels
+    cls_attention: (P, n) float32, or what stands in for [CLS]'s; None where neither can be read
+    digests: P numbers made of the pixels
     keys: (P, n, heads, d_head) float32, None unless asked for
     """
 
@@ -108,7 +109,7 @@ def encode_pictures(
         encoded = adapter.encode(pixels.to(device, adapter_dtype(adapter)))
         features.append(encoded.features)
         projected.append(adapter.project(encoded.features))
-        if adapter.has_cls_attention:
+        if adapter.tower_attention is not None:
             attention.append(encoded.cls_attention())
             if keys:
                 read.extend(encoded.keys())

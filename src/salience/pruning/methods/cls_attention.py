@@ -16,6 +16,7 @@ class ClsAttention(Method):
     """Keep the tokens [CLS] pays most attention, mean over heads, in the layer whose output the model uses.
 
     Source: FasterVLM, arXiv:2412.01818, equation 3.  Deviation: none known; kept tokens stay in raster order there too.
+    Where the tower has no [CLS], what all tokens pay a token on average stands in, which the paper doesn't have.
     """
 
     name: ClassVar[str] = "cls-attention"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.apply.between_layers import BetweenLayers
 from salience.apply.calls import (
     by_name,
     cache_of,
@@ -28,6 +29,7 @@ from salience.families import Adapter, Encoded
 from salience.families.whole_prompt import WholePrompt, effective
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
+from salience.pruning.inside import Inside
 
 _MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
 
@@ -50,6 +52,7 @@ class Pruned:
         self.trace = Trace()
         self._adapter, self._model = adapter, adapter.model
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
+        self._between = BetweenLayers(adapter, method, budget)
         self._active = True
         self._ours: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -103,7 +106,9 @@ class Pruned:
             if not self._active:
                 return original(*args, **kwargs)
             if getattr(self._inside, "generate", False):
-                return original(*args, **self._adapter.as_forward_reads(with_mask(kwargs)))
+                kwargs = self._adapter.as_forward_reads(with_mask(kwargs))
+                with self._between.forward(kwargs):
+                    return original(*args, **kwargs)
             return self._forward(original, by_name(signature, args, kwargs))
 
         return forward
@@ -124,13 +129,19 @@ class Pruned:
         cache: Any = given.get("past_key_values")
         if is_filled(cache):
             memory = self._memory(cache, given)
-            return original(**(memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given))
+            given = memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given
+            with self._between.forward(given):
+                return original(**given)
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given)
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
-        result = original(**self._adapter.as_forward_reads(self._arguments(pruned, options)))
+        options = self._adapter.as_forward_reads(self._arguments(pruned, options))
+        with self._between.forward(options):
+            result = original(**options)
         self._remember(cache_of(result, cache), pruned, given["input_ids"])
+        self._between.leave_on(cache_of(result, cache))
+        self.trace = self._between.traced(self.trace)
         return result
 
     def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
@@ -150,6 +161,7 @@ class Pruned:
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
         result = self._run(original, whole.arguments(self._arguments(pruned, options), self._model))
+        self.trace = self._between.traced(self.trace)
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
         self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
@@ -181,6 +193,7 @@ class Pruned:
             self._adapter, encoded, selections, ids, mask, positions, positions=self.positions, side=side
         )
         self._refuse_packing(pruned)
+        self._between.prepare(encoded, selections, pruned, given, generating=generating)
         views = zip(encoded.grids, encoded.pictures, selections, strict=True)
         self.trace = Trace(
             images=tuple(
@@ -194,6 +207,8 @@ class Pruned:
 
     def _select(self, contexts: Sequence[TokenContext]) -> list[Selection]:
         """The tokens of each view that stay; where views have any size, one smaller than `tokens` stays whole."""
+        if isinstance(self.method, Inside):
+            return self.method.before(contexts, self.budget)
         tokens = self.budget.tokens
         if tokens is None or self._adapter.n_tokens is not None:
             return self.method.select_all(contexts, self.budget)

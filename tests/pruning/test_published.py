@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from salience.core.types import TokenContext, VisualGrid
+from salience.ops.farthest_first import farthest_first
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
-from salience.pruning.methods.divprune import DivPrune, farthest_first
+from salience.pruning.methods.divprune import DivPrune, unlike
 from salience.pruning.methods.prumerge import PruMerge, PruMergePlus
 from salience.pruning.methods.visionzip import VisionZip
 from salience.pruning.methods.vispruner import VisPruner
@@ -45,7 +46,7 @@ class TestDivPrune:
             torch.stack([angles.cos(), angles.sin()], dim=1)[None] * torch.tensor([1.0, 9.0, 2.0, 5.0, 3.0])[:, None]
         )
         # 170 stands alone (70 away); farthest from it is 0; then 100 (70 from both sides 40..170: 70), 40, 10
-        assert farthest_first(tokens, 5)[0].tolist() == [4, 0, 3, 2, 1]
+        assert farthest_first(unlike(tokens), 5)[0].tolist() == [4, 0, 3, 2, 1]
 
     @pytest.mark.parametrize("count", [1, 9, 35])
     def test_greedy_max_min(self, count: int) -> None:
@@ -61,7 +62,7 @@ class TestDivPrune:
 
     def test_duplicates_come_last_and_never_twice(self) -> None:
         tokens = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(1)).repeat(1, 3, 1)  # each three times
-        chosen = farthest_first(tokens.half(), 18)[0]
+        chosen = farthest_first(unlike(tokens.half()), 18)[0]
         assert sorted(chosen.tolist()) == list(range(18))
         assert sorted((chosen[:6] % 6).tolist()) == list(range(6))
 

@@ -22,6 +22,7 @@ OPS = {
     "causal_conv1d_step": "salience.ops.causal_conv1d",
     "linear_scan": "salience.ops.linear_scan",
     "linear_rows": "salience.ops.linear_rows",
+    "farthest_first": "salience.ops.farthest_first",
 }
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from salience.core.types import Selection, TokenContext
+from salience.ops.farthest_first import farthest_first
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
 
@@ -30,24 +31,11 @@ class DivPrune(Method):
 
     def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
         tokens = torch.stack([ctx.projected for ctx in contexts if ctx.projected is not None])
-        chosen = farthest_first(tokens, budget.count(tokens.shape[1])).cpu()
+        chosen = farthest_first(unlike(tokens), budget.count(tokens.shape[1])).cpu()  # one kernel for all pictures
         return [Selection(kept=kept) for kept in chosen.sort(dim=1).values]
 
 
-def farthest_first(tokens: Tensor, count: int) -> Tensor:
-    """(pictures, n, d) -> (pictures, count) int64: the tokens in the order chosen, ties going to the earlier.
-
-    Each choice depends on those before: `count` steps, each for all pictures at once.
-    """
+def unlike(tokens: Tensor) -> Tensor:
+    """(pictures, n, d) -> (pictures, n, n) float32: 1 - cosine of each two tokens."""
     unit = normalize(tokens.float(), dim=-1)
-    distance = 1 - unit @ unit.transpose(1, 2)  # (pictures, n, n)
-    distance.diagonal(dim1=1, dim2=2).fill_(float("inf"))  # for the first: a token isn't its own neighbour
-    nearest, picture = distance.amin(2), torch.arange(len(tokens), device=tokens.device)
-    chosen = torch.empty(len(tokens), count, dtype=torch.int64, device=tokens.device)
-    for step in range(count):
-        pick = nearest.argmax(1)
-        chosen[:, step] = pick
-        row = distance[picture, pick]  # (pictures, n)
-        nearest = row.clone() if step == 0 else torch.minimum(nearest, row)
-        nearest.scatter_(1, chosen[:, : step + 1], float("-inf"))
-    return chosen
+    return 1 - unit @ unit.transpose(1, 2)

@@ -1,0 +1,50 @@
+"""The CPU path: a task is one row of the batch, with all its steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.ops.simd import F32, inline, kernel, load_scalar, parallel_for, store_scalar
+
+PARAMS = np.dtype([(name, "i8") for name in ("distance", "nearest", "chosen", "n", "count")])
+INFINITY = np.float32(np.inf)
+
+
+@inline
+def farthest(tag, near, n):
+    """The first of the highest that are not yet taken, which are at minus infinity."""
+    best, highest = -1, -INFINITY
+    for j in range(n):
+        value = load_scalar(tag, near + 4 * j)
+        if value != -INFINITY and (best < 0 or value > highest):
+            best, highest = j, value
+    return best
+
+
+@kernel(PARAMS)
+def steps_kernel(tag, params, task):
+    p = params[0]
+    near, rows = p.nearest + task * p.n * 4, p.distance + task * p.n * p.n * 4
+    pick = farthest(tag, near, p.n)
+    for j in range(p.n):  # the distance to the nearest neighbour was for the first choice alone
+        store_scalar(tag, near + 4 * j, INFINITY)
+    for step in range(p.count):
+        store_scalar(tag, p.chosen + (task * p.count + step) * 4, pick)
+        row = rows + pick * p.n * 4
+        for j in range(p.n):
+            value = load_scalar(tag, row + 4 * j)
+            if value < load_scalar(tag, near + 4 * j):
+                store_scalar(tag, near + 4 * j, value)
+        store_scalar(tag, near + 4 * pick, -INFINITY)
+        pick = farthest(tag, near, p.n)
+
+
+def steps(distance: Tensor, nearest: Tensor, count: int) -> Tensor:
+    """See `reference.steps`; distance contiguous, `nearest` is overwritten."""
+    batch, n = nearest.shape
+    chosen = torch.empty(batch, count)  # whole numbers in float32, the kernels' only kind: exact up to 2**24
+    params = np.array([(distance.data_ptr(), nearest.data_ptr(), chosen.data_ptr(), n, count)], PARAMS)
+    parallel_for(steps_kernel.compiled(F32), batch, F32, params)
+    return chosen.long()

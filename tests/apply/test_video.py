@@ -116,6 +116,29 @@ def test_all_tokens_are_bit_identical(model: Any, batch: Any, positions: Any) ->
         assert torch.equal(model.generate(**batch, **options), said)
 
 
+@pytest.mark.parametrize("method", ["temporal", "cls-attention", "prumerge+"])
+@torch.no_grad()
+def test_other_methods(model: Any, family: Any, batch: Any, method: str) -> None:
+    """Each video as many tokens as its frames would have, wherever they are; the masked sequence where none merge."""
+    with salience.prune(model, method, keep=0.25) as pruned:
+        short = model(**batch).logits
+    kept: dict[int, list[int]] = {}
+    for image in pruned.trace.images:
+        assert len(image.kept) >= 1
+        kept.setdefault(image.picture, []).append(len(image.kept))
+    for counts, n in zip(
+        list(kept.values())[-2:], (4, 4) if family.name == "llava_onevision" else (12, 6), strict=True
+    ):
+        assert sum(counts) == len(counts) * max(1, int(0.25 * n + 0.5))
+    assert ("uniform grid" in pruned.trace.substitute) == (method == "temporal" and "pixel_values" in batch)
+    if method == "prumerge+":
+        return
+    full = model(**masked(model, batch, pruned, generating=False)).logits
+    for row, columns in enumerate(pruned.trace.columns):
+        real = (columns >= 0) & (batch["attention_mask"][row, columns.clamp_min(0)] == 1)
+        torch.testing.assert_close(short[row, real], full[row, columns[real]], atol=FLOAT32, rtol=0)
+
+
 @torch.no_grad()
 def test_a_view_is_a_frame(model: Any, family: Any, batch: Any) -> None:
     with salience.prune(model, "uniform", keep=1) as pruned:
@@ -126,6 +149,16 @@ def test_a_view_is_a_frame(model: Any, family: Any, batch: Any) -> None:
     videos = [image.picture for image in pruned.trace.images][-len(frames) :]
     assert videos == sorted(videos)
     assert len(set(videos)) == 2
+
+
+@torch.no_grad()
+def test_frames_smaller_than_tokens_stay_whole(model: Any, family: Any, batch: Any) -> None:
+    if family.name == "llava_onevision":
+        return  # its frames are all of one size
+    with salience.prune(model, "temporal", tokens=8) as pruned:
+        model(**batch)
+    frames = [len(image.kept) for image in pruned.trace.images][-5:]
+    assert (sum(frames[:3]), frames[3:]) == (24, [6, 6])
 
 
 def test_video_tokens_that_do_not_match(model: Any, batch: Any) -> None:

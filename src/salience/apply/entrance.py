@@ -68,6 +68,11 @@ def _substitute(method: Method, adapter: Adapter) -> str:
 
     Raises:  ValueError when nothing can
     """
+    if "frame" in method.needs and "video" not in adapter.token_ids:
+        raise ValueError(
+            f"method {method.name!r} compares the frames of videos, and this model's can't be pruned as such: use a "
+            "method for pictures."
+        )
     if not method.needs & {"cls_attention", "keys"} or adapter.tower_attention == "cls":
         return ""
     if adapter.tower_attention is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -188,7 +189,8 @@ class Pruned:
             raise ValueError(f"attention_mask must have input_ids' shape {tuple(ids.shape)}, not {tuple(mask.shape)}.")
         if positions is None:
             positions = self._adapter.position_ids(given, mask, generating=generating)
-        selections = self._select([encoded.context(i, self.method.needs) for i in range(len(encoded))])
+        contexts = [encoded.context(i, self.method.needs) for i in range(len(encoded))]
+        selections = self._select(contexts)
         pruned = pruned_inputs(
             self._adapter, encoded, selections, ids, mask, positions, positions=self.positions, side=side
         )
@@ -200,7 +202,7 @@ class Pruned:
                 ImageTrace(grid=grid, picture=i, scores=s.scores, kept=s.kept, merge=s.merge) for grid, i, s in views
             ),
             columns=pruned.columns.index.cpu().unbind(),
-            substitute=self.substitute,
+            substitute="; ".join(filter(None, [self.substitute, self.method.remark(contexts)])),
         )
         self._adapter.settle(pruned.deltas)
         return pruned
@@ -215,8 +217,10 @@ class Pruned:
         sizes = [context.features.shape[0] for context in contexts]
         if min(sizes) >= tokens:
             return self.method.select_all(contexts, self.budget)
-        budgets = [Budget(tokens=min(tokens, n)) for n in sizes]
-        return [self.method.select(context, budget) for context, budget in zip(contexts, budgets, strict=True)]
+        found: list[Selection] = []
+        for n, group in itertools.groupby(contexts, key=lambda context: context.features.shape[0]):  # a video is one
+            found += self.method.select_all(list(group), Budget(tokens=min(tokens, n)))
+        return found
 
     def _arguments(self, pruned: PrunedInputs, options: dict[str, Any]) -> dict[str, Any]:
         """The model's arguments: `options`, cut where they run along the sequence, and what was pruned.

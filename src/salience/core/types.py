@@ -82,6 +82,7 @@ class TokenContext:
     keys: (n, heads, d_head) float32, of the attention that `cls_attention` is of; None unless `needs` names it.
     projected: (n, d_llm), the tokens after the projector; None unless the method's `needs` names it.
     digest: a number made of the picture's pixels; None unless the method's `needs` names it.
+    frame: the place of a video's frame in it, from 0; None for a picture.
     text: (t, d_llm), the text behind the picture as it enters the language model; only inside it, see `Inside`.
     text_attention: (t, n) float32, what each text token (or only the last, t = 1) pays each token; only inside.
     """
@@ -93,5 +94,6 @@ class TokenContext:
     keys: Tensor | None = None
     projected: Tensor | None = None
     digest: int | None = None
+    frame: int | None = None
     text: Tensor | None = None
     text_attention: Tensor | None = None

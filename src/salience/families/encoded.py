@@ -135,7 +135,14 @@ class Encoded:
             keys=self.keys()[image] if "keys" in needs else None,
             projected=self.projected()[image] if "projected" in needs else None,
             digest=self.digest(image) if "digest" in needs else None,
+            frame=self.frame(image),
         )
+
+    def frame(self, image: int) -> int | None:
+        """Which frame of its video a view is, None for one of a picture."""
+        if self.kinds[image] == "image":
+            return None
+        return image - next(i for i in range(len(self)) if self.pictures[i] == self.pictures[image])
 
     def places(self, image: int, kept: Tensor) -> Tensor:
         """(m_i,) bool, on the CPU: the places of one view that stay; a newline does where a token of its row does."""

@@ -6,6 +6,7 @@ A method whose choice is more than a ranking (tokens chosen one after the other,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,6 +41,10 @@ class Method:
     def check(self, *, d_features: int) -> None:
         """Raise a ValueError if the method cannot work on features `d_features` wide."""
 
+    def remark(self, contexts: Sequence[TokenContext]) -> str:
+        """What the trace has to say of a call with these pictures: what stands in for what, a clause; mostly empty."""
+        return ""
+
     def to(self, device: torch.device) -> Method:
         """The same method with its weights, if it has any, on `device`; never moves the caller's own."""
         return self
@@ -58,7 +63,8 @@ class Method:
                  cannot be met
         """
         if len({ctx.features.shape[0] for ctx in contexts}) > 1:
-            return [self.select_all([ctx], budget)[0] for ctx in contexts]
+            groups = itertools.groupby(contexts, key=lambda ctx: ctx.features.shape[0])  # a video's frames are of one
+            return [one for _, group in groups for one in self.select_all(list(group), budget)]
         for ctx in contexts:
             self._require_needs(ctx)
         n = contexts[0].features.shape[0]
@@ -83,7 +89,7 @@ class Method:
         ]
 
     def _require_needs(self, ctx: TokenContext) -> None:
-        for field in sorted(self.needs):
+        for field in sorted(self.needs - {"frame"}):  # None for a picture
             if getattr(ctx, field) is None:
                 raise ValueError(f"method {self.name!r} needs {field}, which this model or call does not give.")
 

@@ -18,6 +18,7 @@ METHODS = {
     "random": "salience.pruning.methods.random:Random",
     "saliency": "salience.pruning.methods.saliency:Saliency",
     "sparsevlm": "salience.pruning.methods.sparsevlm:SparseVLM",
+    "temporal": "salience.pruning.methods.temporal:Temporal",
     "uniform": "salience.pruning.methods.uniform:Uniform",
     "visionzip": "salience.pruning.methods.visionzip:VisionZip",
     "vispruner": "salience.pruning.methods.vispruner:VisPruner",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from salience.report import write_report
-from salience.report.compare_chapter import compare_chapter
+from salience.report.compare_chapter import CompareChapter, compare_chapter
 from salience.report.load import load_results
 
 
@@ -20,13 +23,14 @@ def document() -> dict[str, Any]:
         }
         for model, accuracy in final.items() for seed in (0, 1) for epoch in (1, 2, 3)
     ]  # fmt: skip
-    about = {"parameters": 1234, "train_tokens_per_s": 9e3, "seeds": 2, "diverged": 0}
+    about = {"parameters": 1234, "d_model": 8, "n_layers": 2, "train_tokens_per_s": 9e3, "seeds": 2, "diverged": 0}
     record = {
         "kind": "compare", "rows": rows,
         "config": {"task": "digit-tagging", "length": 140, "majority_accuracy": 0.11, "chance_accuracy": 0.1,
                    "epochs": 3, "seeds": 2},
-        "final": [{"model": model, "forwards": model == "mamba", "accuracy": value, "accuracy_low": value - 0.02,
-                   "accuracy_high": value + 0.02, **about} for model, value in final.items()],
+        "final": [{"model": model, "pattern": "M" if model == "mamba" else "B", "forwards": model == "mamba",
+                   "accuracy": value, "accuracy_low": value - 0.02, "accuracy_high": value + 0.02, **about}
+                  for model, value in final.items()],
         "tests": [{"first": "mamba", "second": "bimamba", "difference": -0.25, "low": -0.27, "high": -0.23,
                    "p_holm": 1e-12, "seeds_agree": True}],
         "throughput": [{"model": model, "length": length, "tokens_per_s": 1e5, "peak_bytes": 1e6}
@@ -37,20 +41,105 @@ def document() -> dict[str, Any]:
     return {"schema": 1, "environment": {}, "records": [record]}
 
 
+def chapter(found: dict[str, Any], folder: Path) -> CompareChapter:
+    (record,) = load_results(found, folder).records
+    return compare_chapter(record, folder, 0)
+
+
 def test_words_come_from_numbers(tmp_path: Path) -> None:
-    (record,) = load_results(document(), tmp_path).records
-    found = compare_chapter(record, tmp_path, 0)
+    found = chapter(document(), tmp_path)
+    assert found.headline == "Reading both ways gains 25 points on digit-tagging"
     assert found.answer.startswith("Accuracy after the last epoch: bimamba 0.95, mamba 0.70. Always")
-    assert found.epochs_title == "Training loss and test accuracy, causal and non-causal, 3 epochs"
+    assert found.pair_title == "Training loss and test accuracy, causal and non-causal, 3 epochs"
+    assert found.pair_caption.startswith(
+        "Training ends at a loss of 0.67 nats with bimamba, 0.67 with mamba. bimamba is"
+    )
     assert found.tests == ["bimamba is ahead of mamba by 25 points (95% interval 23.0 to 27.0, p below 0.001)."]
-    assert found.failures[0] == "mamba, seed 1: training diverged at step 3."
-    assert "ABOVE the majority line" in found.failures[1]
+    assert [finding.lead for finding in found.cautions] == ["A training diverged."]
+    assert found.cautions[0].text == "mamba, seed 1: training diverged at step 3."
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "low", "tone", "said"),
+    [(0.5, 0.48, "bad", "mamba ends at 0.50, ABOVE"), (0.12, 0.1, "good", "mamba 0.12 (majority 0.11)"),
+     (0.16, 0.105, "good", "mamba 0.16")],
+)  # fmt: skip
+def test_a_control_that_falls_to_the_majority_has_passed(
+    tmp_path: Path, accuracy: float, low: float, tone: str, said: str
+) -> None:
+    given = document()
+    given["records"][0]["control"] = [{"model": "mamba", "accuracy": accuracy, "accuracy_low": low}]
+    (finding,) = chapter(given, tmp_path).controls
+    assert finding.tone == tone and said in finding.text and ("passes" in finding.lead) == (tone == "good")
+
+
+def test_a_difference_that_its_interval_does_not_bear_out_is_none(tmp_path: Path) -> None:
+    given = document()
+    given["records"][0]["tests"][0] |= {"difference": 0.004, "low": -0.012, "high": 0.02, "p_holm": 0.01}
+    found = chapter(given, tmp_path)
+    assert found.headline == "Reading both ways changes nothing on digit-tagging"
+    (line,) = found.tests
+    assert line.startswith(
+        "mamba and bimamba can\u2019t be told apart: 0.4 points (95% interval \u22121.2 to 2.0, p = 0.010)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        (
+            (5, 8, 12),
+            "MMMA overtakes transformer in speed between 512 and 1,024 steps; at 1,024 it is 1.2\u00d7 as fast.",
+        ),
+        ((5, 12, 8), "MMMA is ahead of transformer in speed at 512 steps, but not beyond; at 1,024 it is 0.80\u00d7"),
+        ((5, 6, 8), "MMMA does not overtake transformer in speed within the lengths measured, 256 to 1,024 steps; at"),
+        ((11, 20, 30), "MMMA is ahead of transformer in speed at every length measured, 256 to 1,024 steps; at 1,024"),
+    ],
+)
+def test_crossings_in_words(tmp_path: Path, rates: tuple[float, ...], said: str) -> None:
+    given = document()
+    record = given["records"][0]
+    record["final"] += [{"model": name, "pattern": pattern, "forwards": True} for name, pattern in
+                        (("MMMA", "MMMA"), ("transformer", "A"))]  # fmt: skip
+    record["rows"] += [{**record["rows"][0], "model": name} for name in ("MMMA", "transformer")]
+    record["throughput"] = [
+        {"model": name, "length": length, "tokens_per_s": rate, "peak_bytes": None}
+        for name, each in (("MMMA", rates), ("transformer", (10, 10, 10)))
+        for length, rate in zip((256, 512, 1024), each, strict=True)
+    ]
+    assert next(line for line in chapter(given, tmp_path).crossings if line.startswith("MMMA")).startswith(said)
+
+
+def test_widths_that_were_matched_tell_the_rest(tmp_path: Path) -> None:
+    given = document()
+    given["records"][0]["config"]["parameters_target"] = 1200
+    note = chapter(given, tmp_path).final_note
+    assert note.endswith("furthest off is mamba at width 8 with 1,234, 2.8% more.")
 
 
 def test_figures_have_the_lines_of_no_knowledge(tmp_path: Path) -> None:
-    page = write_report(document(), tmp_path).read_text()
+    given = document()
+    given["records"][0]["rows"].append({**given["records"][0]["rows"][0], "model": "s4d"})
+    page = write_report(given, tmp_path).read_text()
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert names == {f"compare_{n}.{e}" for n in ("train_loss", "test_accuracy", "throughput", "memory")
-                     for e in ("svg", "png")}  # fmt: skip
+    drawn = ("pair_train_loss", "pair_test_accuracy", "train_loss", "test_accuracy", "throughput", "memory")
+    assert names == {f"compare_{name}.{end}" for name in drawn for end in ("svg", "png")}
     assert "majority 0.11" in page and "chance 0.10" in page
     assert "majority" not in (tmp_path / "figures" / "compare_train_loss.svg").read_text()
+    assert "s4d" not in (tmp_path / "figures" / "compare_pair_test_accuracy.svg").read_text()
+
+
+def test_two_models_that_are_the_pair_are_drawn_once(tmp_path: Path) -> None:
+    found = chapter(document(), tmp_path)
+    assert [figure.name for figure in found.pair_figures] == ["compare_pair_train_loss", "compare_pair_test_accuracy"]
+    assert not found.figures and "non-causal" in found.pair_figures[1].svg
+
+
+def test_no_number_has_a_hyphen_for_a_minus(tmp_path: Path) -> None:
+    given = document()
+    given["records"][0]["tests"][0] |= {"difference": -0.004, "low": -0.02, "high": 0.012, "p_holm": 1.0}
+    given["records"][0]["config"]["precision"] = -0.5
+    page = write_report(given, tmp_path).read_text()
+    words = re.sub(r"<(style|script|svg).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "\u22121.2" in words and "\u22120.5" in words
+    assert not re.findall(r"(?<![\w-])-\d", words)

@@ -6,7 +6,7 @@ from typing import Any
 from salience.report.load import Results
 from salience.report.methods import phrase, role
 from salience.report.series import View
-from salience.report.words import capital, listed, ranged, score, share
+from salience.report.words import MINUS, capital, listed, ranged, score, share
 
 #: Configuration that has a place of its own on the page, or is too long for a list of facts.
 _ELSEWHERE = (
@@ -58,7 +58,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}".replace("-", MINUS)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(_plain(item) for item in value)
     return str(value)

@@ -98,15 +98,27 @@ COLUMNS = (
         meaning="The most bytes of tensors alive at once up to the first token, weights included.",
     ),
     Column(name="n_pictures", short="pictures", meaning="Test pictures that the row was measured on.", digits=0),
-    Column(name="model", short="model", meaning="The sequence model."),
-    Column(name="epoch", short="epoch", meaning="Passes over the training data.", digits=0),
-    Column(name="train_loss", short="train loss", meaning="Mean loss over the epoch.", digits=3),
-    Column(name="test_loss", short="test loss", meaning="Loss on data never trained on.", digits=3),
-    Column(name="test_accuracy", short="test accuracy", meaning="Accuracy on data never trained on.", digits=3),
-    Column(name="parameters", short="parameters", meaning="Trainable numbers.", digits=0),
-    Column(name="train_tokens_per_s", short="tokens/s", meaning="Training throughput.", digits=0),
 )  # fmt: skip
 _BY_NAME = {column.name: column for column in COLUMNS}
+#: of comparisons of sequence models, whose seeds and intervals are of another kind
+COMPARE = (
+    Column(name="model", short="model", meaning="The sequence model."),
+    Column(name="seed", short="seed", digits=0, meaning="Of the first weights and of the order of the batches."),
+    Column(name="epoch", short="epoch", meaning="Passes over the training data.", digits=0),
+    Column(name="train_loss", short="train loss", meaning="Mean over the epoch, nats a target.", digits=3),
+    Column(name="test_loss", short="test loss", meaning="On data never trained on, nats a target.", digits=3),
+    Column(name="test_accuracy", short="test accuracy", meaning="On data never trained on, 0 to 1.", digits=3),
+    Column(
+        name="accuracy_low", short="low", digits=3,
+        meaning="Lower end of its 95% interval, by bootstrap over test examples; of the last epoch.",
+    ),
+    Column(name="accuracy_high", short="high", meaning="Upper end of the same interval.", digits=3),
+    Column(name="parameters", short="parameters", meaning="Numbers that are learnt.", digits=0),
+    Column(
+        name="train_tokens_per_s", short="training, steps/s", digits=0,
+        meaning="Steps of sequences that training reads a second, median over an optimiser\u2019s steps.",
+    ),
+)  # fmt: skip
 
 
 def describe(name: str) -> Column:
@@ -127,15 +139,15 @@ class Table:
     rows: tuple[tuple[tuple[str, str], ...], ...]
 
 
-def table(rows: tuple[Mapping[str, Any], ...]) -> Table:
-    """Every row and column of a record, known columns first and in their order."""
-    present = dict.fromkeys(name for row in rows for name in row)
-    names = [column.name for column in COLUMNS if column.name in present]
+def table(rows: tuple[Mapping[str, Any], ...], known: tuple[Column, ...] = COLUMNS) -> Table:
+    """Every row and column of a record, `known` columns first and in their order."""
+    present, by_name = dict.fromkeys(name for row in rows for name in row), {column.name: column for column in known}
+    names = [column.name for column in known if column.name in present]
     after = names.index("accuracy_high") + 1 if "accuracy_high" in names else len(names)
-    kinds = [name for name in present if name not in _BY_NAME and name.startswith("accuracy_")]
+    kinds = [name for name in present if name not in by_name and name.startswith("accuracy_")]
     names[after:after] = kinds
     names += [name for name in present if name not in names]
-    columns = tuple(describe(name) for name in names)
+    columns = tuple(by_name.get(name) or describe(name) for name in names)
     return Table(
         columns=columns,
         rows=tuple(tuple((c.written(row.get(c.name)), _sortable(row.get(c.name))) for c in columns) for row in rows),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from salience.report.compare_view import CompareView
 from salience.report.figures import Drawn, saved
@@ -18,47 +19,88 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEFT = 48.0
+#: the figures by epoch: of all models, and of those that differ in their direction alone
+EPOCHS = ("train_loss", "test_accuracy")
+PAIR = ("pair_train_loss", "pair_test_accuracy")
 
-# name, title, caption, label of y, curves, dotted levels, whether x is a length (log) or an epoch
-_Plan = tuple[str, str, str, str, list[Curve], list[tuple[str, float]], bool]
+_SPANS = "Lines are means over seeds, bars their range."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """A panel. label: of y   levels: dotted lines   by: what x is; a length is logarithmic   log: y is, too."""
+
+    name: str
+    title: str
+    caption: str
+    label: str
+    curves: Sequence[Curve]
+    levels: Sequence[tuple[str, float]] = ()
+    by: Literal["epoch", "length"] = "epoch"
+    log: bool = False
 
 
 def draw_compare(view: CompareView, folder: Path, prefix: str) -> dict[str, Drawn]:
     """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`."""
     import matplotlib
 
-    levels = [(name, value) for name, column in (("majority", "majority_accuracy"), ("chance", "chance_accuracy"))
-              if (value := view.setting(column)) is not None]  # fmt: skip
-    spans = "Lines are means over seeds, bars their range."
-    plans: tuple[_Plan, ...] = (
-        ("train_loss", "Training loss", f"Nats a target, mean over the epoch. {spans}", "loss, nats",
-         _epochs(view, "train_loss"), [], False),
-        ("test_accuracy", "Test accuracy", f"On data never trained on. {spans}", "accuracy",
-         _epochs(view, "test_accuracy"), levels, False),
-        ("throughput", "Inference speed against length", "One sequence read whole by untrained copies, median.",
-         "thousand steps a second", _lengths(view, "throughput", "tokens_per_s", 1e-3), [], True),
-        ("memory", "Inference memory against length", "The most bytes of tensors alive at once, weights included.",
-         "peak memory, MiB", _lengths(view, "throughput", "peak_bytes", 2.0**-20), [], True),
-        ("longer", "Accuracy beyond the training's length", f"Trained at {view.config.get('length')} steps. {spans}",
-         "accuracy", _lengths(view, "longer", "accuracy", 1.0), levels, True),
-    )  # fmt: skip
     made: dict[str, Drawn] = {}
     with matplotlib.rc_context(RC):
-        for name, title, caption, label, curves, lines, log in plans:
-            if curves:
-                svg = saved(_panel(curves, label, lines, log), folder, prefix + name)
-                picture = inline(svg, prefix + name, f"Figure: {title}. {caption}")
-                made[name] = Drawn(name=prefix + name, title=title, caption=caption, svg=picture)
+        for plan in (*_by_epoch(view), *_by_length(view)):
+            if plan.curves:
+                svg = saved(_panel(plan), folder, prefix + plan.name)
+                picture = inline(svg, prefix + plan.name, f"Figure: {plan.title}. {plan.caption}")
+                made[plan.name] = Drawn(name=prefix + plan.name, title=plan.title, caption=plan.caption, svg=picture)
     return made
 
 
-def _epochs(view: CompareView, column: str) -> list[Curve]:
+def _levels(view: CompareView) -> list[tuple[str, float]]:
+    """The accuracies that need no looking."""
+    named = (("majority", "majority_accuracy"), ("chance", "chance_accuracy"))
+    return [(name, value) for name, column in named if (value := view.setting(column)) is not None]
+
+
+def _by_epoch(view: CompareView) -> list[_Plan]:
+    """Loss and accuracy: of the models that differ in their direction alone, and of all where there are others."""
+    pairs = view.pairs
+    apart = [model for model in view.models if any(model in pair for pair in pairs)]
+    ways = {pairs[0][0]: "causal", pairs[0][1]: "non-causal"} if len(pairs) == 1 else {}
+    everyone = view.models if len(apart) < len(view.models) else []
+    plans: list[_Plan] = []
+    for names, models, labels in ((PAIR, apart, ways), (EPOCHS, everyone, {})):
+        loss, right = (_epochs(view, column, models, labels) for column in EPOCHS)
+        plans += [
+            _Plan(name=names[0], title="Training loss", label="loss, nats", curves=loss,
+                  caption=f"Nats a target, mean over the epoch. {_SPANS}"),
+            _Plan(name=names[1], title="Test accuracy", label="accuracy", curves=right, levels=_levels(view),
+                  caption=f"On data never trained on. {_SPANS}"),
+        ]  # fmt: skip
+    return plans
+
+
+def _by_length(view: CompareView) -> list[_Plan]:
+    trained = view.config.get("length")
+    return [
+        _Plan(name="throughput", title="Inference speed", label="1,000 steps a second (log scale)",
+              by="length", log=True,
+              curves=_lengths(view, "throughput", "tokens_per_s", 1e-3),
+              caption="Untrained copies read one sequence whole, in turn; medians. Higher is better."),
+        _Plan(name="memory", title="Inference memory", label="peak memory, MiB (log scale)", by="length", log=True,
+              curves=_lengths(view, "throughput", "peak_bytes", 2.0**-20),
+              caption="The most bytes of tensors alive at once, weights included. Lower is better."),
+        _Plan(name="longer", title="Accuracy beyond the training\u2019s length", label="accuracy", by="length",
+              curves=_lengths(view, "longer", "accuracy", 1.0), levels=_levels(view),
+              caption=f"Trained at {trained} steps. {_SPANS}"),
+    ]  # fmt: skip
+
+
+def _epochs(view: CompareView, column: str, models: Sequence[str], labels: Mapping[str, str]) -> list[Curve]:
     found = []
-    for model in view.models:
+    for model in models:
         each = view.epochs(model, column)
         if each:
             found.append(Curve(
-                method=_id(model), label=model, style=view.styles[model], x=tuple(each),
+                method=_id(model), label=labels.get(model, model), style=view.styles[model], x=tuple(each),
                 y=tuple(at.mean for at in each.values()), low=tuple(at.low for at in each.values()),
                 high=tuple(at.high for at in each.values()),
             ))  # fmt: skip
@@ -83,35 +125,55 @@ def _id(model: str) -> str:
     return model.replace(":", "-")
 
 
-def _panel(curves: Sequence[Curve], y_label: str, levels: Sequence[tuple[str, float]], log: bool) -> Figure:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
-
-    figure, axes = blank(WIDE, y_label, bottom=34.0, left=_LEFT)
-    xs = sorted({x for curve in curves for x in curve.x})
-    room = 0.05 + max(len(curve.label) for curve in curves) * FONT * 0.6 / WIDE[0]
-    if log:
-        axes.set_xscale("log", base=2)
-        axes.set_xlim(xs[0] / 1.1, xs[-1] * (max(2.0, xs[-1] / xs[0]) ** (room * 1.4)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(xs[:: 1 + len(xs) // 7])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    else:
-        axes.set_xlim(xs[0] - 0.1, xs[-1] + max(1.0, xs[-1] - xs[0]) * room * 1.5)
-        axes.set_xticks(xs[:: 1 + len(xs) // 8])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
-    axes.set_xlabel("steps of the sequence (log scale)" if log else "epoch", labelpad=4)
-    top = max([y for curve in curves for y in (*curve.y, *curve.high) if y is not None] + [v for _, v in levels])
-    axes.set_ylim(0, top * 1.06 or 1)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+def _panel(plan: _Plan) -> Figure:
+    figure, axes = blank(WIDE, plan.label, bottom=34.0, left=_LEFT)
+    _across(axes, plan)
+    _upwards(axes, plan)
     axes.grid(axis="y", color=LIGHT["grid"], linewidth=0.8)
-    for number, (name, value) in enumerate(levels):
+    for number, (name, value) in enumerate(plan.levels):
         axes.axhline(value, color=LIGHT["muted"], linewidth=1, dashes=(1, 2), zorder=1)
         axes.annotate(f"{name} {value:.2f}", (0.02 + 0.3 * number, value), xycoords=("axes fraction", "data"),
                       xytext=(0, 2), textcoords="offset points", color=LIGHT["muted"], fontsize=FONT - 1.5)  # fmt: skip
-    for curve in curves:
+    for curve in plan.curves:
         _line(axes, curve)
-    _labels(axes, curves)
+    _labels(axes, plan.curves)
     return figure
+
+
+def _across(axes: Axes, plan: _Plan) -> None:
+    """Epochs or lengths, with room on the right for the lines' names."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    xs = sorted({x for curve in plan.curves for x in curve.x})
+    room = (max(len(curve.label) for curve in plan.curves) * FONT * 0.58 + 14) / (WIDE[0] - _LEFT)
+    room /= 1 - room
+    if plan.by == "length":
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(xs[0] / 1.1, xs[-1] * max(2.0, xs[-1] / xs[0]) ** room)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(xs[:: 1 + len(xs) // 7])
+    else:
+        axes.set_xlim(xs[0] - 0.1, xs[-1] + max(1.0, xs[-1] - xs[0]) * room)
+        axes.set_xticks(xs[:: 1 + len(xs) // 8])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_xlabel("steps of the sequence (log scale)" if plan.by == "length" else "epoch", labelpad=4)
+
+
+def _upwards(axes: Axes, plan: _Plan) -> None:
+    """From nothing on; a logarithmic axis from a little below the least, with ticks that one can read off."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    ys = [y for curve in plan.curves for y in (*curve.y, *curve.high) if y is not None]
+    if not plan.log:
+        axes.set_ylim(0, max([*ys, *(value for _, value in plan.levels)]) * 1.06 or 1)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        return
+    axes.set_yscale("log")
+    axes.set_ylim(min(ys) / 1.2, max(ys) * 1.2)
+    wide = max(ys) > 40 * min(ys)
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1.0, 3.0) if wide else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
 
 
 def _line(axes: Axes, curve: Curve) -> None:

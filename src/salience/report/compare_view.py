@@ -37,6 +37,15 @@ class At:
     high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """Two models at every length both were timed at. ratios: length -> first over second, in the order of length."""
+
+    first: str
+    second: str
+    ratios: Mapping[float, float]
+
+
 class CompareView:
     """One comparison, ready to be asked."""
 
@@ -71,3 +80,53 @@ class CompareView:
     def setting(self, name: str) -> float | None:
         """A number of the configuration, or None."""
         return finite(self.config.get(name))
+
+    @property
+    def task(self) -> str:
+        """The task's name without its options."""
+        name, _, rest = str(self.config.get("task") or "").partition(":")
+        return f"{name}:{rest}" if name in ("csv", "text") else name
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(causal, non-causal): models that differ in that alone, a Mamba for each B or the name without :noncausal."""
+        return [
+            (one, other) for other in self.models if self.final.get(other, {}).get("forwards") is False
+            for one in self.models if self.final.get(one, {}).get("forwards") and _same(self.final, one, other)
+        ]  # fmt: skip
+
+    def test(self, first: str, second: str) -> Mapping[str, Any] | None:
+        """The test between two models, turned so that the difference is that of `first` over `second`."""
+        for line in self.lines("tests"):
+            if (line["first"], line["second"]) == (first, second):
+                return line
+            if (line["first"], line["second"]) == (second, first):
+                turned = {"difference": -line["difference"], "low": -line["high"], "high": -line["low"]}
+                return {**line, **turned, "first": first, "second": second}
+        return None
+
+    def against(self, column: str) -> list[Against]:
+        """Every model beside the one of causal attention alone, where there is one: a column by length, as a ratio."""
+        attention = [name for name, line in self.final.items() if set(str(line.get("pattern"))) == {"A"}]
+        reference = next((name for name in attention if self.final[name].get("forwards")), None)
+        if reference is None:
+            return []
+        base = self._by_length(reference, column)
+        found = []
+        for model in self.models:
+            own = self._by_length(model, column)
+            ratios = {length: own[length] / base[length] for length in sorted(own) if base.get(length)}
+            if model not in attention and ratios:
+                found.append(Against(first=model, second=reference, ratios=ratios))
+        return found
+
+    def _by_length(self, model: str, column: str) -> dict[float, float]:
+        lines = [line for line in self.lines("throughput") if line.get("model") == model]
+        known = ((finite(line.get("length")), finite(line.get(column))) for line in lines)
+        return {length: value for length, value in known if length is not None and value is not None}
+
+
+def _same(final: Mapping[str, Mapping[str, Any]], causal: str, both: str) -> bool:
+    """Whether two models differ in their direction alone."""
+    patterns = [str(final[name].get("pattern", name)) for name in (causal, both)]
+    return patterns[1].replace("B", "M") == patterns[0] or both == f"{causal}:noncausal"

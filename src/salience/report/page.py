@@ -44,7 +44,8 @@ def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -
         *(found.headline for found in compares),
         *(other["title"] for other in others),
     ]
-    used = dict.fromkeys(name for record in loaded.records for row in record.rows for name in row)
+    others_too = (record for record in loaded.records if record.kind != "compare")  # which defines its own columns
+    used = dict.fromkeys(name for record in others_too for row in record.rows for name in row)
     page = _environment().get_template("page.html").render(
         title=titles[0],
         chapters=chapters,

@@ -1,0 +1,169 @@
+"""A comparison in words: what the second direction is worth, where lengths cross, what held and what did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from salience.report.compare_view import Against, CompareView
+from salience.report.finding import Finding
+from salience.report.words import MINUS, TIMES, capital, finite, listed, points, score, times
+
+_LEVEL = 0.05  # of the corrected p
+_NEAR = 0.05  # above the majority line: no better than it
+_CONTROL = 0.03  # as near as a control must come to it
+
+
+def headline(view: CompareView) -> str:
+    """What the second direction is worth, where that was compared; else the task."""
+    for causal, both in view.pairs:
+        line = view.test(both, causal)
+        if line is None:
+            continue
+        if not _apart(line):
+            return f"Reading both ways changes nothing on {view.task}"
+        worth = f"{points(float(line['difference']))} on {view.task}"
+        return f"Reading both ways {'gains' if line['difference'] > 0 else 'loses'} {worth}"
+    return f"Sequence models under identical training: {view.task}"
+
+
+def answer(view: CompareView) -> str:
+    """Every model's last accuracy, best first, beside what needs no looking."""
+    known = [(value, model) for model in view.models if (value := view.last(model)) is not None]
+    if not known:
+        return "No model came to the end of its training."
+    told = ", ".join(f"{model} {score(value)}" for value, model in sorted(known, reverse=True))
+    line = view.setting("majority_accuracy")
+    beside = "" if line is None else f" Always saying the commonest answer scores {score(line)}."
+    return f"Accuracy after the last epoch: {told}.{beside}"
+
+
+def epochs_title(view: CompareView, *, pair: bool) -> str:
+    """The title of the figures by epoch."""
+    both = ", causal and non-causal" if pair else ", all models"
+    count = view.config.get("epochs")
+    return f"Training loss and test accuracy{both if view.pairs else ''}" + (f", {count} epochs" if count else "")
+
+
+def pair_caption(view: CompareView) -> str:
+    """Who is ahead at the end, in loss and in accuracy."""
+    told = []
+    for causal, both in view.pairs:
+        ends = [view.epochs(model, "train_loss") for model in (both, causal)]
+        line = view.test(both, causal)
+        if line is None or not all(ends):
+            continue
+        losses = [each[max(each)].mean for each in ends]
+        ended = f"training ends at a loss of {losses[0]:.2f} nats with {both}, {losses[1]:.2f} with {causal}"
+        told.append(f"{capital(ended)}. {tested(line)}")
+    return " ".join(told)
+
+
+def tested(line: Mapping[str, Any]) -> str:
+    """A pair in words: the better one, by how much, and whether that is more than chance."""
+    apart, p = float(line["difference"]), float(line["p_holm"])
+    first, second = (line["first"], line["second"]) if apart >= 0 else (line["second"], line["first"])
+    sign = 100 if apart >= 0 else -100
+    low, high = sorted(sign * float(line[end]) for end in ("low", "high"))
+    chance = "p below 0.001" if p < 0.001 else f"p = {p:.3f}"
+    span = f"95% interval {_signed(low)} to {_signed(high)}, {chance}"
+    if not _apart(line):
+        return f"{first} and {second} can\u2019t be told apart: {points(apart)} ({span})."
+    agree = "" if line["seeds_agree"] else " Not every seed agrees."
+    return f"{first} is ahead of {second} by {points(apart)} ({span}).{agree}"
+
+
+def _apart(line: Mapping[str, Any]) -> bool:
+    """More than chance over the test examples and over the seeds, which the test pools and the interval draws."""
+    return float(line["p_holm"]) < _LEVEL and not float(line["low"]) <= 0 <= float(line["high"])
+
+
+def _signed(value: float) -> str:
+    text = f"{abs(value):.1f}"
+    return MINUS + text if value < 0 and text != "0.0" else text
+
+
+def crossings(view: CompareView) -> list[str]:
+    """Where each model overtakes causal attention in speed and in memory, or that it does not, from the numbers."""
+    speed = [_crossing(each, "speed", "is {} as fast", 1) for each in view.against("tokens_per_s")]
+    return speed + [_crossing(each, "memory", "takes {} the memory", -1) for each in view.against("peak_bytes")]
+
+
+def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
+    """sign: 1 where a larger ratio is better, -1 where a smaller one is."""
+    first, second, lengths = found.first, found.second, list(found.ratios)
+    ahead = [sign * (found.ratios[length] - 1) > 0 for length in lengths]
+    last = found.ratios[lengths[-1]]
+    ratio = times(last) if last >= 1 else f"{last:.2f}{TIMES}"
+    end = f"at {lengths[-1]:,.0f} it {at_end.format(ratio)}"
+    span = f"{lengths[0]:,.0f} to {lengths[-1]:,.0f} steps"
+    if all(ahead):
+        return f"{first} is ahead of {second} in {what} at every length measured, {span}; {end}."
+    if not any(ahead):
+        return f"{first} does not overtake {second} in {what} within the lengths measured, {span}; {end}."
+    if not ahead[-1]:
+        some = listed([f"{length:,.0f}" for length, yes in zip(lengths, ahead, strict=True) if yes])
+        return f"{first} is ahead of {second} in {what} at {some} steps, but not beyond; {end}."
+    start = max(at for at, yes in enumerate(ahead) if not yes)  # the last length where it is behind
+    between = f"{lengths[start]:,.0f} and {lengths[start + 1]:,.0f} steps"
+    return f"{first} overtakes {second} in {what} between {between}; {end}."
+
+
+def controls(view: CompareView) -> list[Finding]:
+    """The shuffled labels: passed where they fell to what needs no looking."""
+    lines = (view.setting("majority_accuracy"), view.setting("chance_accuracy"))
+    blind = max((value for value in lines if value is not None), default=None)
+    held, found = [], []
+    for control in view.lines("control"):
+        low, value = finite(control.get("accuracy_low")), finite(control.get("accuracy"))
+        if value is None or blind is None:
+            continue
+        if value < blind + _CONTROL or (low is not None and low <= blind):
+            held.append(f"{control['model']} {score(value)}")
+        else:
+            text = f"{control['model']} ends at {score(value)}, ABOVE the majority line of {score(blind)}."
+            found.append(Finding(tone="bad", lead="The control fails: something leaks.", text=text))
+    if held:
+        text = (
+            f"Trained on them, nothing is learnt that holds on the test: {listed(held)} (majority {score(blind or 0)})."
+        )
+        found.insert(0, Finding(tone="good", lead="The control with shuffled labels passes.", text=text))
+    return found
+
+
+def cautions(view: CompareView) -> list[Finding]:
+    """What did not work, and where to be careful."""
+    found = []
+    for line in view.lines("diverged"):
+        text = f"{line['model']}, seed {line['seed']}: {line['said']}"
+        found.append(Finding(tone="bad", lead="A training diverged.", text=text))
+    majority = view.setting("majority_accuracy")
+    for model in view.models:
+        value = view.last(model)
+        if value is not None and majority is not None and value < majority + _NEAR:
+            text = f"{score(value)} against {score(majority)} for always saying the commonest answer."
+            found.append(Finding(tone="bad", lead=f"{model} learnt nothing of use.", text=text))
+    seeds = finite(view.config.get("seeds"))
+    if seeds is not None and seeds < 2:
+        found.append(Finding(tone="bad", lead="One seed.", text="Another may differ; no spread could be measured."))
+    if view.config.get("quick"):
+        text = "Few examples and narrow models: it shows that everything runs and measures nothing."
+        found.insert(0, Finding(tone="bad", lead="A quick run.", text=text))
+    return found
+
+
+def matched(view: CompareView) -> str:
+    """How near the widths came to the number of parameters asked for; nothing where none was."""
+    target = view.setting("parameters_target")
+    known = [
+        (count - target, count, line) for line in view.final.values()
+        if target and (count := finite(line.get("parameters"))) is not None
+    ]  # fmt: skip
+    if not target or not known:
+        return ""
+    off, count, line = max(known, key=lambda each: abs(each[0]))
+    told = f"{abs(off) / target:.1%} {'more' if off > 0 else 'fewer'}" if off else "none more or fewer"
+    return (
+        f"Each width is the one that comes nearest to {target:,.0f} parameters; furthest off is {line['model']} at "
+        f"width {line.get('d_model')} with {count:,.0f}, {told}."
+    )

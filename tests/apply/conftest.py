@@ -177,7 +177,8 @@ class InsideOracle:
             if mask is None:
                 mask = torch.ones(total, total, dtype=torch.bool).tril()[-new:].expand(rows, 1, new, total)
             hidden_ones = gone.repeat_interleave(rows // len(gone), 0)
-            hidden_ones = torch.nn.functional.pad(hidden_ones, (0, mask.shape[-1] - width))[:, None, None]
+            hidden_ones = torch.nn.functional.pad(hidden_ones, (0, total - width))
+            hidden_ones = hidden_ones[:, None, None, -mask.shape[-1] :]  # a window's mask is of its last columns
             boolean = mask.dtype == torch.bool
             mask = mask & ~hidden_ones if boolean else mask.masked_fill(hidden_ones, torch.finfo(mask.dtype).min)
             if prefill:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from salience.apply.held import Held
-from salience.apply.inputs import PrunedInputs
+from salience.apply.inputs import Positions, PrunedInputs
 from salience.apply.inside import Prefill, going_on
 from salience.apply.pictures_inside import pictures_inside
 from salience.apply.trace import Trace
@@ -28,16 +28,21 @@ from salience.pruning.inside import Inside
 class BetweenLayers:
     """One model's language model and a method that may drop tokens inside it.
 
-    Raises:  ValueError when the method does and the language model has no layers for it
+    Raises:  ValueError when the method does, and the language model has no layers for it or gaps are to be closed
     """
 
-    def __init__(self, adapter: Adapter, method: Method, budget: Budget) -> None:
+    def __init__(self, adapter: Adapter, method: Method, budget: Budget, positions: Positions) -> None:
         self.adapter, self.budget = adapter, budget
         self.method = method if isinstance(method, Inside) else None
         self._now = threading.local()  # the prefill of this thread's call
         if self.method is not None:
             self.decoder = Decoder(adapter.language_model)
             self.method.drops(self.decoder.depth)
+            if positions == "compact":
+                raise ValueError(
+                    f"positions can't be 'compact' with method {method.name!r}, in front of whose layers keys already "
+                    "have their places: use 'original'."
+                )
 
     def prepare(
         self, encoded: Encoded, selections: Sequence[Selection], pruned: PrunedInputs, given: dict[str, Any], *,

@@ -53,7 +53,7 @@ class Pruned:
         self.trace = Trace()
         self._adapter, self._model = adapter, adapter.model
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
-        self._between = BetweenLayers(adapter, method, budget)
+        self._between = BetweenLayers(adapter, method, budget, positions)
         self._active = True
         self._ours: dict[str, Any] = {}
         self._before: dict[str, Any] = {}

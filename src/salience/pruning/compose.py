@@ -12,21 +12,38 @@ from torch import Tensor
 from salience.core.types import Merge, Selection, TokenContext, VisualGrid
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
+from salience.pruning.inside import Inside
 
 
 def then(first: Method, second: Method, *, keep: float) -> Method:
     """`first` leaves `keep` of the tokens, at least as many as the budget; `second` chooses among those.
 
-    Raises:  ValueError when keep is not in (0, 1]
+    `second` may drop its tokens inside the language model, `first` before it.
+
+    Raises:  ValueError when keep is not in (0, 1], or `first` works inside the language model
     """
-    return Then(first=first, second=second, coarse=Budget(keep=keep))
+    if isinstance(first, Inside):
+        raise ValueError(f"method {first.name!r} works inside the language model: it can only be the second of `then`.")
+    coarse = Budget(keep=keep)
+    if isinstance(second, ThenInside):  # what is before the language model belongs together
+        return ThenInside(first=Then(first=first, second=second.first, coarse=coarse), second=second.second,
+                          coarse=second.coarse)  # fmt: skip
+    if isinstance(second, Inside):
+        return ThenInside(first=first, second=second, coarse=coarse)
+    return Then(first=first, second=second, coarse=coarse)
 
 
 def union(a: Method, b: Method, *, share: float = 0.5) -> Method:
     """`a` takes `share` of the budget, to the nearest whole number, and `b` the rest, among what `a` left.
 
-    Raises:  ValueError when share is not in [0, 1]
+    Raises:  ValueError when share is not in [0, 1], or one of them works inside the language model
     """
+    for method in (a, b):
+        if isinstance(method, Inside):
+            raise ValueError(
+                f"method {method.name!r} works inside the language model, where tokens that have gone before are not "
+                "seen: it can't share a budget in `union`, only follow another in `then`."
+            )
     return Union(first=a, second=b, share=share)
 
 
@@ -63,6 +80,43 @@ class Then(_Pair):
         left = self.first.select_all(contexts, Budget(tokens=max(k, self.coarse.count(n))))
         found = _among(self.second, contexts, left, [min(k, len(one.kept)) for one in left])
         return [_composed(a, b, n) for a, b in zip(left, found, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ThenInside(Inside):
+    """See `then`: `first` before the language model, `second` inside it."""
+
+    first: Method
+    second: Inside
+    coarse: Budget
+
+    def __post_init__(self) -> None:
+        second = self.second
+        for name, value in {
+            "name": f"{self.first.name} then {second.name}", "needs": self.first.needs, "scored": second.scored,
+            "looks": second.looks, "rows": second.rows,
+        }.items():  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    def check(self, *, d_features: int) -> None:
+        self.first.check(d_features=d_features)
+
+    def to(self, device: torch.device) -> Method:
+        return replace(self, first=self.first.to(device))
+
+    def drops(self, depth: int) -> tuple[int, ...]:
+        return self.second.drops(depth)
+
+    def before(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        sizes = {ctx.features.shape[0] for ctx in contexts}
+        if len(sizes) > 1:
+            return [self.before([ctx], budget)[0] for ctx in contexts]
+        (n,) = sizes
+        last = 1 if budget.mass is not None else min(n, budget.tokens or budget.count(n))
+        return self.first.select_all(contexts, Budget(tokens=max(last, self.coarse.count(n))))
+
+    def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
+        return self.second.stay(ctx, budget, entered=entered, stage=stage, stages=stages)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -91,6 +91,29 @@ def test_steps_are_the_whole_and_move_the_state_in_place(layer: Mamba) -> None:
     assert [part.data_ptr() for part in state] == places
 
 
+class Wrapped(torch.nn.Module):
+    """A linear layer with something added, as an adapter is."""
+
+    def __init__(self, base: torch.nn.Linear) -> None:
+        super().__init__()
+        self.base, self.weight, self.bias = base, base.weight, base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base(x)
+        return y + 0.1
+
+
+def test_steps_are_one_kernel_and_call_what_is_wrapped(layer: Mamba) -> None:
+    x, state = inputs(2, 3), layer.init_state(2)
+    u, z = layer.in_proj(x[:, 0]).detach().chunk(2, dim=-1)
+    with torch.no_grad():
+        assert layer._fused_step(u, z, layer.init_state(2)) is not None
+    for name in ("in_proj", "x_proj", "out_proj"):
+        setattr(layer, name, Wrapped(getattr(layer, name)))
+    ys = torch.stack([layer.step(x[:, t], state) for t in range(3)], 1)
+    torch.testing.assert_close(ys, layer(x), **NEAR)
+
+
 def test_gradients_flow_through_the_carried_state(layer: Mamba) -> None:
     x = inputs(1, 8).requires_grad_()
     first, state = layer(x[:, :5], return_state=True)

@@ -23,6 +23,7 @@ OPS = {
     "linear_scan": "salience.ops.linear_scan",
     "linear_rows": "salience.ops.linear_rows",
     "farthest_first": "salience.ops.farthest_first",
+    "mamba_step": "salience.ops.mamba_step",
 }
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -11,10 +11,10 @@ from salience.fuse.falcon_mamba import FALCON_MAMBA
 from salience.fuse.family import Family
 from salience.fuse.forward import FusedForward
 from salience.fuse.handle import Fused
+from salience.fuse.head import FusedHead, plain_head
 from salience.fuse.jamba import JAMBA
 from salience.fuse.mamba import MAMBA
 from salience.fuse.override import Override, free_slot, override_of
-from salience.fuse.projections import FusedHead, plain_head
 from salience.fuse.zamba import ZAMBA
 
 FAMILIES = {family.mixer: family for family in (MAMBA, FALCON_MAMBA, JAMBA, ZAMBA)}

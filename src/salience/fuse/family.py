@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from salience.fuse.projections import project
 from salience.ops.linear_rows import linear_rows
+from salience.ops.mamba_step import mamba_step
+from salience.ssm.projections import is_plain, project
 
 
 class Selection(NamedTuple):
@@ -57,6 +58,17 @@ class Family:
             dt = linear_rows(low, mixer.dt_proj.weight, backend=backend)  # (B, L, E)
             return Selection(dt, B, C, mixer.dt_proj.bias)
         return Selection(mixer.dt_proj(low), B, C, None)
+
+    def step(self, mixer: Any, x: Tensor, z: Tensor, window: Tensor, state: Tensor, backend: str) -> Tensor | None:
+        """One token, (B, E), between the outer projections as one kernel; None where that would not be the same."""
+        plain = self.norms is None and is_plain(mixer.x_proj) and is_plain(mixer.dt_proj)
+        if not plain or hasattr(mixer.config, "_is_quantized") or mixer.activation not in ("silu", "swish"):
+            return None
+        return mamba_step(
+            window, state, x, z, conv_weight=mixer.conv1d.weight.squeeze(1), conv_bias=mixer.conv1d.bias,
+            x_weight=mixer.x_proj.weight, dt_weight=mixer.dt_proj.weight, dt_bias=mixer.dt_proj.bias,
+            A_log=mixer.A_log, D=mixer.D, backend=backend,
+        )  # fmt: skip
 
     def constants(self, mixer: Any) -> tuple[Tensor, Tensor]:
         """A (E, N), negative, and D (E,); a mixer with heads keeps them as (heads, E / heads, ...)."""

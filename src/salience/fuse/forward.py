@@ -20,9 +20,9 @@ from salience.core.backend import eager
 from salience.fuse.family import Family
 from salience.fuse.override import Override
 from salience.fuse.past import Past
-from salience.fuse.projections import project
 from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
+from salience.ssm.projections import project
 
 
 class FusedForward(Override):
@@ -85,6 +85,9 @@ class FusedForward(Override):
         """(B, 1, E): one token, updating the cache in place."""
         mixer, backend = self.module, self.backend
         window, state = past.step()
+        fused = self.family.step(mixer, x[:, 0], z[:, 0], window, state, backend)
+        if fused is not None:
+            return fused[:, None]
         weight, conv_bias = _conv(mixer)
         x = causal_conv1d_step(window, x[:, 0], weight, conv_bias, activation=_silu(mixer), backend=backend)
         x = _activated(mixer, x)

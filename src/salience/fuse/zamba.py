@@ -30,5 +30,8 @@ class PerHead(Family):
         dt = torch.einsum("blhr,her->blhe", low, mixer.dt_proj_weight)
         return Selection(dt.flatten(-2), B, C, mixer.dt_proj_bias.flatten())
 
+    def step(self, mixer: Any, x: Tensor, z: Tensor, window: Tensor, state: Tensor, backend: str) -> Tensor | None:
+        return None
+
 
 ZAMBA = PerHead(mixer="transformers.models.zamba.modeling_zamba.ZambaMambaMixer")

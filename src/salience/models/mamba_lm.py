@@ -28,8 +28,8 @@ from salience.models.weights import (
     to_ours,
     write_weights,
 )
-from salience.ops.linear_rows import linear_rows
 from salience.ssm.mamba import Mamba, MambaState
+from salience.ssm.projections import project
 
 GENERATION = "generation_config.json"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -88,7 +88,7 @@ class MambaLM(nn.Module):
 
     def __init__(self, *, backend: str = "auto", **config: Any) -> None:
         super().__init__()
-        self.config = MambaConfig(**config)
+        self.config, self.backend = MambaConfig(**config), backend
         self.generation_config: dict[str, Any] = {}  # what transformers' GenerationConfig takes, eos_token_id say
         self.backbone = Backbone(self.config, backend)
         self.lm_head = nn.Linear(self.config.d_model, self.config.rows, bias=False)
@@ -149,8 +149,7 @@ class MambaLM(nn.Module):
             else:
                 y = block.mixer(normed, mask=mask, seq_idx=seq_idx, state=before)
             x = self._residual(x) + y
-        x = self.backbone.norm_f(x[:, -logits_to_keep:])
-        logits = self.lm_head(x).float() if x.dtype != torch.float64 else self.lm_head(x)
+        logits = self._logits(x[:, -logits_to_keep:])
         loss = None if labels is None else _next_token_loss(logits, labels)
         return MambaOutput(loss, logits, after if return_state else None)
 
@@ -160,8 +159,7 @@ class MambaLM(nn.Module):
         x = F.embedding(input_ids, self.backbone.embeddings.weight)  # (B, d_model)
         for block, own in zip(self._blocks, state, strict=True):
             x = self._residual(x) + block.mixer.step(block.norm(x), own)
-        logits = linear_rows(self.backbone.norm_f(x), self.lm_head.weight)
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return self._logits(x)
 
     def init_state(self, batch: int) -> list[MambaState]:
         """Every layer's state before the first token."""
@@ -170,6 +168,11 @@ class MambaLM(nn.Module):
     @property
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", self.backbone.layers)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(..., d_model) after the last block -> (..., rows), in float32 at least."""
+        logits = project(self.lm_head, self.backbone.norm_f(x), self.backend)
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     def _residual(self, x: Tensor) -> Tensor:
         return x.float() if self.config.residual_in_fp32 and x.dtype != torch.float64 else x

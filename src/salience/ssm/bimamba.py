@@ -92,7 +92,7 @@ class BiMamba(nn.Module):
              D: Tensor, options: dict[str, Any]) -> Tensor:  # fmt: skip
         """One direction: convolution, scan, gate; (B, L, E)."""
         u = causal_conv1d(x, conv.weight.squeeze(1), conv.bias, activation="silu", **options)
-        dt, B, C = select(u, x_proj, dt_proj, self.d_state)
+        dt, B, C = select(u, x_proj, dt_proj, self.d_state, self.backend)
         y: Tensor = selective_scan(
             u, dt, decay(A_log), B, C, D, z=z, dt_bias=dt_proj.bias, dt_softplus=True, **options
         )  # fmt: skip

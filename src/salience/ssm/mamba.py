@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
-from salience.ops.linear_rows import linear_rows
+from salience.ops.mamba_step import mamba_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
+from salience.ssm.projections import is_plain, project
 from salience.ssm.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank, select
 
 
@@ -104,35 +105,49 @@ class Mamba(nn.Module):
         Raises:  ValueError for shapes, dtypes or devices that disagree
         """
         check_input(x, self.d_model)
-        u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, L, E) each, views
+        u, z = project(self.in_proj, x, self.backend).chunk(2, dim=-1)  # (B, L, E) each, views
         window, h = (None, None) if state is None else state
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         u, window = causal_conv1d(
             u, weight, bias, activation="silu", initial_state=window, mask=mask, seq_idx=seq_idx, reverse=reverse,
             return_state=True, backend=self.backend,
         )  # fmt: skip
-        dt, B, C = select(u, self.x_proj, self.dt_proj, self.d_state)
+        dt, B, C = select(u, self.x_proj, self.dt_proj, self.d_state, self.backend)
         y, h = selective_scan(
             u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=self.dt_proj.bias, dt_softplus=True, initial_state=h,
             mask=mask, seq_idx=seq_idx, reverse=reverse, return_state=True, backend=self.backend,
         )  # fmt: skip
-        out: Tensor = self.out_proj(y)
+        out = project(self.out_proj, y, self.backend)
         return (out, MambaState(window, h)) if return_state else out
 
     @torch.no_grad()
     def step(self, x: Tensor, state: MambaState) -> Tensor:
         """One more step: x (B, d_model) -> y (B, d_model); `state` moves on in place. No gradients."""
-        u, z = linear_rows(x, self.in_proj.weight, self.in_proj.bias, backend=self.backend).chunk(2, dim=-1)  # (B, E)
+        u, z = project(self.in_proj, x, self.backend).chunk(2, dim=-1)  # (B, E)
+        y = self._fused_step(u, z, state)
+        if y is None:
+            y = self._plain_step(u, z, state)
+        return project(self.out_proj, y, self.backend)
+
+    def _fused_step(self, u: Tensor, z: Tensor, state: MambaState) -> Tensor | None:
+        """All between the outer projections as one kernel, where there is one and nothing is wrapped."""
+        if not (is_plain(self.x_proj) and is_plain(self.dt_proj)):
+            return None
+        return mamba_step(
+            state.conv, state.ssm, u, z, conv_weight=self.conv1d.weight.squeeze(1), conv_bias=self.conv1d.bias,
+            x_weight=self.x_proj.weight, dt_weight=self.dt_proj.weight, dt_bias=self.dt_proj.bias, A_log=self.A_log,
+            D=self.D, backend=self.backend,
+        )  # fmt: skip
+
+    def _plain_step(self, u: Tensor, z: Tensor, state: MambaState) -> Tensor:
+        """The same, one operator after another."""
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         u = causal_conv1d_step(state.conv, u, weight, bias, activation="silu", backend=self.backend)
-        selected = linear_rows(u, self.x_proj.weight, backend=self.backend)  # (B, R + 2N)
-        low, B, C = torch.split(selected, [self.dt_proj.in_features, self.d_state, self.d_state], dim=-1)
-        dt = linear_rows(low, self.dt_proj.weight, backend=self.backend)
-        y = selective_scan_step(
+        dt, B, C = select(u, self.x_proj, self.dt_proj, self.d_state, self.backend)
+        return selective_scan_step(
             state.ssm, u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=self.dt_proj.bias, dt_softplus=True,
             backend=self.backend,
         )  # fmt: skip
-        return linear_rows(y, self.out_proj.weight, self.out_proj.bias, backend=self.backend)
 
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> MambaState:
         """The state before the first step, zeros: the window in `dtype`, the weights' unless told."""

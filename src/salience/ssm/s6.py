@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from salience.ops.linear_rows import linear_rows
+from salience.ssm.projections import project
 
 
 def resolve_rank(dt_rank: int | str, d_model: int) -> int:
@@ -46,10 +48,11 @@ def init_dt_(dt_proj: nn.Linear, *, dt_min: float, dt_max: float, dt_floor: floa
     dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus backwards
 
 
-def select(u: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear, d_state: int) -> tuple[Tensor, Tensor, Tensor]:
-    """u (B, L, E) -> dt (B, L, E) before its bias and softplus, B and C (B, L, N): what the input selects."""
-    low, B, C = x_proj(u).split([dt_proj.in_features, d_state, d_state], dim=-1)
-    return F.linear(low, dt_proj.weight), B, C  # the bias is added once, by the scan
+def select(u: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear, d_state: int,
+           backend: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """u (..., E) -> dt (..., E) before its bias and softplus, B and C (..., N): what the input selects."""
+    low, B, C = project(x_proj, u, backend).split([dt_proj.in_features, d_state, d_state], dim=-1)
+    return linear_rows(low, dt_proj.weight, backend=backend), B, C  # the bias is added once, by the scan
 
 
 def check_input(x: Tensor, d_model: int) -> None:

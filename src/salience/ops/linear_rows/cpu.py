@@ -38,20 +38,20 @@ TASKS_A_THREAD = 2  # so that a thread that wakes up late leaves its last share 
 
 
 @inline
-def dot4(tag, x, w0, w1, w2, w3, n):
+def dot4(tag, xtag, x, w0, w1, w2, w3, n):
     """Four products of x with rows of weights, as `fold4` leaves them."""
-    a0 = splat(tag, 0.0)
+    a0 = splat(xtag, 0.0)
     a1, a2, a3 = a0, a0, a0
     s, whole = size(tag), n // lanes(tag) * lanes(tag)
-    for i in range(0, whole * s, lanes(tag) * s):
-        v = load(tag, x + i)
-        a0, a1 = fma(load(tag, w0 + i), v, a0), fma(load(tag, w1 + i), v, a1)
-        a2, a3 = fma(load(tag, w2 + i), v, a2), fma(load(tag, w3 + i), v, a3)
+    for i in range(0, whole, lanes(tag)):
+        v, at = load(xtag, x + i * size(xtag)), i * s
+        a0, a1 = fma(load(tag, w0 + at), v, a0), fma(load(tag, w1 + at), v, a1)
+        a2, a3 = fma(load(tag, w2 + at), v, a2), fma(load(tag, w3 + at), v, a3)
     if whole < n:
-        i, rest = whole * s, n - whole
-        v = load_n(tag, x + i, rest)
-        a0, a1 = fma(load_n(tag, w0 + i, rest), v, a0), fma(load_n(tag, w1 + i, rest), v, a1)
-        a2, a3 = fma(load_n(tag, w2 + i, rest), v, a2), fma(load_n(tag, w3 + i, rest), v, a3)
+        at, rest = whole * s, n - whole
+        v = load_n(xtag, x + whole * size(xtag), rest)
+        a0, a1 = fma(load_n(tag, w0 + at, rest), v, a0), fma(load_n(tag, w1 + at, rest), v, a1)
+        a2, a3 = fma(load_n(tag, w2 + at, rest), v, a2), fma(load_n(tag, w3 + at, rest), v, a3)
     return fold4(a0, a1, a2, a3)
 
 
@@ -76,7 +76,7 @@ def linear_kernel(tag, ctag, params, task):
         o1, o2, o3 = min(o0 + apart, last), min(o0 + 2 * apart, last), min(o0 + 3 * apart, last)
         w0, w1, w2, w3 = p.w + o0 * step, p.w + o1 * step, p.w + o2 * step, p.w + o3 * step
         for row in range(p.rows):
-            store4(sums, dot4(tag, p.x + row * step, w0, w1, w2, w3, p.n))
+            store4(sums, dot4(tag, tag, p.x + row * step, w0, w1, w2, w3, p.n))
             put(tag, p, row, o0, load_scalar(ctag, sums))
             put(tag, p, row, o1, load_scalar(ctag, sums + cs))
             put(tag, p, row, o2, load_scalar(ctag, sums + 2 * cs))

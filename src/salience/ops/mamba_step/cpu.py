@@ -1,0 +1,142 @@
+"""The kernel: a task is one row of the batch. All that lies between the projections stays in the nearest caches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.ops.causal_conv1d.cpu_step import convolve, read_taps
+from salience.ops.linear_rows.cpu import dot4
+from salience.ops.simd import (
+    F32,
+    F64,
+    compute_dtype,
+    compute_size,
+    element_of,
+    exp2,
+    fma,
+    horizontal_sum,
+    inline,
+    kernel,
+    lanes,
+    load_n,
+    load_scalar,
+    load_splat,
+    parallel_for,
+    sigmoid,
+    size,
+    softplus,
+    splat,
+    store,
+    store4,
+    store_n,
+    store_scalar,
+)
+
+LOG2E = 1.4426950408889634074
+ROW = 64  # bytes of a vector
+FIELDS = ["x", "x_b", "z", "z_b", "conv", "conv_b", "conv_w", "conv_d", "state", "state_b", "state_d", "weight"]
+FIELDS += ["weight_d", "weight_k", "conv_bias", "x_weight", "dt_weight", "dt_bias", "A_log", "A_d", "skip", "y"]
+FIELDS += ["E", "N", "R", "W"]
+PARAMS = np.dtype([(name, "i8") for name in FIELDS])
+
+
+@inline
+def bytes_of(ctag, n):
+    """Of n values, filled up to whole vectors."""
+    return (n * compute_size(ctag) + ROW - 1) // ROW * ROW
+
+
+@inline
+def multiply(tag, ctag, w, outputs, n, x, y, sums):
+    """W x, four rows of W at a time and far apart, as in `linear_rows`; x and y in the compute type."""
+    step, cs, apart = n * size(tag), compute_size(ctag), (outputs + 3) // 4
+    for o0 in range(apart):
+        o1, o2, o3 = min(o0 + apart, outputs - 1), min(o0 + 2 * apart, outputs - 1), min(o0 + 3 * apart, outputs - 1)
+        store4(sums, dot4(tag, ctag, x, w + o0 * step, w + o1 * step, w + o2 * step, w + o3 * step, n))
+        store_scalar(ctag, y + o0 * cs, load_scalar(ctag, sums))
+        store_scalar(ctag, y + o1 * cs, load_scalar(ctag, sums + cs))
+        store_scalar(ctag, y + o2 * cs, load_scalar(ctag, sums + 2 * cs))
+        store_scalar(ctag, y + o3 * cs, load_scalar(ctag, sums + 3 * cs))
+
+
+@inline
+def advance(ctag, p, state, A_log, B, C, dt, x):
+    """The states of one channel, one step on, by a vector of dt (times log2 e) and one of dt u: returns C h."""
+    cs, total = compute_size(ctag), splat(ctag, 0.0)
+    log2e, minus = splat(ctag, LOG2E), splat(ctag, -1.0)
+    for k in range(0, p.N, lanes(ctag)):
+        m, at = p.N - k, k * cs
+        A = exp2(load_n(ctag, A_log + at, m) * log2e) * minus
+        h = fma(exp2(dt * A), load_n(ctag, state + at, m), x * load_n(ctag, B + at, m))
+        store_n(ctag, state + at, h, m)
+        total = fma(h, load_n(ctag, C + at, m), total)
+    return horizontal_sum(total)
+
+
+@inline
+def scan(tag, ctag, p, b, u, selected, dt, rows):
+    """The scan's step, skip and gate, for all channels; `rows` is scratch of three vectors."""
+    cs, step, drive, out = compute_size(ctag), rows, rows + ROW, rows + 2 * ROW
+    B, C = selected + p.R * cs, selected + (p.R + p.N) * cs
+    for c in range(0, p.E, lanes(ctag)):
+        n = min(lanes(ctag), p.E - c)
+        x = load_n(ctag, u + c * cs, n)
+        d = softplus(load_n(ctag, dt + c * cs, n) + load_n(ctag, p.dt_bias + c * cs, n))
+        store(ctag, step, d * splat(ctag, LOG2E))
+        store(ctag, drive, d * x)
+        store(ctag, out, splat(ctag, 0.0))
+        for i in range(n):
+            state, A_log = p.state + b * p.state_b + (c + i) * p.state_d, p.A_log + (c + i) * p.A_d
+            decay, driven = load_splat(ctag, step + i * cs), load_splat(ctag, drive + i * cs)
+            store_scalar(ctag, out + i * cs, advance(ctag, p, state, A_log, B, C, decay, driven))
+        z = load_n(tag, p.z + b * p.z_b + c * size(tag), n)
+        y = fma(load_n(ctag, p.skip + c * cs, n), x, load_n(ctag, out, n))
+        store_n(tag, p.y + (b * p.E + c) * size(tag), y * (z * sigmoid(z)), n)
+
+
+@kernel(PARAMS)
+def step_kernel(tag, ctag, params, task):
+    """One row of the batch."""
+    p = params[0]
+    cs, selection = compute_size(ctag), p.R + 2 * p.N
+    scratch = np.empty(2 * bytes_of(ctag, p.E) + bytes_of(ctag, selection) + 10 * ROW, np.uint8)
+    u = (scratch.ctypes.data + ROW - 1) // ROW * ROW
+    dt = u + bytes_of(ctag, p.E)
+    selected = dt + bytes_of(ctag, p.E)
+    rows = selected + bytes_of(ctag, selection)  # nine
+    for c in range(0, p.E, lanes(ctag)):
+        n = min(lanes(ctag), p.E - c)
+        read_taps(ctag, p.weight + c * p.weight_d, p.weight_d, p.weight_k, p.W, n, rows)
+        bias = load_n(ctag, p.conv_bias + c * cs, n) if p.conv_bias != 0 else splat(ctag, 0.0)
+        x, window = p.x + task * p.x_b + c * size(tag), p.conv + task * p.conv_b + c * p.conv_d
+        value = convolve(tag, ctag, x, size(tag), window, p.conv_w, p.conv_d, rows, p.W, bias, n, rows + 8 * ROW)
+        store_n(ctag, u + c * cs, value * sigmoid(value), n)
+    multiply(tag, ctag, p.x_weight, selection, p.E, u, selected, rows)
+    multiply(tag, ctag, p.dt_weight, p.E, p.R, selected, dt, rows)
+    scan(tag, ctag, p, task, u, selected, dt, rows)
+    scratch[0] = 0  # keeps it alive until here
+
+
+def step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
+         x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor) -> Tensor:  # fmt: skip
+    """As `mamba_step`, of tensors that suit."""
+    compute, (rows, channels), s = compute_dtype(x.dtype), x.shape, x.element_size()
+    conv_weight, conv_bias, dt_bias, A_log, D = (
+        each if each is None or (each.dtype == compute and each.stride(-1) == 1) else each.to(compute).contiguous()
+        for each in (conv_weight, conv_bias, dt_bias, A_log, D)
+    )  # fmt: skip
+    y, c = torch.empty(rows, channels, dtype=x.dtype), A_log.element_size()
+    fields = (
+        x.data_ptr(), x.stride(0) * s, z.data_ptr(), z.stride(0) * s,
+        conv_state.data_ptr(), *(stride * s for stride in conv_state.stride()),
+        state.data_ptr(), state.stride(0) * c, state.stride(1) * c,
+        conv_weight.data_ptr(), conv_weight.stride(0) * c, conv_weight.stride(1) * c,
+        0 if conv_bias is None else conv_bias.data_ptr(), x_weight.data_ptr(), dt_weight.data_ptr(),
+        dt_bias.data_ptr(), A_log.data_ptr(), A_log.stride(0) * c, D.data_ptr(), y.data_ptr(),
+        channels, A_log.shape[1], dt_weight.shape[1], conv_weight.shape[1],
+    )  # fmt: skip
+    tags = (element_of(x.dtype), F64 if compute == torch.float64 else F32)
+    parallel_for(step_kernel.compiled(*tags), rows, *tags, np.array([fields], PARAMS))
+    return y

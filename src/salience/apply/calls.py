@@ -12,6 +12,7 @@ from torch import Tensor
 from salience.apply.inputs import slots
 from salience.families import Adapter, Encoded
 from salience.families.encoded import joined
+from salience.families.tower_merging import Schedule
 from salience.families.whole_prompt import effective
 
 
@@ -38,9 +39,12 @@ def with_mask(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "attention_mask": torch.ones_like(ids)}
 
 
-def encode(adapter: Adapter, given: Mapping[str, Any]) -> tuple[Encoded, dict[str, Any]]:
+def encode(
+    adapter: Adapter, given: Mapping[str, Any], schedule: Schedule | None = None
+) -> tuple[Encoded, dict[str, Any]]:
     """A call's pictures through the tower, and the arguments that neither they nor the pruned prompt replace.
 
+    schedule: where tokens are merged inside the tower, see `Adapter.encode_merged`.
     Raises:  ValueError when the call has no picture, or has its visual tokens in a form that cannot be pruned
     """
     if given.get("inputs_embeds") is not None:
@@ -54,7 +58,9 @@ def encode(adapter: Adapter, given: Mapping[str, Any]) -> tuple[Encoded, dict[st
     of_pictures = {k: v for k, v in known.items() if k in adapter.image_arguments}
     of_videos = {k: v for k, v in known.items() if k in adapter.video_arguments | {"pixel_values_videos"}}
     parts = [adapter.encode_video(**of_videos)] if videos else []
-    parts = [adapter.encode(**of_pictures), *parts] if pictures else parts
+    if pictures:
+        first = adapter.encode(**of_pictures) if schedule is None else adapter.encode_merged(schedule, **of_pictures)
+        parts = [first, *parts]
     encoded = parts[0] if len(parts) == 1 else joined(*parts)
     for kind in adapter.token_ids:
         slots(adapter, encoded, given["input_ids"], kind)

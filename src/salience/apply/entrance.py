@@ -57,17 +57,19 @@ def prune(
     if method == "auto":
         _log.info("method 'auto' takes %r.", chosen.name)
     chosen.check(d_features=adapter.d_features)
-    substitute = _substitute(chosen, adapter)
+    substitute = _substitute(chosen, adapter, budget)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
     return Pruned(adapter, chosen.to(adapter.device), budget, positions, substitute)
 
 
-def _substitute(method: Method, adapter: Adapter) -> str:
+def _substitute(method: Method, adapter: Adapter, budget: Budget) -> str:
     """What stands in for something of the method's that the model lacks, a clause; empty if nothing has to.
 
     Raises:  ValueError when nothing can
     """
+    if method.in_tower:
+        _require_merging(method, adapter, budget)
     if "frame" in method.needs and "video" not in adapter.token_ids:
         raise ValueError(
             f"method {method.name!r} compares the frames of videos, and this model's can't be pruned as such: use a "
@@ -82,6 +84,21 @@ def _substitute(method: Method, adapter: Adapter) -> str:
         )
     _log.warning("method %r: %s.", method.name, SUBSTITUTE)
     return SUBSTITUTE
+
+
+def _require_merging(method: Method, adapter: Adapter, budget: Budget) -> None:
+    if adapter.no_merging:
+        raise ValueError(
+            f"method {method.name!r} merges tokens inside the vision tower, and this model's can't be: "
+            f"{adapter.no_merging}; use 'visionzip' or another method that works behind it."
+        )
+    if method.needs & {"cls_attention", "keys"}:
+        raise ValueError(
+            f"method {method.name!r} needs the attention of a vision tower whose tokens it merges: use a second method "
+            "that reads none."
+        )
+    if adapter.n_tokens is not None:
+        method.merges(adapter.n_tokens, adapter.merging_layers, budget)
 
 
 def _scorer_home(adapter: Adapter) -> Path | None:

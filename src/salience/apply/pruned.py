@@ -27,6 +27,7 @@ from salience.apply.memory import Memory
 from salience.apply.trace import ImageTrace, Trace
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
+from salience.families.tower_merging import Schedule
 from salience.families.whole_prompt import WholePrompt, effective
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
@@ -135,7 +136,7 @@ class Pruned:
                 return original(**given)
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
-        encoded, options = encode(self._adapter, given)
+        encoded, options = encode(self._adapter, given, self._schedule())
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
         options = self._adapter.as_forward_reads(self._arguments(pruned, options))
         with self._between.forward(options):
@@ -155,7 +156,7 @@ class Pruned:
                 return self._run(original, given)
             whole, options = memory.generate_arguments(given, int(cache.get_seq_length()), self._model)
             return _restored(self._run(original, whole.arguments(options, self._model)), whole)
-        encoded, options = encode(self._adapter, given)
+        encoded, options = encode(self._adapter, given, self._schedule())
         ids = given["input_ids"]
         # new padding always goes left here: generate goes on from the last column, which must stay the row's own
         mask = generation_mask(given, ids, self._model)
@@ -206,6 +207,13 @@ class Pruned:
         )
         self._adapter.settle(pruned.deltas)
         return pruned
+
+    def _schedule(self) -> Schedule | None:
+        """What is merged inside the vision tower; None where nothing is, so that the tower runs as it is."""
+        n, layers = self._adapter.n_tokens, self._adapter.merging_layers
+        if not self.method.in_tower or n is None or not any(self.method.merges(n, layers, self.budget)):
+            return None
+        return lambda n, layers: self.method.merges(n, layers, self.budget)
 
     def _select(self, contexts: Sequence[TokenContext]) -> list[Selection]:
         """The tokens of each view that stay; where views have any size, one smaller than `tokens` stays whole."""

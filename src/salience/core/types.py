@@ -33,11 +33,14 @@ class Merge:
     its own old features count only if an entry says so. A kept token without entries stays as it is.
 
     target, source: (e,) int64, on the CPU.   weight: (e,) float32, on the CPU.
+    inside: it happened inside the vision tower, from layer to layer: kept tokens are the sums already, and the entries
+    only say which patches went into which, each as much as the others.
     """
 
     target: Tensor
     source: Tensor
     weight: Tensor
+    inside: bool = False
 
     def sources(self, target: int) -> Tensor:
         """The tokens that went into one kept token, itself among them where it did."""
@@ -60,7 +63,7 @@ class Selection:
     def take(self, values: Tensor) -> Tensor:
         """(n, d) of all tokens -> (k, d) of those that stay, the merged ones summed in float32."""
         rows = values[self.kept.to(values.device)]
-        if self.merge is None:
+        if self.merge is None or self.merge.inside:
             return rows
         target, source, weight = (
             x.to(values.device) for x in (self.merge.target, self.merge.source, self.merge.weight)
@@ -82,6 +85,7 @@ class TokenContext:
     keys: (n, heads, d_head) float32, of the attention that `cls_attention` is of; None unless `needs` names it.
     projected: (n, d_llm), the tokens after the projector; None unless the method's `needs` names it.
     digest: a number made of the picture's pixels; None unless the method's `needs` names it.
+    left: what is left where the method merges inside the tower, the other rows of `features` being nothing; else None.
     frame: the place of a video's frame in it, from 0; None for a picture.
     text: (t, d_llm), the text behind the picture as it enters the language model; only inside it, see `Inside`.
     text_attention: (t, n) float32, what each text token (or only the last, t = 1) pays each token; only inside.
@@ -94,6 +98,7 @@ class TokenContext:
     keys: Tensor | None = None
     projected: Tensor | None = None
     digest: int | None = None
+    left: Selection | None = None
     frame: int | None = None
     text: Tensor | None = None
     text_attention: Tensor | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.families.encoded import Encoded as Encoded
+from salience.families.tower_merging import Schedule
 
 # One static table: `config.model_type` -> "module:class".
 FAMILIES = {
@@ -115,6 +116,24 @@ class Adapter(ABC):
         Raises:  ValueError when the pixels or options are not what the family takes
         """
         raise ValueError("pixel_values_videos cannot be pruned with this model: pass the frames as pictures.")
+
+    @property
+    def no_merging(self) -> str:
+        """Why tokens can't be merged inside the vision tower, a clause; empty where they can."""
+        return "the layers of its vision tower are not known here"
+
+    @property
+    def merging_layers(self) -> int:
+        """How many of the tower's layers the features go through, where `no_merging` is empty."""
+        return 0
+
+    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> Encoded:
+        """Run the vision tower with tokens merged inside it; `Encoded.left` says what is left of each view.
+
+        Args:    schedule: (tokens of a picture, layers) -> how many are merged away in each of `merging_layers`
+        Raises:  ValueError as `encode` does, or when tokens can't be merged here
+        """
+        raise ValueError(f"tokens can't be merged inside the vision tower: {self.no_merging}.")
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from salience.core.types import TokenContext, VisualGrid
+from salience.core.types import Selection, TokenContext, VisualGrid
 
 _Read = Callable[[], Sequence[Tensor] | Tensor]
 
@@ -29,6 +29,7 @@ class Encoded:
     attend: for each view (n_i,) float32, what [CLS] pays each token, or, where the tower has no [CLS], what all tokens
     pay it on average (`Adapter.tower_attention` says which); None where neither can be had.
     attend_keys: for each view (n_i, heads, d_head) float32, the keys of that attention; None where `attend` is.
+    left: for each view what the tower itself left of it, its other rows being zero; empty where it merged nothing.
     stacked: the (views, n, d) tensor that the views are of, where there is one.
     """
 
@@ -44,6 +45,7 @@ class Encoded:
     breaks: Sequence[Tensor | None] = ()
     newline: Tensor | None = None
     deepstack: Sequence[Sequence[Tensor]] = ()
+    left: Sequence[Selection] = ()
     stacked: Tensor | None = None
     _cls_attention: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
     _keys: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
@@ -135,6 +137,7 @@ class Encoded:
             keys=self.keys()[image] if "keys" in needs else None,
             projected=self.projected()[image] if "projected" in needs else None,
             digest=self.digest(image) if "digest" in needs else None,
+            left=self.left[image] if self.left else None,
             frame=self.frame(image),
         )
 

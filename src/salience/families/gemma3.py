@@ -22,6 +22,10 @@ class Gemma3Adapter(PaliGemmaAdapter):
         return int(self.config.mm_tokens_per_image)
 
     @property
+    def no_merging(self) -> str:
+        return "its patches are averaged on their grid, behind the tower"
+
+    @property
     def first_position(self) -> int:
         return 0
 

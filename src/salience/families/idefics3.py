@@ -41,6 +41,10 @@ class Idefics3Adapter(StockAdapter):
         return int(vision.image_size) // int(vision.patch_size) // int(self.config.scale_factor)
 
     @property
+    def no_merging(self) -> str:
+        return "its patches are put together on their grid, behind the tower"
+
+    @property
     def n_tokens(self) -> int:
         return self.side**2
 

@@ -29,6 +29,10 @@ class InternVLAdapter(NamedAdapter):
         return round(int(self.config.vision_config.hidden_size) / float(self.config.downsample_ratio) ** 2)
 
     @property
+    def no_merging(self) -> str:
+        return "its patches are put together on their grid, behind the tower"
+
+    @property
     def n_tokens(self) -> int:
         vision, ratio = self.config.vision_config, self.config.downsample_ratio
         rows, columns = (

@@ -13,6 +13,7 @@ from salience.core.types import VisualGrid
 from salience.families.base import Adapter, tower_fingerprint
 from salience.families.encoded import Encoded
 from salience.families.tower_attention import ProjectedAttention
+from salience.families.tower_merging import Schedule, merged_tokens
 
 # Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
 _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -84,11 +85,18 @@ class LlavaAdapter(Adapter):
         """See `Adapter.encode`; features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
         if unknown:
             raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        self._check(pixel_values, image_sizes)
+        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
+        return self._encoded(features, pixel_values, attend=attend, attend_keys=None if attend is None else attend.keys)
+
+    def _check(self, pixel_values: Tensor, image_sizes: Any) -> None:
         if pixel_values.dim() != 4:
             raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
         if image_sizes is not None:
             raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
-        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
+
+    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> Encoded:
+        """Features (images, n, d) of pictures that are one view each."""
         patch = int(self.config.vision_config.patch_size)
         grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
         return Encoded(
@@ -97,10 +105,45 @@ class LlavaAdapter(Adapter):
             pixels=pixel_values.unbind(),
             project=self.project,
             project_all=lambda: self.project(features).unbind(),  # the very tensor that the model itself projects
-            attend=attend,
-            attend_keys=None if attend is None else attend.keys,
             stacked=features,
+            **more,
         )
+
+    @property
+    def no_merging(self) -> str:
+        return "" if self.merging_layers else "its features are not one layer's output"
+
+    @property
+    def merging_layers(self) -> int:
+        indices = self._indices(None)
+        return indices[0] if len(indices) == 1 else 0
+
+    def encode_merged(
+        self,
+        schedule: Schedule,
+        pixel_values: Tensor,
+        *,
+        vision_feature_layer: int | Sequence[int] | None = None,
+        image_sizes: Any = None,
+        **options: Any,
+    ) -> Encoded:
+        """See `Adapter.encode_merged`."""
+        self._check(pixel_values, image_sizes)
+        indices = self._indices(vision_feature_layer)
+        if self.no_merging or indices != self._indices(None):
+            raise ValueError(
+                "vision_feature_layer must be the model's own, and one layer, to merge tokens in the tower."
+            )
+        tied = bool(getattr(self.tower.config, "tie_last_hidden_states", None))  # see `states`
+        merged = merged_tokens(
+            self.tower,
+            pixel_values,
+            layers=indices[0],
+            prefix=self.prefix,
+            schedule=schedule,
+            normed=tied and not self.prefix and indices[0] == int(self.config.vision_config.num_hidden_layers),
+        )
+        return self._encoded(merged.spread(), pixel_values, left=merged.selections())
 
     def states(
         self, pixel_values: Tensor, layer: int | Sequence[int] | None, strategy: str | None

@@ -28,6 +28,10 @@ class LlavaNextAdapter(LlavaAdapter):
         return None
 
     @property
+    def no_merging(self) -> str:
+        return "its tiles lose their padding and gain newlines on their grid, behind the tower"
+
+    @property
     def side(self) -> int:
         """How many tokens a side a tile has."""
         vision = self.config.vision_config

@@ -10,6 +10,7 @@ from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
 from salience.families.stock import StockAdapter, as_one_tensor, need_pictures
 from salience.families.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
+from salience.families.tower_merging import Schedule, merged_tokens
 
 
 class PaliGemmaAdapter(StockAdapter):
@@ -36,6 +37,31 @@ class PaliGemmaAdapter(StockAdapter):
     @property
     def first_position(self) -> int:
         return 1
+
+    @property
+    def no_merging(self) -> str:
+        return ""
+
+    @property
+    def merging_layers(self) -> int:
+        return int(self.config.vision_config.num_hidden_layers)
+
+    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> Encoded:
+        need_pictures(pixel_values)
+        merged = merged_tokens(
+            self.tower, pixel_values, layers=self.merging_layers, prefix=0, schedule=schedule, normed=True
+        )
+        features = merged.spread()
+        side = int(features.shape[1] ** 0.5)
+        return Encoded(
+            views=features.unbind(),
+            grids=[VisualGrid(rows=side, columns=side)] * features.shape[0],
+            pixels=pixel_values.unbind(),
+            project=self.project,
+            project_all=lambda: self.project(features).unbind(),
+            left=merged.selections(),
+            stacked=features,
+        )
 
     def check(self, given: dict[str, Any]) -> None:
         need_pictures(given["pixel_values"])

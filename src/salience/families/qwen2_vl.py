@@ -40,6 +40,10 @@ class Qwen2VLAdapter(NamedAdapter):
         return self.merge**2 * self.width
 
     @property
+    def no_merging(self) -> str:
+        return "its vision tower works in windows or frames, and puts four patches of a grid into a token"
+
+    @property
     def token_ids(self) -> dict[str, int]:
         return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
 

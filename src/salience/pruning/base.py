@@ -23,12 +23,14 @@ class Method:
     """A pruning method. A subclass gives `name` and `score`; `needs` names the context's optional fields it reads.
 
     `scored` is False where `score` only ranks (a draw, a fixed order), and where there is `choose` in its place: a
-    `mass` budget is then refused, and selections carry no scores but what `choose` puts there.
+    `mass` budget is then refused, and selections carry no scores but what `choose` puts there. `in_tower`: it merges
+    tokens inside the vision tower, as `merges` says, and `choose` only finds what is left.
     """
 
     name: ClassVar[str] = "method"
     needs: ClassVar[frozenset[str]] = frozenset()
     scored: ClassVar[bool] = True
+    in_tower: ClassVar[bool] = False
 
     def score(self, ctx: TokenContext) -> Tensor:
         """(n,) a number a token, the highest stay."""
@@ -40,6 +42,10 @@ class Method:
 
     def check(self, *, d_features: int) -> None:
         """Raise a ValueError if the method cannot work on features `d_features` wide."""
+
+    def merges(self, n: int, layers: int, budget: Budget) -> Sequence[int]:
+        """How many of n tokens are merged away in each of a vision tower's layers, where `in_tower`."""
+        return [0] * layers
 
     def remark(self, contexts: Sequence[TokenContext]) -> str:
         """What the trace has to say of a call with these pictures: what stands in for what, a clause; mostly empty."""

@@ -19,6 +19,7 @@ METHODS = {
     "saliency": "salience.pruning.methods.saliency:Saliency",
     "sparsevlm": "salience.pruning.methods.sparsevlm:SparseVLM",
     "temporal": "salience.pruning.methods.temporal:Temporal",
+    "tome": "salience.pruning.methods.tome:ToMe",
     "uniform": "salience.pruning.methods.uniform:Uniform",
     "visionzip": "salience.pruning.methods.visionzip:VisionZip",
     "vispruner": "salience.pruning.methods.vispruner:VisPruner",

@@ -1,4 +1,4 @@
-"""Run every claim about Mamba on this machine, write one results file and the README's table: `make bench`.
+"""Run every claim about speed on this machine, write one results file and the README's table: `make bench`.
 
 python benchmarks/run.py --out benchmarks/results/mamba_<hardware>_<date>.json --readme README.md
 python benchmarks/run.py --from benchmarks/results/mamba_<hardware>_<date>.json --readme README.md
@@ -19,7 +19,7 @@ from salience.core.record import environment
 HERE = Path(__file__).resolve().parent
 CLAIMS = (
     "floor", "scan_forward", "scan_training", "conv", "mamba_forward", "mamba_decode", "training_memory", "scan_dtypes",
-    "scan_length", "import_time", "scan_gpu",
+    "scan_length", "import_time", "selection_overhead", "pruned_prefill", "scan_gpu",
 )  # fmt: skip
 BEGIN, END = "<!-- benchmarks: begin (benchmarks/run.py writes what stands here) -->", "<!-- benchmarks: end -->"
 

@@ -65,6 +65,22 @@ def test_the_claim_about_length(bench: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(found["measured"]["ns_per_token"]) == 7
 
 
+def test_the_claim_about_selection(bench: Run) -> None:
+    narrow = ("--rounds", "1", "--rounds-wide", "1", "--layers", "1", "--width", "128")
+    found = bench("selection_overhead", *narrow)["measured"]
+    prefill = found["flops_7b"]["prefill"]
+    # the counted columns alone, at one of 7B's 32 layers: even so a score costs less than 3 % of prefill
+    assert 0 < found["flops_7b"]["cls-attention"] < found["flops_7b"]["saliency"] < 0.03 * prefill
+    assert found["ms_bundled"].keys() == found["ms_7b_widths"].keys()
+
+
+def test_the_claim_about_pruned_prefill(bench: Run) -> None:
+    found = bench("pruned_prefill", "--rounds", "1", "--layers", "1", "--width", "256")["measured"]
+    for one in found.values():
+        assert 1 < one["by_causal_flops"] < one["by_flops"] < 9  # between linear and square in 640 over 208 tokens
+        assert max(one["peak"].values()) < 1  # never above unpruned
+
+
 @pytest.mark.skipif(find_spec("mambapy") is None, reason="needs the extra `peers`, which `make bench` installs")
 @pytest.mark.parametrize("name", ["scan_training", "training_memory"])
 def test_the_claims_beside_mambapy(name: str, bench: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 import salience
@@ -33,3 +34,35 @@ def test_generate_goes_on_from_what_forward_sees(tiny_family: Any) -> None:
                              return_dict_in_generate=True)  # fmt: skip
     torch.testing.assert_close(out.logits[0], logits, atol=FLOAT32, rtol=0)
     assert all(len(image.kept) == 5 for image in pruned.trace.images)
+
+
+@torch.no_grad()
+def test_then_a_method_behind_the_tower_and_one_inside_the_language_model(tiny_family: Any) -> None:
+    from salience.pruning import then
+    from salience.pruning.methods.divprune import DivPrune
+    from salience.pruning.methods.fastv import FastV
+    from salience.pruning.methods.tome import ToMe
+
+    family = tiny_family("llava")
+    model, batch = family.model(), family.batch([1, 2])
+    wanted = model(**batch).logits
+    for second in (DivPrune(), FastV(layer=1)):
+        both = then(ToMe(), second, keep=0.6)
+        with salience.prune(model, both, keep=1):
+            assert torch.equal(model(**batch).logits, wanted)
+        with salience.prune(model, both, tokens=3) as pruned:
+            model(**batch)
+        for image in pruned.trace.images:
+            assert len(image.kept) == 3
+            assert len(image.kept if image.entered is None else image.entered) == (
+                3 if second.name == "divprune" else 5
+            )
+
+
+def test_what_reads_the_towers_attention_can_not_follow(tiny_family: Any) -> None:
+    from salience.pruning import then
+    from salience.pruning.methods.cls_attention import ClsAttention
+    from salience.pruning.methods.tome import ToMe
+
+    with pytest.raises(ValueError, match="use a second method that reads none"):
+        salience.prune(tiny_family("llava").model(), then(ToMe(), ClsAttention(), keep=0.5), keep=0.25)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
-from salience.core.types import TokenContext, VisualGrid
+from salience.core.types import Merge, Selection, TokenContext, VisualGrid
 from salience.pruning import then, union
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.divprune import DivPrune
+from salience.pruning.methods.fastv import FastV
 from salience.pruning.methods.prumerge import PruMerge, PruMergePlus
 from salience.pruning.methods.saliency import Saliency
+from salience.pruning.methods.temporal import Temporal
+from salience.pruning.methods.tome import ToMe
 from salience.pruning.methods.uniform import Uniform
 from salience.pruning.methods.visionzip import VisionZip
 from salience.pruning.scorer import Scorer
@@ -111,3 +116,60 @@ def test_bad_shares() -> None:
         union(Uniform(), DivPrune(), share=1.5)
     with pytest.raises(ValueError, match="keep must be"):
         then(Uniform(), DivPrune(), keep=0)
+
+
+class TestMergedInTheTower:
+    """Of 6 tokens the tower has left 4: 1 took in 0, 5 took in 2."""
+
+    def context(self) -> TokenContext:
+        target, source = torch.tensor([0, 0, 3, 3]), torch.tensor([0, 1, 2, 5])
+        merge = Merge(target=target, source=source, weight=torch.full((4,), 0.5), inside=True)
+        left = Selection(kept=torch.tensor([1, 3, 4, 5]), merge=merge)
+        features = torch.tensor([[0.0, 0], [1, 0], [0, 0], [0, 1], [2, 2], [3, 0]])  # nothing where nothing is left
+        return TokenContext(features=features, grid=VisualGrid(rows=1, columns=6), left=left, projected=features)
+
+    def test_then_tells_what_went_into_those_that_stay(self) -> None:
+        found = then(ToMe(), Brightest(), keep=0.6).select(self.context(), Budget(tokens=2))
+        assert found.kept.tolist() == [4, 5]
+        assert found.merge is not None
+        assert found.merge.sources(1).tolist() == [2, 5]
+        assert found.merge.sources(0).tolist() == []
+        assert torch.equal(found.take(self.context().features), self.context().features[[4, 5]])
+
+    def test_a_second_merge_is_of_merged_tokens(self) -> None:
+        found = then(ToMe(), Halves(), keep=0.6).select(self.context(), Budget(tokens=1))
+        assert found.kept.tolist() == [1]
+        assert torch.equal(found.take(self.context().features), torch.tensor([[2.0, 0.0]]))  # the mean of 1 and 5
+
+    def test_the_tower_leaves_the_coarse_budget(self) -> None:
+        both = then(ToMe(), Brightest(), keep=0.5)
+        assert both.in_tower
+        assert sum(both.merges(16, 4, Budget(keep=0.25))) == 8
+        assert sum(both.merges(16, 4, Budget(keep=0.75))) == 4
+        assert sum(both.merges(16, 4, Budget(keep=1))) == 0
+
+    @pytest.mark.parametrize("second", [ToMe(), Temporal(), then(ToMe(), FastV(), keep=0.5)])
+    def test_what_needs_all_tokens_comes_first(self, second: Method) -> None:
+        with pytest.raises(ValueError, match="can only come first"):
+            then(ClsAttention(), second, keep=0.5)
+
+    def test_union(self) -> None:
+        with pytest.raises(ValueError, match="only be the first of `then`"):
+            union(ToMe(), ClsAttention())
+        with pytest.raises(ValueError, match="can only come first"):
+            union(ClsAttention(), Temporal())
+
+
+class Brightest(Method):
+    """By length."""
+
+    def score(self, ctx: TokenContext) -> torch.Tensor:
+        return ctx.features.norm(dim=-1)
+
+
+class Halves(Method):
+    """The first token and the last become their mean."""
+
+    def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        merge = Merge(target=torch.tensor([0, 0]), source=torch.tensor([0, 3]), weight=torch.tensor([0.5, 0.5]))
+        return [Selection(kept=torch.tensor([0]), merge=merge) for _ in contexts]

@@ -24,13 +24,15 @@ class Method:
 
     `scored` is False where `score` only ranks (a draw, a fixed order), and where there is `choose` in its place: a
     `mass` budget is then refused, and selections carry no scores but what `choose` puts there. `in_tower`: it merges
-    tokens inside the vision tower, as `merges` says, and `choose` only finds what is left.
+    tokens inside the vision tower, as `merges` says, and `choose` only finds what is left. `needs_all`: it looks at
+    places or layers, and can't choose among the tokens that another method left.
     """
 
     name: ClassVar[str] = "method"
     needs: ClassVar[frozenset[str]] = frozenset()
     scored: ClassVar[bool] = True
     in_tower: ClassVar[bool] = False
+    needs_all: ClassVar[bool] = False
 
     def score(self, ctx: TokenContext) -> Tensor:
         """(n,) a number a token, the highest stay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,10 @@ def then(first: Method, second: Method, *, keep: float) -> Method:
 
     `second` may drop its tokens inside the language model, `first` before it.
 
-    Raises:  ValueError when keep is not in (0, 1], or `first` works inside the language model
+    Raises:  ValueError when keep is not in (0, 1], `first` works inside the language model, or `second` needs all
+             tokens
     """
+    _require_follows(second.first if isinstance(second, ThenInside) else second)
     if isinstance(first, Inside):
         raise ValueError(f"method {first.name!r} works inside the language model: it can only be the second of `then`.")
     coarse = Budget(keep=keep)
@@ -36,15 +39,27 @@ def then(first: Method, second: Method, *, keep: float) -> Method:
 def union(a: Method, b: Method, *, share: float = 0.5) -> Method:
     """`a` takes `share` of the budget, to the nearest whole number, and `b` the rest, among what `a` left.
 
-    Raises:  ValueError when share is not in [0, 1], or one of them works inside the language model
+    Raises:  ValueError when share is not in [0, 1], one of them works inside the language model or the vision tower, or
+             `b` needs all tokens
     """
+    _require_follows(b)
     for method in (a, b):
+        if method.in_tower:
+            raise ValueError(
+                f"method {method.name!r} merges tokens inside the vision tower: it can't share in `union`, only "
+                "be the first of `then`."
+            )
         if isinstance(method, Inside):
             raise ValueError(
                 f"method {method.name!r} works inside the language model, where tokens that have gone before are not "
                 "seen: it can't share a budget in `union`, only follow another in `then`."
             )
     return Union(first=a, second=b, share=share)
+
+
+def _require_follows(method: Method) -> None:
+    if method.needs_all:
+        raise ValueError(f"method {method.name!r} needs all tokens of a picture: it can only come first.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +73,8 @@ class _Pair(Method):
         # a pair's name and needs are its methods' own, so they are the instance's and not the class's
         object.__setattr__(self, "name", f"{self.first.name} {type(self).__name__.lower()} {self.second.name}")
         object.__setattr__(self, "needs", self.first.needs | self.second.needs)
+        object.__setattr__(self, "in_tower", self.first.in_tower)
+        object.__setattr__(self, "needs_all", self.first.needs_all)
         object.__setattr__(self, "scored", False)
 
     def check(self, *, d_features: int) -> None:
@@ -67,6 +84,9 @@ class _Pair(Method):
     def to(self, device: torch.device) -> Method:
         return replace(self, first=self.first.to(device), second=self.second.to(device))
 
+    def remark(self, contexts: Sequence[TokenContext]) -> str:
+        return "; ".join(filter(None, (method.remark(contexts) for method in (self.first, self.second))))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Then(_Pair):
@@ -74,10 +94,18 @@ class Then(_Pair):
 
     coarse: Budget
 
+    def merges(self, n: int, layers: int, budget: Budget) -> Sequence[int]:
+        if budget.count(n) == n:
+            return [0] * layers
+        return self.first.merges(n, layers, self._coarse(n, budget))
+
+    def _coarse(self, n: int, budget: Budget) -> Budget:
+        return Budget(tokens=max(budget.count(n), self.coarse.count(n)))
+
     def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
         n = contexts[0].features.shape[0]
         k = budget.count(n)
-        left = self.first.select_all(contexts, Budget(tokens=max(k, self.coarse.count(n))))
+        left = self.first.select_all(contexts, self._coarse(n, budget))
         found = _among(self.second, contexts, left, [min(k, len(one.kept)) for one in left])
         return [_composed(a, b, n) for a, b in zip(left, found, strict=True)]
 
@@ -94,7 +122,8 @@ class ThenInside(Inside):
         second = self.second
         for name, value in {
             "name": f"{self.first.name} then {second.name}", "needs": self.first.needs, "scored": second.scored,
-            "looks": second.looks, "rows": second.rows,
+            "looks": second.looks, "rows": second.rows, "in_tower": self.first.in_tower,
+            "needs_all": self.first.needs_all,
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -108,12 +137,20 @@ class ThenInside(Inside):
         return self.second.drops(depth)
 
     def before(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
-        sizes = {ctx.features.shape[0] for ctx in contexts}
-        if len(sizes) > 1:
-            return [self.before([ctx], budget)[0] for ctx in contexts]
-        (n,) = sizes
+        found: list[Selection] = []
+        for n, group in itertools.groupby(contexts, key=lambda ctx: ctx.features.shape[0]):
+            found += self.first.select_all(list(group), self._coarse(n, budget))
+        return found
+
+    def merges(self, n: int, layers: int, budget: Budget) -> Sequence[int]:
+        return self.first.merges(n, layers, self._coarse(n, budget))
+
+    def remark(self, contexts: Sequence[TokenContext]) -> str:
+        return self.first.remark(contexts)
+
+    def _coarse(self, n: int, budget: Budget) -> Budget:
         last = 1 if budget.mass is not None else min(n, budget.tokens or budget.count(n))
-        return self.first.select_all(contexts, Budget(tokens=max(last, self.coarse.count(n))))
+        return Budget(tokens=max(last, self.coarse.count(n)))
 
     def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
         return self.second.stay(ctx, budget, entered=entered, stage=stage, stages=stages)
@@ -175,6 +212,7 @@ def _part(ctx: TokenContext, left: Selection) -> TokenContext:
         ctx,
         features=left.take(ctx.features),
         grid=VisualGrid(rows=1, columns=len(left.kept)),
+        left=None,
         cls_attention=rows(ctx.cls_attention),
         keys=rows(ctx.keys),
         projected=rows(ctx.projected),
@@ -188,12 +226,31 @@ def _others(kept: Tensor, n: int) -> Tensor:
 def _composed(first: Selection, second: Selection, n: int) -> Selection:
     """`second`, chosen among what `first` left, counted among all n."""
     kept, merge = first.kept[second.kept], None
-    if first.merge is not None or second.merge is not None:
+    if first.merge is not None and first.merge.inside:
+        merge = _on_merged(first, second)
+    elif first.merge is not None or second.merge is not None:
         both = second.take(torch.eye(len(first.kept))) @ first.take(torch.eye(n))  # (k, n), each kept token's summands
         summed = (both != 0).sum(1) > 1
         target, source = (both * summed[:, None]).nonzero(as_tuple=True)
         merge = Merge(target=target, source=source, weight=both[target, source]) if len(target) else None
     return Selection(kept=kept, scores=first.scores, merge=merge)
+
+
+def _on_merged(first: Selection, second: Selection) -> Merge | None:
+    """What the second merges of tokens that the tower has merged; if it merges none, what the tower did to those kept.
+
+    One `Merge` tells of one of the two: where both do, the patches that the tower merged are no longer told.
+    """
+    if second.merge is not None:
+        return replace(second.merge, source=first.kept[second.merge.source])
+    assert first.merge is not None
+    place = torch.full((len(first.kept),), -1).scatter(0, second.kept, torch.arange(len(second.kept)))
+    target = place[first.merge.target]
+    stays = target >= 0
+    if not bool(stays.any()):
+        return None
+    source, weight = first.merge.source[stays], first.merge.weight[stays]
+    return replace(first.merge, target=target[stays], source=source, weight=weight)
 
 
 def _together(a: Selection, b: Selection) -> Selection:

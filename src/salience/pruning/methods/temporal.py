@@ -34,6 +34,7 @@ class Temporal(Method):
     name: ClassVar[str] = "temporal"
     needs: ClassVar[frozenset[str]] = frozenset({"frame"})
     scored: ClassVar[bool] = False
+    needs_all: ClassVar[bool] = True
 
     def remark(self, contexts: Sequence[TokenContext]) -> str:
         if not any(ctx.frame is None for ctx in contexts):

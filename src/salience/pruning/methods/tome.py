@@ -32,6 +32,7 @@ class ToMe(Method):
     name: ClassVar[str] = "tome"
     scored: ClassVar[bool] = False
     in_tower: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
 
     def merges(self, n: int, layers: int, budget: Budget) -> Sequence[int]:
         """See `Method.merges`.

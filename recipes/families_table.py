@@ -26,6 +26,9 @@ HEAD = """# Families and methods
 Which method prunes which model, as the tests found: every family is a tiny random model of its own transformers class,
 with rows of one and two pictures, padded on the left. *works*: keep = 1 gives the same logits bit for bit, and keep =
 0.5 equals the whole sequence with the dropped tokens masked, and merged ones in their places, to 1e-5 in float32.
+*substitute*: the same, and something stands in for what the model or the picture lacks; the log, `explain()` and the
+trace say what, in the words below. *refused*: `prune` raises a ValueError. `temporal` is for videos, which
+`tests/apply/test_video.py` holds against the masked sequence; here it gets pictures.
 
 Written by `python recipes/families_table.py` from a run of `tests/apply/test_methods_by_family.py` with transformers
 {version}; not to be edited.
@@ -47,25 +50,38 @@ class Outcomes:
 
 
 def table(found: dict[tuple[str, str], str]) -> str:
-    """The outcomes as Markdown; reasons of refusals are numbered below."""
+    """The outcomes as Markdown; what stands in for what is lettered below, reasons of refusals are numbered."""
     families = sorted({family for family, _ in found}, key=list(NAMES).index)
     methods = sorted({method for _, method in found})
     reasons: list[str] = []
+    substitutes: list[str] = []
     lines = ["| | " + " | ".join(f"`{name}`" for name in methods) + " |", "|---" * (len(methods) + 1) + "|"]
     for family in families:
         cells = []
         for method in methods:
             outcome = re.sub(r"^method '[^']*'", "method '...'", found[family, method])
-            if outcome not in ("works", "fails"):
+            if outcome.startswith("substitute: "):
+                outcome = f"substitute ({_letter(substitutes, outcome.partition(': ')[2])})"
+            elif outcome not in ("works", "fails"):
                 if outcome not in reasons:
                     reasons.append(outcome)
                 outcome = f"refused ({reasons.index(outcome) + 1})"
             cells.append(outcome)
         lines.append(f"| {NAMES[family]} | " + " | ".join(cells) + " |")
+    if substitutes:
+        said = [f"- {_letter(substitutes, one)}: {one}." for one in substitutes]
+        lines += ["", "Substitutes, in the words of the trace:", "", *said]
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
     if notes:
         lines += ["", "Refused, in the words a caller reads:", "", *notes]
     return "\n".join([*lines, ""])
+
+
+def _letter(known: list[str], one: str) -> str:
+    """a for the first that came up, and so on; a new one is noted."""
+    if one not in known:
+        known.append(one)
+    return chr(ord("a") + known.index(one))
 
 
 def main() -> int:

@@ -1,4 +1,7 @@
-"""Every method on every family: works, or is refused in a sentence; `recipes/families_table.py` writes it down."""
+"""Every method on every family: works, with a substitute or without, or is refused in a sentence.
+
+`recipes/families_table.py` writes it down.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def test_works_or_says_why_not(model: Any, family: Any, name: str, record_proper
         real = (columns >= 0) & (batch["attention_mask"][row, columns.clamp_min(0)] == 1)
         torch.testing.assert_close(short[row, real], full[row, columns[real]], atol=FLOAT32, rtol=0)
     assert short.shape[1] < full.shape[1]
-    record_property("outcome", "works")
+    record_property("outcome", f"substitute: {pruned.trace.substitute}" if pruned.trace.substitute else "works")
 
 
 def whole(model: Any, batch: dict[str, Any], pruned: Any, given: Any) -> dict[str, Any]:

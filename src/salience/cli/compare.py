@@ -30,7 +30,7 @@ _COUNT = click.IntRange(min=1)
 @click.option("--batch", type=int, default=32, show_default=True, help="Sequences a step.")
 @click.option(
     "--lr", "rates", multiple=True, type=float,
-    help="Repeatable: of several each model's is chosen on validation data.  [default: .002]",
+    help="Repeatable: of several each model's is chosen on validation data.  [default: .004]",
 )  # fmt: skip
 @click.option("--control", is_flag=True, help="Also train on shuffled labels, which must end at the majority line.")
 @click.option("--no-timing", is_flag=True, help="Leave out inference speed and memory against length.")
@@ -74,7 +74,7 @@ def compare(
     with stdout_for_results(as_json):
         config = _config(
             quick, task=task, models=tuple(models.split(",")), seeds=seeds, epochs=epochs, width=width,
-            n_layers=layers, parameters=parameters, batch=batch, rates=tuple(rates) or (2e-3,), control=control,
+            n_layers=layers, parameters=parameters, batch=batch, rates=tuple(rates) or (4e-3,), control=control,
             seed=seed, no_timing=no_timing, processes=processes, threads=threads, device=device,
         )  # fmt: skip
         results = _measured(config, out, device)

@@ -101,7 +101,7 @@ class CompareConfig:
     dropout: float = 0.0
     parameters: int = 0
     batch: int = 32
-    rates: tuple[float, ...] = (2e-3,)
+    rates: tuple[float, ...] = (4e-3,)
     ssm_lr: float = 1e-3
     weight_decay: float = 0.01
     precision: str = "float32"

@@ -15,7 +15,7 @@ from salience.core.progress import Stages
 from salience.core.record import Record
 from salience.studies.cells import Cells
 from salience.studies.compare import compare
-from salience.studies.compare_config import CompareConfig
+from salience.studies.compare_config import LENGTHS, CompareConfig
 
 MODELS = ("mamba", "bimamba", "transformer")
 _SEEDS = 3
@@ -31,9 +31,13 @@ def comparisons(*, quick: bool = False, seed: int = 0) -> tuple[CompareConfig, .
         )
     processes = min(os.cpu_count() or 1, _SEEDS * len(MODELS))
     whole = CompareConfig(
-        models=MODELS, seeds=_SEEDS, width=32, rates=(4e-3,), rounds=5, processes=processes, threads=1, seed=seed
+        models=MODELS, seeds=_SEEDS, width=32, rates=(4e-3,), lengths=LENGTHS[:-1], rounds=5, processes=processes,
+        threads=1, seed=seed,
     )  # fmt: skip
-    return (replace(whole, task="digit-tagging:epoch=1000", control=True), replace(whole, task="digits49", lengths=()))
+    return (
+        replace(whole, task="digit-tagging:epoch=800", batch=16, control=True),
+        replace(whole, task="digits49:train=3000", lengths=()),
+    )
 
 
 def compare_all(configs: Sequence[CompareConfig], *, device: str, cells: Cells, bars: Stages) -> list[Record]:

@@ -1,0 +1,37 @@
+"""Contact sheets of a trade-off: a file a picture, of the picture as the tower saw it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from salience.pruning.methods.cls_attention import ClsAttention
+from salience.pruning.methods.tome import ToMe
+from salience.studies.sheets import as_seen, save_sheets
+
+
+def test_a_file_a_picture(tiny_llava: Any, tiny_processor: Any, tmp_path: Path) -> None:
+    model, processor = tiny_llava(side=84, layers=3), tiny_processor(84)
+    methods = {"cls-attention": ClsAttention(), "tome": ToMe()}
+    pictures = [(Image.new("RGB", (84, 84), (200, 10 * i, 40)), "how many digits ?", methods) for i in range(2)]
+    seen: list[int] = []
+    written = save_sheets(model, processor, pictures, [1, 0.5, 0.25], tmp_path, tick=lambda: seen.append(1))
+    assert written == ["pictures/picture_0.png", "pictures/picture_1.png"]
+    assert len(seen) == 2
+    sheets = [Image.open(tmp_path / name) for name in written]
+    assert all(sheet.width > 3 * 160 and sheet.height > 2 * 160 for sheet in sheets)  # scores make a third column
+    assert sheets[0].tobytes() != sheets[1].tobytes()
+
+
+def test_the_picture_is_cropped_as_the_processor_crops(tiny_llava: Any, tiny_processor: Any) -> None:
+    """A wide picture, its middle red: the tower never sees its blue ends."""
+    model, processor = tiny_llava(side=84), tiny_processor(84)
+    pixels = np.zeros((84, 252, 3), dtype=np.uint8)
+    pixels[:, :, 2], pixels[:, 84:168] = 255, (255, 0, 0)
+    inputs = processor(images=Image.fromarray(pixels), text="USER : <image>", return_tensors="pt")
+    shown = np.asarray(as_seen(model, processor, inputs, Image.fromarray(pixels)))
+    assert shown.shape == (84, 84, 3)
+    assert np.abs(shown.astype(int) - (255, 0, 0)).max() <= 1  # a rounding there and back

@@ -292,6 +292,26 @@ class TestRefused:
 
 
 @torch.no_grad()
+def test_choices_are_those_of_eager_attention(fresh: Any, make_batch: Any) -> None:
+    """FastV by the attention of the layer before, PyramidDrop's first stage by that of the next, each picture alone."""
+    model, batch = fresh(), make_batch([1, 2])
+    model.set_attn_implementation("eager")
+    attentions = model(**batch, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    slots = torch.nonzero(batch["input_ids"] == 3).view(3, 16, 2)
+    for method, layer in ((FastV(layer=2), 1), (PyramidDrop(depths=(0.4, 0.8)), 2)):
+        with salience.prune(model, method, tokens=4) as pruned:
+            model(**batch)
+        for image, slot in zip(pruned.trace.images, slots, strict=True):
+            row, columns = int(slot[0, 0]), slot[:, 1]
+            paid = attentions[layer][row, :, -1, columns].mean(
+                0
+            )  # padded on the left: the last column is the last token
+            kept = image.stages[0].kept
+            assert sorted(kept.tolist()) == sorted(paid.topk(len(kept)).indices.tolist())
+
+
+@torch.no_grad()
 def test_trace(model: Any, make_batch: Any) -> None:
     batch = make_batch([1, 2])
     with salience.prune(model, then(Uniform(), PyramidDrop(depths=(0.4, 0.8)), keep=0.5), tokens=2) as pruned:

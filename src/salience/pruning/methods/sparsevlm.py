@@ -54,7 +54,7 @@ class SparseVLM(Inside):
         assert ctx.projected is not None  # the stage has both
         assert ctx.text is not None
         relevance = (ctx.projected.float() @ ctx.text.float().T).softmax(1).mean(0)  # (n, t) -> (t,)
-        return relevance >= relevance.mean()
+        return relevance >= relevance.mean() * (1 - 1e-6)  # a mean of equals may have been rounded up
 
     def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
         assert ctx.text_attention is not None  # the stage has looked

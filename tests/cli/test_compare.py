@@ -18,6 +18,8 @@ def test_writes_three_things_and_prints_the_document(salience: Run, tmp_path: Pa
     assert ran.code == 0
     assert json.loads(ran.out) == json.loads((tmp_path / "results.json").read_text())
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "results.json", "figures"}
+    config = json.loads(ran.out)["records"][0]["config"]
+    assert config["command"] == "salience compare --task digits49 --models mamba,B --quick" and config["quick"]
 
 
 def test_list_shows_tasks_and_models(salience: Run) -> None:

@@ -52,7 +52,7 @@ def test_words_come_from_numbers(tmp_path: Path) -> None:
     assert found.answer.startswith("Accuracy after the last epoch: bimamba 0.95, mamba 0.70. Always")
     assert found.pair_title == "Training loss and test accuracy, causal and non-causal, 3 epochs"
     assert found.pair_caption.startswith(
-        "Training ends at a loss of 0.67 nats with bimamba, 0.67 with mamba. bimamba is"
+        "Causal: mamba; non-causal: bimamba. Training ends at a loss of 0.67 nats with bimamba, 0.67 with mamba."
     )
     assert found.tests == ["bimamba is ahead of mamba by 25 points (95% interval 23.0 to 27.0, p below 0.001)."]
     assert [finding.lead for finding in found.cautions] == ["A training diverged."]
@@ -77,7 +77,7 @@ def test_a_difference_that_its_interval_does_not_bear_out_is_none(tmp_path: Path
     given = document()
     given["records"][0]["tests"][0] |= {"difference": 0.004, "low": -0.012, "high": 0.02, "p_holm": 0.01}
     found = chapter(given, tmp_path)
-    assert found.headline == "Reading both ways changes nothing on digit-tagging"
+    assert found.headline == "Reading both ways makes no measurable difference on digit-tagging"
     (line,) = found.tests
     assert line.startswith(
         "mamba and bimamba can\u2019t be told apart: 0.4 points (95% interval \u22121.2 to 2.0, p = 0.010)"

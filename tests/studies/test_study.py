@@ -14,6 +14,7 @@ from salience.core import record
 from salience.core.record import ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
 from salience.studies import rows, study
 from salience.studies.cells import FOLDER, Cells
+from salience.studies.compare_config import CompareConfig
 from salience.studies.study import StudyConfig
 from salience.studies.tradeoff import TradeoffConfig
 from salience.studies.tradeoff_config import STUDY
@@ -25,6 +26,8 @@ SMALL = StudyConfig(
         keeps=(0.25, 0.1), pictures=4, questions=3, probe_pictures=6, ceiling_pictures=2, control_pictures=2, draws=2,
         untrained=1, repeats=1, examples=2,
     ),
+    compare=(CompareConfig(task="digits49:train=32,test=16", models=("mamba", "bimamba"), seeds=1, epochs=1, width=8,
+                           lengths=(32,), rounds=1),),
 )  # fmt: skip
 
 
@@ -106,6 +109,12 @@ def test_samples(finished: Path) -> None:
         assert all(len(cut["kept"]) == (9 if cut["keep"] == 0.25 else 4) for cut in example["cuts"])
 
 
+def test_the_sequence_models_stand_beside(finished: Path) -> None:
+    found = record.read(finished)["records"][1:]
+    assert [(one["kind"], one["config"]["task"]) for one in found] == [("compare", "digits49:test=16,train=32")]
+    assert [row["model"] for row in found[0]["rows"]] == ["mamba", "bimamba"] and not found[0]["config"]["quick"]
+
+
 def test_a_finished_run_leaves_results_alone(finished: Path) -> None:
     assert sorted(path.name for path in finished.parent.iterdir()) == ["figures", "results.json", "scorer"]
 
@@ -137,6 +146,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_quality(
         for file in (finished, path)
     ]
     assert quality[0] == quality[1]
+    rates = ("train_tokens_per_s",)
+    learnt = [
+        [
+            {name: value for name, value in row.items() if name not in rates}
+            for row in record.read(file)["records"][1]["rows"]
+        ]
+        for file in (finished, path)
+    ]
+    assert learnt[0] == learnt[1]
 
 
 def test_cells_of_another_configuration_are_not_taken(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from salience.cli.options import require_folder, shared_options, stdout_for_results
+from salience.cli.options import require_folder, shared_options, stdout_for_results, typed
 from salience.cli.results import finish, present
 
 _COUNT = click.IntRange(min=1)
+_QUICK = {"epochs": 1, "seeds": 1, "width": 16}  # at most
 
 
 @click.command()
@@ -77,7 +78,7 @@ def compare(
             n_layers=layers, parameters=parameters, batch=batch, rates=tuple(rates) or (4e-3,), control=control,
             seed=seed, no_timing=no_timing, processes=processes, threads=threads, device=device,
         )  # fmt: skip
-        results = _measured(config, out, device)
+        results = _measured(config, out, device, {"command": typed("out", "as_json"), "quick": quick})
     report = finish(results, as_json=as_json)
     present(results, report, as_json=as_json)
 
@@ -103,7 +104,7 @@ def _config(
     from salience.core.backend import resolve_device
     from salience.studies.compare_config import LENGTHS, CompareConfig
 
-    small = {"epochs": 1, "seeds": min(given["seeds"], 1), "width": min(given["width"], 16), "rounds": 1}
+    small = {**{name: min(given[name], most) for name, most in _QUICK.items()}, "rounds": 1}
     cores = os.cpu_count() or 1
     on_cpu = resolve_device(device).type == "cpu"
     count = processes or (1 if quick or not on_cpu else min(cores, max(1, given["seeds"]) * len(given["models"])))
@@ -122,17 +123,23 @@ def _small(task: str) -> str:
     return task if options is None else f"{task}:{options}"
 
 
-def _measured(config: Any, out: Path, device: str) -> Path:
-    """Run, write results.json, and only then forget the finished fits. Returns: the document's path."""
+def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Path:
+    """Run, write results.json, and only then forget the finished fits. Returns: the document's path.
+
+    about: what the record's config says besides
+    """
     from salience.core.backend import resolve_device
     from salience.core.record import document, write
     from salience.data.sequences import load
     from salience.studies.cells import FOLDER
     from salience.studies.compare import compare as run
+    from salience.studies.compare_memory import require_memory
 
-    load(config.task, seed=config.seed)  # what is wrong with it is told before a folder is made
+    task = load(config.task, seed=config.seed)
+    require_memory(config, task, str(resolve_device(device)))  # what can't be is told before a folder is made
     require_folder(out)
     record = run(config, out=out, device=device)
+    record["config"] |= about
     path = write(out / "results.json", document([record], device=str(resolve_device(device))))
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     return path

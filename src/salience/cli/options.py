@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +56,20 @@ def comma_numbers(ctx: click.Context, option: click.Parameter, given: Sequence[s
         raise ValueError(
             f"{option.opts[0]} must be numbers with commas between them, not {', '.join(given)!r}."
         ) from None
+
+
+def typed(*left_out: str) -> str:
+    """The running command as it was typed, without the options `left_out` (their Python names)."""
+    context = click.get_current_context()
+    parts = context.command_path.split()
+    for option in context.command.params:
+        name = str(option.name)
+        if name in left_out or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        given = context.params[name]
+        for value in given if isinstance(given, tuple) else (given,):
+            parts += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return shlex.join(parts)
 
 
 def note(text: str) -> None:

@@ -21,7 +21,7 @@ def headline(view: CompareView) -> str:
         if line is None:
             continue
         if not _apart(line):
-            return f"Reading both ways changes nothing on {view.task}"
+            return f"Reading both ways makes no measurable difference on {view.task}"
         worth = f"{points(float(line['difference']))} on {view.task}"
         return f"Reading both ways {'gains' if line['difference'] > 0 else 'loses'} {worth}"
     return f"Sequence models under identical training: {view.task}"
@@ -55,7 +55,7 @@ def pair_caption(view: CompareView) -> str:
             continue
         losses = [each[max(each)].mean for each in ends]
         ended = f"training ends at a loss of {losses[0]:.2f} nats with {both}, {losses[1]:.2f} with {causal}"
-        told.append(f"{capital(ended)}. {tested(line)}")
+        told.append(f"Causal: {causal}; non-causal: {both}. {capital(ended)}. {tested(line)}")
     return " ".join(told)
 
 

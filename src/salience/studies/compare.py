@@ -69,7 +69,7 @@ def _compare(config: CompareConfig, task: SequenceTask, device: str, cells: Cell
     found = _finished(jobs, config, cells, bars)
     fits = {name: [found[job.name] for job in jobs if (job.model, job.purpose) == (name, "fit")] for name in rates}
     control = [found[job.name] for job in jobs if job.purpose == "control"]
-    lengths = cells.get(f"{config.task.replace('/', '_')}-lengths", lambda: measure_lengths(config, task, device, bars))
+    lengths = _lengths(config, task, device, cells, bars) if config.lengths else []
     return {
         "kind": "compare",
         "config": _about(config, task, fits, searched),
@@ -78,7 +78,7 @@ def _compare(config: CompareConfig, task: SequenceTask, device: str, cells: Cell
         "tests": _tests(fits, config.seed),
         "longer": _longer(fits),
         "control": [_control(fit, task) for fit in control if fit["rows"]],
-        "throughput": lengths if config.lengths else [],
+        "throughput": lengths,
         "diverged": [
             {"model": name, "seed": config.seed + at, "said": fit["diverged"]}
             for name, model in fits.items()
@@ -86,6 +86,15 @@ def _compare(config: CompareConfig, task: SequenceTask, device: str, cells: Cell
             if fit["diverged"]
         ],
     }
+
+
+def _lengths(
+    config: CompareConfig, task: SequenceTask, device: str, cells: Cells, bars: Stages
+) -> list[dict[str, Any]]:
+    """What was timed, or what a run before this one timed at the same lengths."""
+    name = f"{config.task.replace('/', '_')}-lengths-{'-'.join(map(str, config.lengths))}-{config.rounds}"
+    found: list[dict[str, Any]] = cells.get(name, lambda: measure_lengths(config, task, device, bars))
+    return found
 
 
 def _job(

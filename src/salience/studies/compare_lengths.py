@@ -19,23 +19,24 @@ _WARM = 2
 
 
 def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars: Stages) -> list[dict[str, Any]]:
-    """model, length, tokens_per_s (median over rounds that run every model once), peak_bytes: one sequence, read whole.
+    """model, length, tokens_per_s (median over rounds that run every model at every length once), peak_bytes: one
+    sequence, read whole.
 
     How fast a model reads doesn't depend on what it learnt, so fresh weights serve.
     """
     networks = {m.name: model_of(config, m, task, config.seed).network.to(device).eval() for m in config.read}
-    found: list[dict[str, Any]] = []
-    with bars.stage("inference against length", len(config.lengths)) as tick, torch.inference_mode():
-        for length in config.lengths:
-            inputs = _inputs(task, length).to(device)
-            cases = {name: partial(_read, network, inputs) for name, network in networks.items()}
-            times = measure(cases, repeats=config.rounds, warmup=_WARM, device=torch.device(device))
-            for name, network in networks.items():
-                peak = peak_bytes(partial(network, inputs), network.parameters())
-                rate = length / times[name]["read"] * 1e3
-                found.append({"model": name, "length": length, "tokens_per_s": rate, "peak_bytes": peak})
-            tick()
-    return found
+    inputs = {length: _inputs(task, length).to(device) for length in config.lengths}
+    calls = {(name, length): partial(_read, networks[name], x) for length, x in inputs.items() for name in networks}
+    rounds = (_WARM + config.rounds) * len(calls)
+    with bars.stage("inference against length", rounds) as tick, torch.inference_mode():
+        times = measure(calls, repeats=config.rounds, warmup=_WARM, device=torch.device(device), tick=tick)
+        return [
+            {
+                "model": name, "length": length, "tokens_per_s": length / times[name, length]["read"] * 1e3,
+                "peak_bytes": peak_bytes(partial(networks[name], inputs[length]), networks[name].parameters()),
+            }
+            for name, length in calls
+        ]  # fmt: skip
 
 
 def _read(network: nn.Module, inputs: Tensor, watch: Stopwatch) -> None:

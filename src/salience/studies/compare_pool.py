@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +18,10 @@ from salience.core.progress import Stages, Tick
 from salience.studies.compare_run import Job, run
 
 Done = Callable[[Job, dict[str, Any]], object]
+_BROKEN = (
+    "processes: one that ran a fit was ended from outside, as happens where memory runs out; what was finished is kept "
+    "for the same command, and fewer at the same time need less."
+)
 _told: Any = None  # a worker's way to the parent's progress bars
 
 
@@ -40,10 +45,12 @@ def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: Stages, don
                 shown.take(told)
                 for future in finished:
                     done(left.pop(future), future.result())
-        except BaseException:
+        except BaseException as error:
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise ValueError(_BROKEN) from error
             raise
         shown.take(told)
 

@@ -15,7 +15,7 @@ TESTS = ROOT / "tests" / "apply" / "test_methods_by_family.py"
 
 # How the tests call a family -> how people do.
 NAMES = {
-    "llava": "LLaVA-1.5", "llava_siglip": "LLaVA with SigLIP", "llava_next": "LLaVA-NeXT",
+    "llava": "LLaVA-1.5", "llava_siglip": "LLaVA with SigLIP", "vila": "VILA-like", "llava_next": "LLaVA-NeXT",
     "llava_onevision": "LLaVA-OneVision", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL",
     "smolvlm": "SmolVLM", "idefics3": "Idefics3", "internvl": "InternVL", "paligemma": "PaliGemma", "gemma3": "Gemma3",
     "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",

@@ -297,11 +297,18 @@ def _llava() -> Any:
     return LlavaForConditionalGeneration(config)
 
 
-def _llava_siglip() -> Any:
-    """As VILA has it: no [CLS], several pictures among the text; its down-sampling projector is not in transformers."""
+def _vila() -> Any:
+    """A SigLIP tower of five patches a side, of which the projector makes three tokens a side."""
+    from salience.families.vila import with_downsampling
+
+    return with_downsampling(_llava_siglip(70))
+
+
+def _llava_siglip(side: int = 42) -> Any:
+    """No [CLS]."""
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    vision = {"model_type": "siglip_vision_model", **VISION, "image_size": 42, "vision_use_head": False}
+    vision = {"model_type": "siglip_vision_model", **VISION, "image_size": side, "vision_use_head": False}
     config = LlavaConfig(
         vision_config=vision, text_config=LlamaConfig(**TEXT), image_token_index=IMAGE, image_seq_length=9,
         vision_feature_select_strategy="full", vision_feature_layer=-2,
@@ -314,6 +321,7 @@ _SIZES = [(40, 80), (84, 30), (50, 84)]
 _TABLE = [
     Tiny(name="llava", build=_llava, sizes=[0], picture=_one_grid(42), collect=_flat_collect),
     Tiny(name="llava_siglip", build=_llava_siglip, sizes=[0], picture=_one_grid(42), collect=_flat_collect),
+    Tiny(name="vila", build=_vila, sizes=[0], picture=_one_grid(70), collect=_flat_collect),
     _qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VLConfig",
           {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}),
     _qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig",

@@ -18,7 +18,7 @@ from salience.pruning.methods import METHODS
 from salience.pruning.methods.fastv import FastV
 
 FAMILIES = (
-    "llava", "llava_siglip", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm",
+    "llava", "llava_siglip", "vila", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm",
     "idefics3", "internvl", "paligemma", "gemma3", "aya_vision", "mistral3",
 )  # fmt: skip
 

@@ -59,8 +59,8 @@ class ImageTrace:
     def draw(self, image: Image, *, scores: bool = False) -> Image:
         """The picture as the model saw it (cropped as the processor crops) with kept cells bright and the rest dimmed.
 
-        A kept token that took others in is outlined, and so, finer, is the area of all that went into it. With `scores` cells are
-        tinted by rank, from blue, the lowest, to red.
+        A kept token that took others in is outlined, and so, finer, is the area of all that went into it. With `scores`
+        cells are tinted by rank, from blue, the lowest, to red.
 
         Raises:  ValueError when scores are asked for and the method gave none
         """

@@ -28,6 +28,7 @@ FAMILIES = {
     "qwen2_vl": "salience.families.qwen2_vl:Qwen2VLAdapter",
     "qwen3_vl": "salience.families.qwen3_vl:Qwen3VLAdapter",
     "smolvlm": "salience.families.smolvlm:SmolVLMAdapter",
+    "vila": "salience.families.vila:VilaAdapter",  # LLaVA's classes with its projector
 }
 
 
@@ -206,6 +207,7 @@ def adapter_for(model: Any) -> Adapter:
     """
     model = unwrapped(model)
     kind = getattr(getattr(model, "config", None), "model_type", None)
+    kind = getattr(getattr(getattr(model, "model", None), "multi_modal_projector", None), "family", kind)
     if kind not in FAMILIES and hasattr(getattr(model, "base_model", None), "get_image_features"):
         kind = "*"
     if kind not in FAMILIES:

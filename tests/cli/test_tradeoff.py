@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,60 @@ def test_a_quality_run_leaves_times_and_probe_null_and_takes_lists(
         ("uniform", "random"), ("uniform", "all tokens"), ("random", "all tokens"),
     }  # fmt: skip
     assert record["examples"] == []
+
+
+def folder_of(root: Path, picture: Path, count: int = 3) -> Path:
+    """Questions with choices about copies of one picture."""
+    rows = []
+    for number in range(count):
+        shutil.copy(picture, root / f"{number}.png")
+        row = {"image": f"{number}.png", "question": "which digit is red ?", "answer": "yes", "choices": ["yes", "no"]}
+        rows += [row, {**row, "question": "is there a red 7 ?", "answers": ["no"] * 6 + ["yes"] * 4}]
+    (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def test_a_folder_of_ones_own(salience: Run, tiny_vlm: Path, tmp_path: Path, picture: Path) -> None:
+    task = f"vqa:{folder_of(tmp_path, picture)}"
+    base = (
+        "tradeoff",
+        "--model",
+        tiny_vlm,
+        "--task",
+        task,
+        "--methods",
+        "uniform,pyramiddrop",
+        "--keep",
+        ".5",
+        "--no-costs",
+    )
+    assert salience(*base, "--questions", "2", "--out", tmp_path / "out").code == 0
+    (record,) = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
+    assert record["config"]["layout"] == "table"
+    # The other pictures' majority is yes and, of the second question, no: vqa_accuracy of six of ten who agree is 1.
+    assert record["config"]["majority_accuracy"] == pytest.approx(0.5 * (1 + 1))
+    assert record["config"]["question_only_accuracy"] == 1
+    assert {(row["method"], row["keep"], row["tokens_kept"]) for row in record["rows"]} == {
+        ("uniform", 1.0, 16), ("uniform", 0.5, 8), ("pyramiddrop", 1.0, 16), ("pyramiddrop", 0.5, 8),
+    }  # fmt: skip
+    for row in record["rows"]:
+        assert row["loglikelihood_accuracy"] is not None and row["vqa_accuracy"] is not None
+        assert row["probe_accuracy"] is None and row["first_token_ms"] is None
+
+
+def test_a_picture_that_cannot_be_read_names_its_row(
+    salience: Run, tiny_vlm: Path, tmp_path: Path, picture: Path
+) -> None:
+    root = folder_of(tmp_path, picture)
+    (root / "1.png").write_bytes(picture.read_bytes()[:900])
+    base = ("tradeoff", "--model", tiny_vlm, "--method", "uniform", "--out", tmp_path / "out", "--task", f"vqa:{root}")
+    refused(salience(*base), "rows.jsonl, row 3", "cut off")
+    (root / "1.png").unlink()
+    refused(salience(*base), "rows.jsonl, row 3", "there is no file")
+    shutil.copy(picture, root / "1.png")
+    refused(salience(*base, "--method", "fastv"), "2 layers")  # told before any question is asked
+    refused(salience(*base[:-1], "vqa:"), "task must be")
+    refused(salience(*base[:-1], "vqa:nowhere"), "no folder or file nowhere")
 
 
 def refused(ran: Ran, *words: str) -> None:

@@ -22,6 +22,14 @@ _COUNT = click.IntRange(min=1)
 @click.command()
 @model_option()
 @click.option(
+    "--task",
+    default="scenes",
+    show_default=True,
+    metavar="NAME",
+    help="scenes, easy-vqa, or vqa:PATH, a folder of VQAv2, GQA, TextVQA, POPE, or a table with pictures.",
+)
+@click.option("--instruction", default="", metavar="TEXT", help="Put behind every question of a task but scenes.")
+@click.option(
     "--methods",
     "--method",
     "methods",
@@ -66,6 +74,8 @@ _COUNT = click.IntRange(min=1)
 @shared_options(out="build/tradeoff", writes="report.html, results.json and figures/")
 def tradeoff(
     model: str | None,
+    task: str,
+    instruction: str,
     methods: Sequence[str],
     keeps: Sequence[float],
     scorers: Sequence[str],
@@ -87,11 +97,12 @@ def tradeoff(
     \b
     Example:
       salience tradeoff --methods saliency,random --keep .25,.1 --out build/tradeoff
+      salience tradeoff --model path/to/vlm --task vqa:path/to/textvqa --methods cls-attention,random
     """
     with stdout_for_results(as_json):
         config = _config(
             quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, probe_pictures=probe_pictures,
-            examples=examples, costs=costs, seed=seed,
+            examples=examples, costs=costs, seed=seed, task=task, instruction=instruction,
         )  # fmt: skip
         require_folder(out)
         fitted = _scorers(scorers)

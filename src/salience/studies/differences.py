@@ -14,7 +14,7 @@ from torch import Tensor
 
 from salience.studies.bootstrap import interval
 
-#: The rows' column of marks, one a question, which is not written.
+#: The rows' column of marks, one a question ("1" or "0", or numbers), which is not written.
 MARKS = "marks"
 DEFINITION = (
     "accuracy minus that of random tokens (mean of the draws) or of all tokens on the same questions, a method's seeds "
@@ -38,7 +38,7 @@ def differences(rows: Sequence[Mapping[str, Any]], picture: Tensor) -> list[dict
     for row in rows:
         given = row.get(MARKS) or ""
         if len(given) == len(picture):
-            numbers = torch.tensor([mark == "1" for mark in given], dtype=torch.float64)
+            numbers = torch.tensor([float(mark) for mark in given], dtype=torch.float64)
             right.setdefault((row["method"], row["keep"]), []).append(numbers)
     mean = {key: torch.stack(each).mean(0) for key, each in right.items()}
     found = []

@@ -16,6 +16,7 @@ from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
 from salience.pruning.scorer import Scorer, untrained_scorer
 from salience.studies.arms import Arm, learned, oracle, oracle_method, published, training_free
+from salience.studies.asked_tradeoff import inside_rows, run_asked
 from salience.studies.cells import Cells
 from salience.studies.costs import LOOPS, Case, measure_costs
 from salience.studies.differences import MARKS, differences
@@ -25,6 +26,7 @@ from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
 from salience.studies.tradeoff_config import KEEPS, METHODS, PUBLISHED, TradeoffConfig
 from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
+from salience.training.packing import can_pack
 
 __all__ = ["KEEPS", "METHODS", "TradeoffConfig", "run"]
 
@@ -82,6 +84,9 @@ def _run(
     cells: Cells,
     bars: Stages,
 ) -> Record:
+    shown = name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__)
+    if config.task != "scenes" or not can_pack(adapter):
+        return run_asked(adapter, processor, config, name=shown, fitted=fitted, cells=cells, bars=bars)
     test = _encoded(adapter, processor, config, "test", config.pictures, bars)
     if train is None and config.probe_pictures > 0:
         train = _encoded(adapter, processor, config, "train", config.probe_pictures, bars)
@@ -92,6 +97,7 @@ def _run(
         whole = cells.get("whole", quality.whole)
         tick()
     rows = all_rows(quality, config, arms, whole, costs, cells, bars)
+    rows += inside_rows(adapter, processor, config, test.samples, whole, cells, bars)
     apart = differences(rows, quality.full.picture)
     rows = [{name: value for name, value in row.items() if name != MARKS} for row in rows]
     with bars.stage("samples and controls", 2) as tick:
@@ -100,7 +106,7 @@ def _run(
         other = cells.get("other-picture", lambda: _other_picture(quality, config))
         tick()
     about = {
-        "model": name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__),
+        "model": shown,
         **_about(config, quality, fitted, whole),
         "methods": list(dict.fromkeys(row["method"] for row in rows)),
         "control_other_picture_accuracy": None if other is None else other["accuracy"],

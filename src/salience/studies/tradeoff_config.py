@@ -15,13 +15,17 @@ STUDY = (
 )  # fmt: skip
 #: Published methods, measured where they are named.
 PUBLISHED = ("divprune", "vispruner", "visionzip", "prumerge", "prumerge+")
-METHODS = (*STUDY, *PUBLISHED)
+#: Those that work inside the tower or the language model: asked through the model's own `generate`, whatever the task.
+INSIDE = ("fastv", "pyramiddrop", "sparsevlm", "tome")
+METHODS = (*STUDY, *PUBLISHED, *INSIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffConfig:
     """What is compared, and on how much.
 
+    task: "scenes", "easy-vqa", or "vqa:PATH", a folder in one of the layouts of `salience.data.vqa`
+    instruction: put behind every question of other tasks than scenes, such as "Answer with one word."
     keeps: ratios in (0, 1]; 1 is always among them   methods: of METHODS; None for those of STUDY that this model has
     pictures, questions: of the test split, at most so many questions a picture
     probe_pictures: training pictures of the probe   ceiling_pictures: of the oracle of the items asked about, whose
@@ -33,6 +37,7 @@ class TradeoffConfig:
     """
 
     task: str = "scenes"
+    instruction: str = ""
     keeps: tuple[float, ...] = KEEPS
     methods: tuple[str, ...] | None = None
     pictures: int = 100
@@ -50,6 +55,8 @@ class TradeoffConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.task not in ("scenes", "easy-vqa") and not (self.task.startswith("vqa:") and len(self.task) > 4):
+            raise ValueError(f"task must be scenes, easy-vqa, or vqa:PATH with a folder's path, not {self.task!r}.")
         for keep in self.keeps:
             if not (isinstance(keep, float | int) and math.isfinite(keep) and 0 < keep <= 1):
                 raise ValueError(f"keeps must be numbers above 0 and at most 1, not {keep!r}.")

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from salience.families import Adapter
+from salience.families.llava import LlavaAdapter
 from salience.training.prompts import Prompt, common_prefix
+
+
+def can_pack(adapter: Adapter) -> bool:
+    """Whether a model's questions can be packed: one rectangle of visual tokens a picture, in one place of the prompt,
+    positions along one axis and attention that looks back alone, which is LLaVA-1.5's way."""
+    return type(adapter) is LlavaAdapter  # families derived from it have newlines, tiles, or other positions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

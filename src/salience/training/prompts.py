@@ -56,3 +56,16 @@ def common_prefix(prompts: Sequence[Prompt]) -> tuple[int, ...]:
     if len(prefixes) != 1:
         raise ValueError(f"questions that share a picture need equal text before it, but {len(prefixes)} texts came.")
     return prefixes.pop()
+
+
+def prompt_inputs(processor: Any, images: Sequence[Any], questions: Sequence[str]) -> Any:
+    """The model's arguments for rows of one picture and one question each, padded on the left, on the CPU."""
+    texts = [prompt_text(processor, question) for question in questions]
+    # A template that writes the start token itself must not get a second one.
+    bos = processor.tokenizer.bos_token
+    special = not (bos and texts[0].startswith(bos))
+    # A list a row: some processors count a flat list as one row's pictures.
+    return processor(
+        images=[[image] for image in images], text=texts, padding=True, padding_side="left", add_special_tokens=special,
+        return_tensors="pt",
+    )  # fmt: skip

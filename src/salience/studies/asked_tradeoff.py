@@ -1,0 +1,207 @@
+"""The trade-off where nothing of a model's insides may be assumed: any family, any method, any pictures.
+
+Every question goes through `generate` under `salience.prune`, as a user's would. What needs encoded pictures (probe,
+cosine, attention kept, oracles) is not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import salience
+from salience.core.progress import Stages
+from salience.core.record import ROW_COLUMNS, Record
+from salience.families import Adapter
+from salience.pruning.base import Method
+from salience.pruning.methods import method_class
+from salience.pruning.methods.random import Random
+from salience.pruning.methods.saliency import Saliency
+from salience.pruning.scorer import Scorer, untrained_scorer
+from salience.studies.asked_costs import clock
+from salience.studies.asking import Asking, Replies, measures
+from salience.studies.bootstrap import interval
+from salience.studies.cells import Cells
+from salience.studies.differences import DEFINITION, MARKS, differences
+from salience.studies.picture_tasks import PictureTask, picture_task
+from salience.studies.tradeoff_config import INSIDE, TradeoffConfig
+
+#: What is compared where no methods are named; a tower without attention that can be read has no cls-attention.
+DEFAULT = ("saliency", "cls-attention", "uniform", "random")
+#: The longest answer of the task takes two tokens and the end.
+SCENES_TOKENS = 4
+_ORACLES = ("oracle", "oracle-question", "saliency-shuffled")
+DEFINITIONS = {
+    "accuracy": "vqa_accuracy where a question has four answers or more, else exact_match; of greedy answers",
+    "accuracy_low, accuracy_high": "95 % percentile bootstrap, 2,000 draws of whole pictures",
+    "exact_match": "share of the answers that are one of the accepted ones, letter case and the last full stop aside",
+    "vqa_accuracy": "over all ways to leave one of the people out, min(1, others who said the same / 3), the mean",
+    "loglikelihood_accuracy": "share of the questions with choices whose right one has the highest log-likelihood",
+    "tokens_kept": "mean over pictures of the visual tokens that the language model read",
+    "first_token_ms, decode_ms_per_token": "of the first question, processor left out, `generate` as a whole; median",
+    "differences": DEFINITION,
+}
+
+
+def run_asked(
+    adapter: Adapter, processor: Any, config: TradeoffConfig, *, name: str, fitted: Mapping[int, Scorer], cells: Cells,
+    bars: Stages,
+) -> Record:  # fmt: skip
+    """A record of kind "tradeoff", what was not measured null.
+
+    Raises:  ValueError for a method that this model can't carry, or that needs boxes; for a picture that can't be read,
+             naming its row
+    """
+    task = picture_task(config)
+    _look_at_all(task, bars)
+    asking = Asking(adapter.model, processor, task.groups, instruction=config.instruction, positions=config.positions)
+    arms = asked_arms(adapter, config, fitted)
+    _try(asking, arms)
+    picture = torch.tensor([number for number, group in enumerate(task.groups) for _ in group])
+    with bars.stage("all tokens", len(task.groups)) as tick:
+        whole = cells.get("whole", lambda: quality(asking, asking.replies(None, 1.0, tick), picture))
+    rows = _rows(asking, config, arms, whole, picture, cells, bars)
+    if config.costs:
+        _add_times(rows, asking, config, arms, cells, bars)
+    apart = differences(rows, picture)
+    rows = [_row({key: value for key, value in row.items() if key != MARKS}) for row in rows]
+    about = {
+        "model": name, "task": config.task, "layout": task.layout, "n_pictures": len(task.groups),
+        "n_questions": len(picture), "n_visual_tokens": whole["tokens_kept"], "keeps": list(config.keeps),
+        "seed": config.seed, "positions": config.positions, "instruction": config.instruction,
+        "full_accuracy": whole["accuracy"], **task.baselines, "methods": list(dict.fromkeys(r["method"] for r in rows)),
+        "definitions": DEFINITIONS, "timing_repeats": config.repeats if config.costs else 0, "timed_batch": 1,
+        "control_other_picture_accuracy": None,
+    }  # fmt: skip
+    return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": []}
+
+
+def inside_rows(
+    adapter: Adapter, processor: Any, config: TradeoffConfig, groups: Sequence[Sequence[Any]], whole: Mapping[str, Any],
+    cells: Cells, bars: Stages,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows, marks included, of the methods that work inside the model, on pictures of the `scenes` task.
+
+    whole: the row's quality with all tokens, as the study measured it
+    """
+    inside = replace(config, methods=tuple(name for name in INSIDE if config.wants(name)))
+    if not inside.methods:
+        return []
+    asking = Asking(adapter.model, processor, groups, positions=config.positions, max_new_tokens=SCENES_TOKENS)
+    picture = torch.tensor([number for number, group in enumerate(groups) for _ in group])
+    full = {**whole, "tokens_kept": adapter.n_tokens}
+    arms = asked_arms(adapter, inside, {})
+    _try(asking, arms)
+    return [{**_row(row), MARKS: row[MARKS]} for row in _rows(asking, inside, arms, full, picture, cells, bars)]
+
+
+def asked_arms(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer]) -> list[tuple[str, int, Method]]:
+    """(name, seed, method) of what is to be compared."""
+    names = config.methods or [name for name in DEFAULT if name != "cls-attention" or adapter.has_cls_attention]
+    arms: list[tuple[str, int, Method]] = []
+    for name in names:
+        if name in _ORACLES:
+            raise ValueError(
+                f"methods: {name!r} needs boxes or training, which task {config.task!r} does not have here."
+            )
+        if name == "saliency":
+            arms += [(name, seed, Saliency(scorer=scorer.eval())) for seed, scorer in fitted.items()]
+        elif name == "random":
+            arms += [(name, config.seed + draw, Random(seed=config.seed + draw)) for draw in range(config.draws)]
+        elif name == "saliency-untrained":
+            for seed in range(config.seed, config.seed + config.untrained):
+                arms.append((name, seed, Saliency(scorer=untrained_scorer(adapter.d_features, seed=seed, hidden=64))))
+        else:
+            arms.append((name, config.seed, method_class(name)()))
+    return arms
+
+
+def quality(asking: Asking, replies: Replies, picture: Tensor) -> dict[str, Any]:
+    """A row's quality columns. picture: (Q,) the picture each question is of."""
+    samples = asking.samples
+    found = measures(samples, replies)
+    marks = torch.tensor(found.pop("accuracy"), dtype=torch.float64)
+    low, high = interval(marks, picture)
+    kinds = [sample.kind for sample in samples]
+    return {
+        "tokens_kept": sum(replies.tokens) / len(replies.tokens),
+        "accuracy": float(marks.mean()), "accuracy_low": low, "accuracy_high": high,
+        **{measure: _mean(values) for measure, values in found.items()},
+        **{column_of(kind): _mean([m for m, k in zip(marks.tolist(), kinds, strict=True) if k == kind])
+           for kind in dict.fromkeys(kinds) if kind},
+        "n_pictures": len(asking.groups),
+        MARKS: [round(mark, 4) for mark in marks.tolist()],
+    }  # fmt: skip
+
+
+def column_of(kind: str) -> str:
+    """The accuracy column of the data's own kind of question."""
+    return "accuracy_" + "_".join("".join(letter if letter.isalnum() else " " for letter in kind.lower()).split())
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]]) -> None:
+    """Put each method on the model and take it off: what a model can't carry is told of before any work."""
+    for _, _, method in arms:
+        salience.prune(asking.model, method, keep=0.5, positions=asking.positions).undo()
+
+
+def _look_at_all(task: PictureTask, bars: Stages) -> None:
+    """Open every picture once, so that one that is missing or cut off is told of before hours of work."""
+    with bars.stage("looking at the pictures", len(task.groups)) as tick:
+        for group in task.groups:
+            _ = group[0].image
+            tick()
+
+
+def _rows(
+    asking: Asking, config: TradeoffConfig, arms: Sequence[tuple[str, int, Method]], whole: Mapping[str, Any],
+    picture: Tensor, cells: Cells, bars: Stages,
+) -> list[dict[str, Any]]:  # fmt: skip
+    pruned = [keep for keep in config.keeps if keep < 1]
+    rows = []
+    with bars.stage("methods x ratios x pictures", len(arms) * len(pruned) * len(asking.groups)) as tick:
+        for name, seed, method in arms:
+            for keep in config.keeps:
+                found = whole
+                if keep < 1:
+                    measure = _measured(asking, method, keep, picture, tick)
+                    found = cells.get(f"{name}-{seed}-{keep}", measure)
+                rows.append({"method": name, "keep": keep, "seed": seed, **found})
+    return rows
+
+
+def _measured(
+    asking: Asking, method: Method, keep: float, picture: Tensor, tick: Callable[[], object]
+) -> Callable[[], dict[str, Any]]:
+    return lambda: quality(asking, asking.replies(method, keep, tick), picture)
+
+
+def _add_times(
+    rows: Sequence[dict[str, Any]], asking: Asking, config: TradeoffConfig, arms: Sequence[tuple[str, int, Method]],
+    cells: Cells, bars: Stages,
+) -> None:  # fmt: skip
+    """The columns that a clock around `generate` gives, one measurement for all seeds of a method."""
+    methods = {name: method for name, _, method in reversed(arms)}
+    with bars.stage("timing", (config.repeats + 1) * len(methods) * len(config.keeps)) as tick:
+
+        def measured() -> list[list[Any]]:
+            found = clock(asking, methods, config.keeps, repeats=config.repeats, tick=tick)
+            return [[method, keep, columns] for (method, keep), columns in found.items()]
+
+        times = {(method, keep): columns for method, keep, columns in cells.get("costs", measured)}
+    for row in rows:
+        row.update(times[row["method"], row["keep"]])
+
+
+def _row(values: Mapping[str, Any]) -> dict[str, Any]:
+    order = [*ROW_COLUMNS["tradeoff"], *(key for key in values if key not in ROW_COLUMNS["tradeoff"])]
+    return {key: values.get(key) for key in order}

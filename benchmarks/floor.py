@@ -23,6 +23,7 @@ The bytes are those of the sequences, once; the bandwidth is that of a large cop
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -101,6 +102,20 @@ def backward_loop(tag, params, task):
     store(tag, p.out + task * ROW, da0 + da1 + db + dc + du + ddt)
 
 
+@kernel(PARAMS)
+def read_loop(tag, params, task):
+    """Four streams, a row of each a step: what lies at `operands`, once."""
+    p = params[0]
+    stream = p.steps * ROW
+    at = p.operands + task * 4 * stream
+    s0 = splat(tag, 0.0)
+    s1, s2, s3 = s0, s0, s0
+    for i in range(0, stream, ROW):
+        s0, s1 = s0 + load(tag, at + i), s1 + load(tag, at + stream + i)
+        s2, s3 = s2 + load(tag, at + 2 * stream + i), s3 + load(tag, at + 3 * stream + i)
+    store(tag, p.out + task * ROW, s0 + s1 + s2 + s3)
+
+
 LOOPS = {"fma": (fma_loop, 6), "exp2": (exp2_loop, 4), "forward": (forward_loop, 4), "backward": (backward_loop, 2)}
 
 
@@ -136,6 +151,22 @@ def per_ms(name: str, rounds: int = ROUNDS) -> float:
     while median(steps, 1) < LONG_MS:
         steps *= 4
     return steps * each * LANES * torch.get_num_threads() / median(steps, rounds)
+
+
+def reader(size: int) -> Callable[[], object]:
+    """Reads so many bytes once, on every thread: the fastest of the ways to read that were tried."""
+    threads = torch.get_num_threads()
+    steps = size // (4 * ROW * threads)
+    held, out = torch.ones(4 * LANES * steps * threads), torch.empty(threads, LANES)
+    params, run = np.array([(out.data_ptr(), held.data_ptr(), steps)], PARAMS), read_loop.compiled(F32)
+
+    def read(held: torch.Tensor = held) -> torch.Tensor:  # holds what the addresses point to
+        parallel_for(run, threads, F32, params)
+        return out
+
+    if float(read().sum()) != held.numel():
+        raise SystemExit("the loop that reads gives a wrong sum: nothing is measured.")
+    return read
 
 
 def forward_floor_ms(updates: int) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from salience import MambaLM
+from salience.models.decoding import decoder
 
 from .conftest import build_theirs, near
 
@@ -159,3 +160,41 @@ def test_it_starts_as_published() -> None:
     assert abs(float(layer.out_proj.weight.detach().std()) / (uniform / 2) - 1) < 0.1  # 2,048 draws: 2 % or so
     dt = torch.nn.functional.softplus(layer.dt_proj.bias.detach())
     assert float(dt.min()) > 0.99e-3 and float(dt.max()) < 0.101  # .001 to .1, and rounding
+
+
+@torch.no_grad()
+def test_steps_follow_what_becomes_of_the_weights(ours: MambaLM, ids: Any) -> None:
+    """A token's calls are kept by address: new values in place, new tensors, and hooks all count."""
+    tokens, states = ids(2, 4), ours.init_state(2)
+
+    def step_is_forward(t: int) -> None:
+        before = [state.clone() for state in states]
+        near(ours.step(tokens[:, t], states), ours(tokens[:, t : t + 1], state=before).logits[:, 0])
+
+    assert decoder(ours, tokens[:, 0], states) is decoder(ours, tokens[:, 0], states) is not None
+    step_is_forward(0)
+    mixer = ours.backbone.layers[1].mixer
+    mixer.in_proj.weight.mul_(1.1)
+    step_is_forward(1)
+    mixer.A_log = torch.nn.Parameter(mixer.A_log + 0.1)
+    step_is_forward(2)
+    hook = mixer.out_proj.register_forward_hook(lambda module, args, y: 1.5 * y)
+    assert decoder(ours, tokens[:, 0], states) is None
+    step_is_forward(3)
+    hook.remove()
+    assert decoder(ours, tokens[:, 0], states) is not None
+    assert decoder(ours, tokens[:1, 0], states) is None  # fewer tokens than states: the operators say so
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_steps_in_other_types_and_with_every_bias(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = MambaLM(vocab_size=40, d_model=20, n_layers=2, d_state=5, bias=True, tie_embeddings=False).eval().to(dtype)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    tokens, states = torch.arange(6).view(2, 3), model.init_state(2)
+    assert decoder(model, tokens[:, 0], states) is not None
+    steps = torch.stack([model.step(tokens[:, t], states) for t in range(3)], 1)
+    # in bfloat16 forward rounds to 8 bits between the operators; a step does so between its kernels only
+    near(steps, model(tokens).logits, 3e-2 if dtype == torch.bfloat16 else 1e-12)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from salience.core.files import write_atomic
 from salience.models.config import MambaConfig, layout_of, read_config, write_config
+from salience.models.decoding import decoder
 from salience.models.weights import (
     CONFIG,
     EMBEDDING,
@@ -156,6 +157,8 @@ class MambaLM(nn.Module):
     @torch.no_grad()
     def step(self, input_ids: Tensor, state: Sequence[MambaState]) -> Tensor:
         """One more token a row, ids (B,) -> logits (B, rows); `state` moves on in place. No gradients."""
+        if (whole := decoder(self, input_ids, state)) is not None:
+            return whole(input_ids)
         x = F.embedding(input_ids, self.backbone.embeddings.weight)  # (B, d_model)
         for block, own in zip(self._blocks, state, strict=True):
             x = self._residual(x) + block.mixer.step(block.norm(x), own)

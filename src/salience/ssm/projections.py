@@ -19,15 +19,15 @@ def project(linear: Any, x: Tensor, backend: str) -> Tensor:
     return linear_rows(x, weights["weight"], weights["bias"], backend=backend)
 
 
-def is_plain(linear: nn.Module) -> bool:
-    """Whether calling it does nothing but multiply."""
+def is_plain(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Whether it is of exactly this kind, and calling it does nothing else: no hooks, no forward of its own."""
     return (
-        type(linear) is nn.Linear
-        and "forward" not in linear.__dict__
-        and not linear._forward_hooks
-        and not linear._forward_pre_hooks
-        and not linear._backward_hooks
-        and not linear._backward_pre_hooks
+        type(module) is kind
+        and "forward" not in module.__dict__
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and not module._backward_hooks
+        and not module._backward_pre_hooks
         and not every_module._global_forward_hooks
         and not every_module._global_forward_pre_hooks
     )

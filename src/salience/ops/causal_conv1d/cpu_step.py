@@ -34,19 +34,19 @@ def read(tag, source, stride, n, raw):
 
 
 @inline
-def read_taps(ctag, weight, weight_d, weight_k, width, n, taps):
+def read_taps(ptag, weight, weight_d, weight_k, width, n, taps):
     """The weights of n channels -> a row of 64 bytes for each tap."""
     for k in range(width):
-        copy_strided(ctag, weight + k * weight_k, weight_d, taps + k * 64, compute_size(ctag), n)
+        copy_strided(ptag, weight + k * weight_k, weight_d, taps + k * 64, size(ptag), n)
 
 
 @inline
-def convolve(tag, ctag, x, x_d, state, state_w, state_d, taps, width, bias, n, raw):
+def convolve(tag, ptag, x, x_d, state, state_w, state_d, taps, width, bias, n, raw):
     """One vector of channels: bias + weight . [state, x]; then the state forgets its oldest row."""
-    value = fma(load_n(ctag, taps + (width - 1) * 64, n), read(tag, x, x_d, n, raw), bias)
+    value = fma(load_n(ptag, taps + (width - 1) * 64, n), read(tag, x, x_d, n, raw), bias)
     for k in range(width - 1):
         row = state + k * state_w
-        value = fma(load_n(ctag, taps + k * 64, n), read(tag, row, state_d, n, raw), value)
+        value = fma(load_n(ptag, taps + k * 64, n), read(tag, row, state_d, n, raw), value)
         if k > 0:
             copy_strided(tag, row, state_d, row - state_w, state_d, n)
     copy_strided(tag, x, x_d, state + (width - 2) * state_w, state_d, n)

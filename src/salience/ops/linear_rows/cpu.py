@@ -7,6 +7,8 @@ weights: 21 GB/s on two cores of a Zen 3 whose single stream a core gives 15, an
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,11 +16,11 @@ from torch import Tensor
 from salience.ops.simd import (
     F32,
     F64,
-    compute_dtype,
     compute_size,
     element_of,
     fma,
     fold4,
+    horizontal_sum,
     inline,
     kernel,
     lanes,
@@ -29,10 +31,12 @@ from salience.ops.simd import (
     size,
     splat,
     store4,
+    store_n,
     store_scalar,
 )
 
-PARAMS = np.dtype([(name, "i8") for name in ("x", "w", "bias", "y", "rows", "n", "outputs", "block")])
+FIELDS = [(name, "i8") for name in ("x", "w", "bias", "y", "rows", "n", "outputs", "block", "norm", "add")]
+PARAMS = np.dtype([*FIELDS, ("eps", "f8")])
 WORTH_A_THREAD = 1 << 20  # bytes of weights: fewer are read before another thread has woken up
 TASKS_A_THREAD = 2  # so that a thread that wakes up late leaves its last share to the others
 
@@ -56,44 +60,84 @@ def dot4(tag, xtag, x, w0, w1, w2, w3, n):
 
 
 @inline
-def put(tag, p, row, output, value):
-    """One output, with its bias."""
+def normalise(tag, ctag, p, x, out):
+    """x / rms(x) * norm -> out, both in the compute type."""
+    cs, total = compute_size(ctag), splat(ctag, 0.0)
+    for i in range(0, p.n, lanes(ctag)):
+        v = load_n(ctag, x + i * cs, p.n - i)
+        total = fma(v, v, total)
+    factor = splat(ctag, 1.0 / np.sqrt(horizontal_sum(total) / p.n + p.eps))
+    for i in range(0, p.n, lanes(ctag)):
+        rest = p.n - i
+        store_n(
+            ctag,
+            out + i * cs,
+            load_n(ctag, x + i * cs, rest) * factor * load_n(tag, p.norm + i * size(tag), rest),
+            rest,
+        )
+
+
+@inline
+def put(tag, ytag, p, row, output, value):
+    """One output, with its bias, or added to what is there."""
+    to = p.y + (row * p.outputs + output) * size(ytag)
     if p.bias != 0:
         value += load_scalar(tag, p.bias + output * size(tag))
-    store_scalar(tag, p.y + (row * p.outputs + output) * size(tag), value)
+    if p.add != 0:
+        value += load_scalar(ytag, to)
+    store_scalar(ytag, to, value)
 
 
 @kernel(PARAMS)
-def linear_kernel(tag, ctag, params, task):
-    """A block of outputs, for all rows."""
+def linear_kernel(tag, xtag, ytag, ctag, params, task):
+    """A block of outputs, for all rows. Weights, bias and norm are of `tag`; where there is a norm xtag is ctag."""
     p = params[0]
-    scratch = np.empty(64, np.uint8)
-    sums, cs, step = scratch.ctypes.data, compute_size(ctag), p.n * size(tag)
+    cs, step, x_step = compute_size(ctag), p.n * size(tag), p.n * size(xtag)
+    scratch = np.empty(64 + (p.rows * x_step if p.norm != 0 else 0), np.uint8)
+    sums, x = scratch.ctypes.data, p.x
+    if p.norm != 0:
+        x = sums + 64
+        for row in range(p.rows):
+            normalise(tag, ctag, p, p.x + row * x_step, x + row * x_step)
     first, end = task * p.block, min((task + 1) * p.block, p.outputs)
     apart, last = (end - first + 3) // 4, end - 1
     for o0 in range(first, first + apart):
-        # where a block is no multiple of four, some at its end are done twice
-        o1, o2, o3 = min(o0 + apart, last), min(o0 + 2 * apart, last), min(o0 + 3 * apart, last)
-        w0, w1, w2, w3 = p.w + o0 * step, p.w + o1 * step, p.w + o2 * step, p.w + o3 * step
+        # where a block is no multiple of four, those past its end are the last one again, and not put
+        o1, o2, o3 = o0 + apart, o0 + 2 * apart, o0 + 3 * apart
+        w0, w1 = p.w + o0 * step, p.w + min(o1, last) * step
+        w2, w3 = p.w + min(o2, last) * step, p.w + min(o3, last) * step
         for row in range(p.rows):
-            store4(sums, dot4(tag, tag, p.x + row * step, w0, w1, w2, w3, p.n))
-            put(tag, p, row, o0, load_scalar(ctag, sums))
-            put(tag, p, row, o1, load_scalar(ctag, sums + cs))
-            put(tag, p, row, o2, load_scalar(ctag, sums + 2 * cs))
-            put(tag, p, row, o3, load_scalar(ctag, sums + 3 * cs))
+            store4(sums, dot4(tag, xtag, x + row * x_step, w0, w1, w2, w3, p.n))
+            put(tag, ytag, p, row, o0, load_scalar(ctag, sums))
+            if o1 < end:
+                put(tag, ytag, p, row, o1, load_scalar(ctag, sums + cs))
+            if o2 < end:
+                put(tag, ytag, p, row, o2, load_scalar(ctag, sums + 2 * cs))
+            if o3 < end:
+                put(tag, ytag, p, row, o3, load_scalar(ctag, sums + 3 * cs))
     scratch[0] = 0  # keeps it alive until here
+
+
+def call(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, norm: Tensor | None = None, eps: float = 0.0,
+         add: bool = False) -> tuple[Any, ...]:  # fmt: skip
+    """What `parallel_for` takes for y = W x + bias, all contiguous; it holds addresses and keeps nothing alive.
+
+    Args:    x: (B, K)   weight: (O, K)   bias: (O,)   y: (B, O), of any floating dtype   norm: (K,), the weight of an
+             RMS norm of x, which then is in the compute dtype   add: y += W x + bias
+    """
+    rows, n, outputs, element = x.shape[0], x.shape[1], weight.shape[0], element_of(weight.dtype)
+    tasks = 1 if outputs * n * element.size < WORTH_A_THREAD else TASKS_A_THREAD * torch.get_num_threads()
+    block = -(-outputs // (4 * tasks)) * 4
+    bias_at, norm_at = (0 if each is None else each.data_ptr() for each in (bias, norm))
+    fields = (x.data_ptr(), weight.data_ptr(), bias_at, y.data_ptr(), rows, n, outputs, block, norm_at, add, eps)
+    compute = F64 if element.compute == "f64" else F32
+    tags = (element, element_of(x.dtype), element_of(y.dtype), compute)
+    return linear_kernel.compiled(*tags), -(-outputs // block), *tags, np.array([fields], PARAMS)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (B, K), weight (O, K) with its rows one after another, bias (O,) -> (B, O), all of one dtype."""
-    x = x.contiguous()
-    bias = None if bias is None else bias.contiguous()
-    rows, n, outputs, element = x.shape[0], x.shape[1], weight.shape[0], element_of(x.dtype)
-    y = torch.empty(rows, outputs, dtype=x.dtype)
-    tasks = 1 if outputs * n * element.size < WORTH_A_THREAD else TASKS_A_THREAD * torch.get_num_threads()
-    block = -(-outputs // (4 * tasks)) * 4
-    bias_at = 0 if bias is None else bias.data_ptr()
-    fields = (x.data_ptr(), weight.data_ptr(), bias_at, y.data_ptr(), rows, n, outputs, block)
-    params, tags = np.array([fields], PARAMS), (element, F64 if compute_dtype(x.dtype) == torch.float64 else F32)
-    parallel_for(linear_kernel.compiled(*tags), -(-outputs // block), *tags, params)
+    x, bias = x.contiguous(), None if bias is None else bias.contiguous()
+    y = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype)
+    parallel_for(*call(x, weight, bias, y))
     return y

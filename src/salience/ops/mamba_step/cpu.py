@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,6 @@ from salience.ops.linear_rows.cpu import dot4
 from salience.ops.simd import (
     F32,
     F64,
-    compute_dtype,
     compute_size,
     element_of,
     exp2,
@@ -62,13 +63,13 @@ def multiply(tag, ctag, w, outputs, n, x, y, sums):
 
 
 @inline
-def advance(ctag, p, state, A_log, B, C, dt, x):
+def advance(ptag, ctag, p, state, A_log, B, C, dt, x):
     """The states of one channel, one step on, by a vector of dt (times log2 e) and one of dt u: returns C h."""
     cs, total = compute_size(ctag), splat(ctag, 0.0)
     log2e, minus = splat(ctag, LOG2E), splat(ctag, -1.0)
     for k in range(0, p.N, lanes(ctag)):
         m, at = p.N - k, k * cs
-        A = exp2(load_n(ctag, A_log + at, m) * log2e) * minus
+        A = exp2(load_n(ptag, A_log + k * size(ptag), m) * log2e) * minus
         h = fma(exp2(dt * A), load_n(ctag, state + at, m), x * load_n(ctag, B + at, m))
         store_n(ctag, state + at, h, m)
         total = fma(h, load_n(ctag, C + at, m), total)
@@ -76,29 +77,29 @@ def advance(ctag, p, state, A_log, B, C, dt, x):
 
 
 @inline
-def scan(tag, ctag, p, b, u, selected, dt, rows):
+def scan(tag, ptag, ctag, p, b, u, selected, dt, rows):
     """The scan's step, skip and gate, for all channels; `rows` is scratch of three vectors."""
     cs, step, drive, out = compute_size(ctag), rows, rows + ROW, rows + 2 * ROW
     B, C = selected + p.R * cs, selected + (p.R + p.N) * cs
     for c in range(0, p.E, lanes(ctag)):
         n = min(lanes(ctag), p.E - c)
         x = load_n(ctag, u + c * cs, n)
-        d = softplus(load_n(ctag, dt + c * cs, n) + load_n(ctag, p.dt_bias + c * cs, n))
+        d = softplus(load_n(ctag, dt + c * cs, n) + load_n(ptag, p.dt_bias + c * size(ptag), n))
         store(ctag, step, d * splat(ctag, LOG2E))
         store(ctag, drive, d * x)
         store(ctag, out, splat(ctag, 0.0))
         for i in range(n):
             state, A_log = p.state + b * p.state_b + (c + i) * p.state_d, p.A_log + (c + i) * p.A_d
             decay, driven = load_splat(ctag, step + i * cs), load_splat(ctag, drive + i * cs)
-            store_scalar(ctag, out + i * cs, advance(ctag, p, state, A_log, B, C, decay, driven))
+            store_scalar(ctag, out + i * cs, advance(ptag, ctag, p, state, A_log, B, C, decay, driven))
         z = load_n(tag, p.z + b * p.z_b + c * size(tag), n)
-        y = fma(load_n(ctag, p.skip + c * cs, n), x, load_n(ctag, out, n))
+        y = fma(load_n(ptag, p.skip + c * size(ptag), n), x, load_n(ctag, out, n))
         store_n(tag, p.y + (b * p.E + c) * size(tag), y * (z * sigmoid(z)), n)
 
 
 @kernel(PARAMS)
-def step_kernel(tag, ctag, params, task):
-    """One row of the batch."""
+def step_kernel(tag, ptag, ctag, params, task):
+    """One row of the batch. The convolution's weights, A, D and dt's bias are of `ptag`."""
     p = params[0]
     cs, selection = compute_size(ctag), p.R + 2 * p.N
     scratch = np.empty(2 * bytes_of(ctag, p.E) + bytes_of(ctag, selection) + 10 * ROW, np.uint8)
@@ -108,35 +109,45 @@ def step_kernel(tag, ctag, params, task):
     rows = selected + bytes_of(ctag, selection)  # nine
     for c in range(0, p.E, lanes(ctag)):
         n = min(lanes(ctag), p.E - c)
-        read_taps(ctag, p.weight + c * p.weight_d, p.weight_d, p.weight_k, p.W, n, rows)
-        bias = load_n(ctag, p.conv_bias + c * cs, n) if p.conv_bias != 0 else splat(ctag, 0.0)
+        read_taps(ptag, p.weight + c * p.weight_d, p.weight_d, p.weight_k, p.W, n, rows)
+        bias = load_n(ptag, p.conv_bias + c * size(ptag), n) if p.conv_bias != 0 else splat(ctag, 0.0)
         x, window = p.x + task * p.x_b + c * size(tag), p.conv + task * p.conv_b + c * p.conv_d
-        value = convolve(tag, ctag, x, size(tag), window, p.conv_w, p.conv_d, rows, p.W, bias, n, rows + 8 * ROW)
+        value = convolve(tag, ptag, x, size(tag), window, p.conv_w, p.conv_d, rows, p.W, bias, n, rows + 8 * ROW)
         store_n(ctag, u + c * cs, value * sigmoid(value), n)
     multiply(tag, ctag, p.x_weight, selection, p.E, u, selected, rows)
     multiply(tag, ctag, p.dt_weight, p.E, p.R, selected, dt, rows)
-    scan(tag, ctag, p, task, u, selected, dt, rows)
+    scan(tag, ptag, ctag, p, task, u, selected, dt, rows)
     scratch[0] = 0  # keeps it alive until here
+
+
+def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
+         x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
+         y: Tensor) -> tuple[Any, ...]:  # fmt: skip
+    """What `parallel_for` takes for a step into y (B, E); it holds addresses and keeps nothing alive.
+
+    conv_weight, conv_bias, dt_bias, A_log and D are of one dtype, last stride 1; the others as `mamba_step`'s.
+    """
+    s, c, w = x.element_size(), state.element_size(), A_log.element_size()
+    fields = (
+        x.data_ptr(), x.stride(0) * s, z.data_ptr(), z.stride(0) * s,
+        conv_state.data_ptr(), *(stride * s for stride in conv_state.stride()),
+        state.data_ptr(), state.stride(0) * c, state.stride(1) * c,
+        conv_weight.data_ptr(), conv_weight.stride(0) * w, conv_weight.stride(1) * w,
+        0 if conv_bias is None else conv_bias.data_ptr(), x_weight.data_ptr(), dt_weight.data_ptr(),
+        dt_bias.data_ptr(), A_log.data_ptr(), A_log.stride(0) * w, D.data_ptr(), y.data_ptr(),
+        x.shape[1], A_log.shape[1], dt_weight.shape[1], conv_weight.shape[1],
+    )  # fmt: skip
+    tags = (element_of(x.dtype), element_of(A_log.dtype), F64 if state.dtype == torch.float64 else F32)
+    return step_kernel.compiled(*tags), x.shape[0], *tags, np.array([fields], PARAMS)
 
 
 def step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
          x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor) -> Tensor:  # fmt: skip
     """As `mamba_step`, of tensors that suit."""
-    compute, (rows, channels), s = compute_dtype(x.dtype), x.shape, x.element_size()
-    conv_weight, conv_bias, dt_bias, A_log, D = (
-        each if each is None or (each.dtype == compute and each.stride(-1) == 1) else each.to(compute).contiguous()
-        for each in (conv_weight, conv_bias, dt_bias, A_log, D)
-    )  # fmt: skip
-    y, c = torch.empty(rows, channels, dtype=x.dtype), A_log.element_size()
-    fields = (
-        x.data_ptr(), x.stride(0) * s, z.data_ptr(), z.stride(0) * s,
-        conv_state.data_ptr(), *(stride * s for stride in conv_state.stride()),
-        state.data_ptr(), state.stride(0) * c, state.stride(1) * c,
-        conv_weight.data_ptr(), conv_weight.stride(0) * c, conv_weight.stride(1) * c,
-        0 if conv_bias is None else conv_bias.data_ptr(), x_weight.data_ptr(), dt_weight.data_ptr(),
-        dt_bias.data_ptr(), A_log.data_ptr(), A_log.stride(0) * c, D.data_ptr(), y.data_ptr(),
-        channels, A_log.shape[1], dt_weight.shape[1], conv_weight.shape[1],
-    )  # fmt: skip
-    tags = (element_of(x.dtype), F64 if compute == torch.float64 else F32)
-    parallel_for(step_kernel.compiled(*tags), rows, *tags, np.array([fields], PARAMS))
+    small = (conv_weight, conv_bias, dt_bias, A_log, D)
+    if any(each is not None and (each.dtype != A_log.dtype or each.stride(-1) != 1) for each in small):
+        small = tuple(None if each is None else each.to(state.dtype).contiguous() for each in small)  # type: ignore[assignment]
+    conv_weight, conv_bias, dt_bias, A_log, D = small
+    y = torch.empty(x.shape, dtype=x.dtype)
+    parallel_for(*call(conv_state, state, x, z, conv_weight, conv_bias, x_weight, dt_weight, dt_bias, A_log, D, y))
     return y

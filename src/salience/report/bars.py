@@ -84,7 +84,7 @@ def speedups(names: Sequence[str], pairs: Sequence[Pair], y_label: str, x_label:
     axes.set_xlim(0.9, largest * 1.15)
     axes.xaxis.set_minor_locator(NullLocator())
     ticks = [tick for tick in (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128) if tick <= largest * 1.1]
-    ticks = ticks if largest < 10 else [tick for tick in ticks if tick not in (1.5, 3, 6, 12)]
+    ticks = ticks if largest < 10 else [tick for tick in ticks if tick not in (1.5, 3, 6, 12, 24)]
     axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}\u00d7"))
     axes.grid(axis="x", color=LIGHT["grid"], linewidth=0.8)

@@ -6,7 +6,7 @@ from salience.report.answer import BROKEN, telling_keep
 from salience.report.finding import Finding
 from salience.report.methods import phrase, role
 from salience.report.series import LEVEL, Point, View, ahead, kind_column
-from salience.report.words import capital, listed, lost, points, ranged, score, share
+from salience.report.words import capital, listed, lost, points, ranged, score, share, signed_points
 
 
 def compared(view: View, keep: float) -> list[Point]:
@@ -326,7 +326,7 @@ def other_picture(view: View) -> Finding | None:
     text = f"Asked of other pictures, the questions are answered at {score(other)}; "
     text += f"the question alone gives {score(line)}"
     if low is not None and high is not None:
-        text += f" (difference {low:+.3f} to {high:+.3f}, 95 % over pictures)"
+        text += f" (difference {signed_points(low)} to {signed_points(high)} points, 95% over pictures)"
         above = low > 0
     else:
         above = other > line + BROKEN / 2

@@ -63,7 +63,8 @@ def compare(
 ) -> None:
     """Train sequence models on one task with the same budget, and show what each reaches and costs.
 
-    Same batches, order, schedule and clipping for all. A run that was killed goes on where it stopped.
+    Same batches, order, schedule and clipping for all. A run that was killed goes on where it stopped. Under
+    `accelerate launch -m salience compare ...` several processes, each with its GPU, share every batch.
 
     \b
     Example:
@@ -79,6 +80,8 @@ def compare(
             seed=seed, no_timing=no_timing, processes=processes, threads=threads, device=device,
         )  # fmt: skip
         results = _measured(config, out, device, {"command": typed("out", "as_json"), "quick": quick})
+    if results is None:
+        return
     report = finish(results, as_json=as_json)
     present(results, report, as_json=as_json)
 
@@ -123,8 +126,9 @@ def _small(task: str) -> str:
     return task if options is None else f"{task}:{options}"
 
 
-def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Path:
-    """Run, write results.json, and only then forget the finished fits. Returns: the document's path.
+def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Path | None:
+    """Run, write results.json, and only then forget the finished fits. Returns: the document's path; None in a process
+    beside the one that writes.
 
     about: what the record's config says besides
     """
@@ -134,11 +138,14 @@ def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Pat
     from salience.studies.cells import FOLDER
     from salience.studies.compare import compare as run
     from salience.studies.compare_memory import require_memory
+    from salience.training.together import together
 
     task = load(config.task, seed=config.seed)
     require_memory(config, task, str(resolve_device(device)))  # what can't be is told before a folder is made
     require_folder(out)
     record = run(config, out=out, device=device)
+    if not together(resolve_device(device)).first:
+        return None
     record["config"] |= about
     path = write(out / "results.json", document([record], device=str(resolve_device(device))))
     shutil.rmtree(out / FOLDER, ignore_errors=True)

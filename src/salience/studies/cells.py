@@ -29,12 +29,15 @@ def code_digest() -> str:
 
 
 class Cells:
-    """Named JSON values under `<out>/.unfinished`, each written once and whole; without a folder nothing is stored."""
+    """Named JSON values under `<out>/.unfinished`, each written once and whole; without a folder nothing is stored.
 
-    def __init__(self, out: Path | None, identity: Mapping[str, Any]) -> None:
-        self.folder = None if out is None else out / FOLDER
+    keeps: False only reads, for a process beside the one that writes
+    """
+
+    def __init__(self, out: Path | None, identity: Mapping[str, Any], *, keeps: bool = True) -> None:
+        self.folder, self.keeps = None if out is None else out / FOLDER, keeps
         self.resumed = False
-        if self.folder is None:
+        if self.folder is None or not keeps:
             return
         key = json.dumps({"code": code_digest(), **identity}, sort_keys=True, default=str)
         mark = self.folder / "identity.json"
@@ -50,6 +53,8 @@ class Cells:
             return compute()
         file = self.folder / f"{name}.cell.json"
         if not file.is_file():
+            if not self.keeps:
+                return compute()
             write_atomic(file, json.dumps(compute(), allow_nan=False))
         return json.loads(file.read_text())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from salience.studies.compare_memory import require_memory
 from salience.studies.compare_pool import run_all
 from salience.studies.compare_run import Job, Purpose, counts, with_aside
 from salience.studies.paired import INTERVAL, TEST, accuracy_interval, compare_pairs
+from salience.training.together import Alone, together
 
 Results = dict[str, dict[str, Any]]
 
@@ -37,7 +39,8 @@ def compare(
     """Train every model with every seed; returns a record of kind "compare".
 
     All get the same steps, batches, order, schedule and clipping. Where `rates` has several, each model's is chosen on
-    the validation split with the first seed; then the validation examples are trained on too.
+    the validation split with the first seed; then the validation examples are trained on too. Processes that
+    `accelerate launch` started share every batch of one fit after another; the first of them alone writes and times.
 
     Args:    out: where finished fits and checkpoints lie while the run lasts; None stores nothing. The caller writes
              the results and then removes `.unfinished` there   cells, bars: a larger study's own
@@ -48,11 +51,24 @@ def compare(
     where = str(resolve_device(device))
     task = load(config.task, seed=config.seed)
     require_memory(config, task, where)
-    own = cells or Cells(None if out is None else Path(out), identity(config))
+    group = together(where)
+    if group.count > 1:
+        config = replace(config, processes=1, lengths=config.lengths if group.first else ())
+    own = cells or _cells(None if out is None else Path(out), config, group)
     if bars is not None:
-        return _compare(config, task, where, own, bars)
-    with stages(quiet=quiet) as drawn:
-        return _compare(config, task, where, own, drawn)
+        record = _compare(config, task, where, own, bars)
+    else:
+        with stages(quiet=quiet or not group.first) as drawn:
+            record = _compare(config, task, where, own, drawn)
+    group.wait()  # the caller may remove what the others still read
+    return record
+
+
+def _cells(out: Path | None, config: CompareConfig, group: Alone) -> Cells:
+    """The first process clears away what isn't of this run before the others look."""
+    own = Cells(out, identity(config), keeps=group.first)
+    group.wait()
+    return own
 
 
 def identity(config: CompareConfig) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Train a sequence model on a task, with the budget that every model of a comparison gets.
 
 The same steps, the same batches in the same order, the same schedule and the same clipping, whatever the model; only
-its parameter groups are its own. The numbers do not depend on whether the run was interrupted.
+its parameter groups are its own. The numbers do not depend on whether the run was interrupted. Under
+`accelerate launch` several processes share every batch; what they come to differs by rounding alone, and by dropout.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from salience.data.sequences.task import SequenceTask
 from salience.training import checkpoint
 from salience.training.evaluate_sequence import Evaluation, evaluate, logits_of, loss_sum
 from salience.training.schedule import warmup_cosine
+from salience.training.together import Alone, together
 
 PRECISIONS = ("float32", "bfloat16")
 _HOPELESS = 3.0  # times the loss of a uniform guess: an epoch's mean above that is a divergence
@@ -121,24 +123,31 @@ def fit_sequence(
                  What another `identity`, task or configuration left there is cleared away. The caller removes it
              identity: what tells this model from others that are trained with the same configuration, fit for JSON
              on: the split that is evaluated; "val" while something is still to be chosen
+             device: of one process; several that were launched together each have their own of that kind
              bars, label: progress, and the name that the bar carries
     Returns: the rows and the last evaluation; a run that diverges ends early and says so in `diverged`
     Raises:  ValueError when the model's logits don't fit the task, or for an unknown split
     """
     if on not in ("val", "test"):
         raise ValueError(f"on must be val or test, not {on!r}.")
+    group = together(device)
+    device = group.device
     model.to(device)
     optimiser = torch.optim.AdamW(groups(model, lr=config.lr, weight_decay=config.weight_decay, ssm_lr=config.ssm_lr))
-    for group in optimiser.param_groups:
-        group["full_lr"] = group["lr"]
+    for each in optimiser.param_groups:
+        each["full_lr"] = each["lr"]
     state = _Progress()
     if aside is not None:
         about = {"model": identity, "task": task.name, "source": task.source, "config": config.describe(), "on": on}
-        checkpoint.claim(aside, {**about, "torch": torch.__version__, "device": str(device)})
+        if group.first:
+            checkpoint.claim(aside, {**about, "torch": torch.__version__, "device": str(device)})
+        group.wait()
         state = _Progress(**(checkpoint.resume(aside, model, optimiser) or {}))
-    run = _Run(model=model, task=task, config=config, optimiser=optimiser, state=state, aside=aside, device=device)
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices), (bars or Stages()).stage(label, run.steps) as tick:
+        group.wait()  # nobody saves before all have read
+    run = _Run(model=model, task=task, config=config, optimiser=optimiser, state=state, aside=aside, group=group)
+    devices = [device] if device.type == "cuda" else []
+    bars = bars if bars is not None and group.first else Stages()
+    with torch.random.fork_rng(devices), bars.stage(label, run.steps) as tick:
         tick(state.done)
         last = run.train(getattr(task, on), tick, label)
     return SequenceFit(rows=tuple(state.rows), last=last, diverged=state.diverged)
@@ -152,7 +161,11 @@ class _Run:
     optimiser: torch.optim.Optimizer
     state: _Progress
     aside: Path | None
-    device: str | torch.device
+    group: Alone
+
+    def __post_init__(self) -> None:
+        self.device = self.group.device
+        self.wrapped = self.group.wrap(self.model)
 
     @property
     def per_epoch(self) -> int:
@@ -189,21 +202,23 @@ class _Run:
         """One optimiser step. Returns: how many steps of sequences it read, None if it diverged."""
         state, config = self.state, self.config
         # Dropout depends on seed and step alone, so a run that goes on draws what an unbroken one would have drawn.
-        torch.manual_seed(config.seed * 1_000_003 + state.done)
+        torch.manual_seed(config.seed * 1_000_003 + state.done + self.group.index * 1_000_000_007)
         share = warmup_cosine(state.done, self.steps, config.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["full_lr"] * share
-        batch = self.task.train.batch(index)
-        kind = torch.device(self.device).type
+        for each in self.optimiser.param_groups:
+            each["lr"] = each["full_lr"] * share
+        batch = self.task.train.batch(self.group.part(index))
+        kind = self.device.type
         half = torch.autocast(kind, dtype=torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
         self.model.train()
         with half:
-            logits, targets = logits_of(self.model, batch, self.device)
-        total, count = loss_sum(logits, targets), int((targets != IGNORE).sum())
+            logits, targets = logits_of(self.wrapped, batch, self.device)
+        total, (count,) = loss_sum(logits, targets), self.group.total(int((targets != IGNORE).sum()))
         self.optimiser.zero_grad(set_to_none=True)
-        (total / count).backward()  # type: ignore[no-untyped-call]
+        (total * self.group.count / count).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        loss, size = float(total.detach()), float(norm)
+        read = batch.inputs.shape[0] * batch.inputs.shape[1] if batch.mask is None else int(batch.mask.sum())
+        loss, tokens = self.group.total(float(total.detach()), read)
+        size = float(norm)
         if not (math.isfinite(loss) and math.isfinite(size)):
             state.diverged = self.sentence(f"the loss is {loss / count:g}, its gradient's norm {size:g}")
             return None
@@ -211,9 +226,9 @@ class _Run:
         state.done, state.loss, state.targets = (
             state.done + 1,
             state.loss + loss,
-            state.targets + count,
+            state.targets + int(count),
         )
-        return batch.inputs.shape[0] * batch.inputs.shape[1] if batch.mask is None else int(batch.mask.sum())
+        return int(tokens)
 
     def close_epoch(self, split: Split, rate: float) -> Evaluation:
         state = self.state
@@ -237,5 +252,5 @@ class _Run:
         return f"training diverged at {where}: {what}."
 
     def save(self) -> None:
-        if self.aside is not None:
+        if self.aside is not None and self.group.first:
             checkpoint.save(self.aside, self.model, self.optimiser, asdict(self.state))

@@ -11,8 +11,13 @@ import torch
 
 import salience
 from salience.profiling.flops import count_flops
+from salience.profiling.memory import kv_bytes
 from salience.profiling.roof import Roof
 from salience.profiling.shapes import shapes_only
+from salience.pruning import then
+from salience.pruning.methods import method_class
+from salience.pruning.methods.fastv import FastV
+from salience.pruning.methods.uniform import Uniform
 
 CONFIGS = Path(__file__).parent / "configs"
 #: a device nobody has to measure
@@ -84,6 +89,35 @@ def test_shapes_count_as_the_real_thing_does(tiny_llava: Any) -> None:
     )
     assert row["flops_llm"] == whole - encoded
     assert row["flops_scorer"] == 36 * 2 * (24 * 64 + 64)
+
+
+@pytest.mark.parametrize("method", ["fastv", "pyramiddrop", "then"])
+def test_tokens_dropped_inside_count_as_the_real_thing_does(tiny_llava: Any, method: str) -> None:
+    """Looking at attention included; the cache is what each layer really holds."""
+    model = tiny_llava(layers=4)
+    chosen = then(Uniform(), FastV(), keep=0.5) if method == "then" else method_class(method)()
+    (row,) = salience.profile(model, keep=[0.25], method=chosen, text_tokens=5, roof=ROOF).rows
+    ids = torch.tensor([[5, 6, *[model.config.image_token_id] * 36, 7, 8, 9]])
+    pixels, kept = torch.randn(1, 3, 84, 84), []
+
+    def call() -> None:
+        out = model(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), logits_to_keep=1)
+        kept.append(out.past_key_values)
+
+    with salience.prune(model, chosen, keep=0.25) as pruned:
+        real = count_flops(call)
+    assert row["flops_vision"] + row["flops_projector"] + row["flops_llm"] == real
+    assert row["kv_bytes"] == kv_bytes(kept[0])
+    image = pruned.trace.images[0]
+    assert (
+        (row["tokens_kept"], row["tokens_entered"]) == (len(image.kept), len(image.entered)) == (9, image.counts(4)[0])
+    )
+    assert row["kv_bytes"] == sum(5 + count for count in image.counts(4)) * 2 * 16 * 4  # keys and values, 16 wide
+
+
+def test_a_method_that_is_not_inside(tiny_llava: Any) -> None:
+    with pytest.raises(ValueError, match="method must be one of fastv, pyramiddrop, sparsevlm, or None"):
+        salience.profile(tiny_llava(), method="uniform", roof=ROOF)
 
 
 def test_batch_images_and_decoding_add_up(tiny_llava: Any) -> None:

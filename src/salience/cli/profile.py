@@ -20,6 +20,11 @@ _STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "proj
 @click.command()
 @click.argument("model")
 @click.option("--keep", "keeps", default="1,0.75,0.5,0.25,0.1", show_default=True, help="Ratios, with commas.")
+@click.option(
+    "--method",
+    default=None,
+    help="fastv, pyramiddrop or sparsevlm: tokens go inside the language model.  [default: before]",
+)
 @click.option("--text-tokens", type=_COUNT, default=64, show_default=True, help="Text tokens of each row.")
 @click.option("--batch", type=_COUNT, default=1, show_default=True, help="Rows.")
 @click.option("--images", type=_COUNT, default=1, show_default=True, help="Pictures of each row.")
@@ -32,6 +37,7 @@ _STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "proj
 def profile(
     model: str,
     keeps: str,
+    method: str | None,
     text_tokens: int,
     batch: int,
     images: int,
@@ -66,7 +72,7 @@ def profile(
             subject = _subject(model, device, kind)
         with working("counting"), quiet_transformers():
             found = salience.profile(
-                subject, keep=ratios, text_tokens=text_tokens, batch=batch, images=images, decode=decode,
+                subject, keep=ratios, method=method, text_tokens=text_tokens, batch=batch, images=images, decode=decode,
                 picture=picture, dtype=kind,
             )  # fmt: skip
         document = _written(found, model, device, out)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from salience.profiling.between_layers import dropping, entering
 from salience.profiling.memory import kv_bytes, peak_bytes
 from salience.profiling.operators import CountOperators, Work
 from salience.profiling.pictures import Pictures
 from salience.profiling.shapes import shapes_only
 from salience.profiling.skeleton import language_model, projectors
+from salience.pruning.inside import Inside
 from salience.pruning.scorer import Scorer
 
 
@@ -59,7 +61,7 @@ class Counted:
         self.vision = encoded.work.get("vision", Work())
         self.projector = encoded.work.get("projector", Work())
         self.scorer = self._scored()
-        self._seen: dict[int, Language] = {}
+        self._seen: dict[tuple[int, Inside | None], Language] = {}
 
     def _scored(self) -> Work:
         """The scorer's network on every token; ranking them multiplies nothing."""
@@ -70,11 +72,22 @@ class Counted:
         work: Work = counted.work["scorer"]
         return work
 
-    def language(self, kept: int) -> Language:
-        """The language model's work with `kept` tokens of each picture, 0 included; counted once."""
-        if kept not in self._seen:
-            self._seen[kept] = _language(self.model, self.prompt, self.prompt.images * kept)
-        return self._seen[kept]
+    def language(self, kept: int, method: Inside | None = None) -> Language:
+        """The language model's work with `kept` tokens of each picture, 0 included; counted once.
+
+        method: what drops them inside the language model; None where they are gone before it.
+        """
+        method = None if kept == self.n else method
+        if (kept, method) not in self._seen:
+            entered = kept if method is None else entering(method, kept, self.n)
+            within: AbstractContextManager[None] = nullcontext()
+            if method is not None:
+                within = dropping(
+                    language_model(self.model), method, kept=kept, entered=entered, rows=self.prompt.batch,
+                    images=self.prompt.images, text=self.prompt.text_tokens,
+                )  # fmt: skip
+            self._seen[kept, method] = _language(self.model, self.prompt, self.prompt.images * entered, within)
+        return self._seen[kept, method]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +108,7 @@ class Language:
         return tokens * self.step.flops + self.more_flops * tokens * (tokens - 1) // 2
 
 
-def _language(model: Any, prompt: Prompt, visual: int) -> Language:
+def _language(model: Any, prompt: Prompt, visual: int, within: AbstractContextManager[None]) -> Language:
     counted, caches = CountOperators("llm"), []
 
     def run() -> None:
@@ -103,7 +116,8 @@ def _language(model: Any, prompt: Prompt, visual: int) -> Language:
             caches.append(_prefill(model, prompt, visual))
 
     with shapes_only():
-        peak = peak_bytes(run, model.parameters())
+        with within:
+            peak = peak_bytes(run, model.parameters())
         (cache,) = caches
         filled = kv_bytes(cache)
         steps = [_step(model, prompt, cache) for _ in range(2 if prompt.decode else 0)] or [Work()] * 2

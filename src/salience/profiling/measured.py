@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from salience.apply import prune
+from salience.apply.held import Held
+from salience.apply.inside import going_on
+from salience.families.decoder import Decoder
 from salience.profiling.counted import Prompt
 from salience.profiling.latency import Stopwatch, measure
 from salience.profiling.pictures import Pictures
 from salience.profiling.skeleton import language_model, projectors
+from salience.pruning.base import Method
 from salience.pruning.scorer import Scorer, untrained_scorer
 
 _TOWERS = ("vision_tower", "visual", "vision_model")
@@ -22,11 +26,14 @@ STAGES = ("vision", "scorer", "projector", "llm", "rest")
 
 
 def measure_stages(
-    model: Any, prompt: Prompt, pictures: Pictures, counts: Sequence[int], n: int, width: int, repeats: int = 7
-) -> dict[int, dict[str, float]]:
+    model: Any, prompt: Prompt, pictures: Pictures, counts: Sequence[int], n: int, width: int, repeats: int = 7,
+    method: Method | None = None,
+) -> dict[int, dict[str, float]]:  # fmt: skip
     """Median milliseconds of each stage by tokens kept of a picture, the counts taking turns.
 
     Stages: vision, scorer, projector, llm (prefill and head), rest (ranking, gathering, placing), decode (of a token).
+
+    method: what prunes; None for a scorer with random weights.
 
     Raises:  ValueError when the model is of no family that can be pruned
     """
@@ -35,7 +42,7 @@ def measure_stages(
 
     def of(kept: int) -> Callable[[Stopwatch], None]:
         def run(watch: Stopwatch) -> None:
-            with prune(model, scorer, keep=kept / n) as pruned:
+            with prune(model, method or scorer, keep=kept / n) as pruned:
                 network = getattr(pruned.method, "scorer", None)
                 with _laps(watch, _modules(model, network)):
                     watch.start()
@@ -112,9 +119,16 @@ def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
     watch.start()
     for _ in range(prompt.decode):
         mask = ids.new_ones(prompt.batch, cache.get_seq_length() + 1)
-        step = language_model(model)(
-            inputs_embeds=embed(ids), attention_mask=mask, past_key_values=cache, use_cache=True
-        )
+        with _later(language_model(model), cache):
+            step = language_model(model)(
+                inputs_embeds=embed(ids), attention_mask=mask, past_key_values=cache, use_cache=True
+            )
         model.get_output_embeddings()(step.last_hidden_state[:, -1])
     watch.lap("decode")
     watch.milliseconds["decode"] /= prompt.decode
+
+
+def _later(language: Any, cache: Any) -> AbstractContextManager[None]:
+    """Masks of their own for layers that hold fewer tokens than the first."""
+    held = Held.on(cache)
+    return nullcontext() if held is None else going_on(Decoder(language), cache, held, None)

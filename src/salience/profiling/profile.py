@@ -9,11 +9,14 @@ from typing import Any
 import torch
 
 from salience.core.backend import resolve_device
+from salience.profiling.between_layers import entering, inside_method
 from salience.profiling.counted import Counted, Language, Prompt
+from salience.profiling.operators import Work
 from salience.profiling.pictures import DEFAULT_SIZE, Pictures
 from salience.profiling.roof import Roof, measure_roof
 from salience.profiling.skeleton import build, dtype_of, read_config
 from salience.pruning.budget import Budget
+from salience.pruning.inside import Inside
 
 _MEASURED = ("vision", "scorer", "projector", "llm")
 
@@ -24,6 +27,7 @@ class Profile:
 
     Every row has, for the whole batch up to the first token: keep, tokens_kept (of a picture), flops_vision,
     flops_scorer, flops_projector (on the kept tokens), flops_projector_all (on all tokens), flops_llm, flops_total,
+    tokens_entered (the language model, more than tokens_kept where a method drops tokens inside it),
     kv_bytes (decoded tokens included), peak_bytes (weights included), flops_decode (of all decoded tokens),
     predicted_<stage>_ms, and where there are weights <stage>_ms and <stage>_measured_over_predicted. What was not
     measured is None. Stages are vision, scorer, projector, llm, and rest, which has no prediction.
@@ -42,6 +46,7 @@ def profile(
     model: Any,
     *,
     keep: Sequence[float] = (1.0, 0.75, 0.5, 0.25, 0.1),
+    method: str | Inside | None = None,
     text_tokens: int = 64,
     batch: int = 1,
     images: int = 1,
@@ -50,7 +55,7 @@ def profile(
     dtype: torch.dtype | None = None,
     roof: Roof | None = None,
 ) -> Profile:
-    """What pruning before the projector costs and saves at each ratio.
+    """What pruning before the projector, or inside the language model, costs and saves at each ratio.
 
     FLOPs are 2 a multiply-add, attention as the full square, every layer that runs, the head for the last token. They
     are counted on shapes, so that a 7B model takes seconds and no weights. A stage's predicted time lets every operator
@@ -60,14 +65,17 @@ def profile(
 
     Args:    model: a transformers vision-language model, whose stages are timed too, or a folder with a config.json, or
                     a hub id, of which only the configuration is read
-             keep: ratios in (0, 1]   text_tokens, images: of each row, at least 1   batch: rows, at least 1
+             keep: ratios in (0, 1]
+             method: "fastv", "pyramiddrop", "sparsevlm" or an `Inside`: keep is what it leaves behind its last stage,
+                    and its looking at attention is the language model's work; None: a scorer, before the projector
+             text_tokens, images: of each row, at least 1   batch: rows, at least 1
              decode: tokens that follow the prompt
              picture: width and height in pixels, for models whose tokens depend on them; others scale it to their own
              dtype: None for the model's own   roof: a device's limits; None measures this machine's, in about a second
     Returns: `Profile`
     Raises:  ValueError when an argument is out of its range, or there is no configuration of a vision-language model
     """
-    budgets = [Budget(keep=share) for share in keep]
+    budgets, inside = [Budget(keep=share) for share in keep], None if method is None else inside_method(method)
     if not budgets:
         raise ValueError("keep must name at least one ratio above 0 and at most 1.")
     prompt = Prompt(text_tokens=text_tokens, batch=batch, images=images, decode=decode)
@@ -80,24 +88,31 @@ def profile(
     runs_in = torch.float32 if device.type == "cpu" and not real else kind
     roof = roof or measure_roof(device, runs_in)
     widen = runs_in.itemsize / kind.itemsize
-    rows = [_row(counted, budget, prompt, roof, widen) for budget in budgets]
+    rows = [_row(counted, budget, inside, prompt, roof, widen) for budget in budgets]
     real_clock = real and device.type != "meta"
-    clock = _clock(model, counted, prompt, pictures, [row["tokens_kept"] for row in rows]) if real_clock else None
+    counts = [row["tokens_kept"] for row in rows]
+    clock = _clock(model, counted, prompt, pictures, counts, inside) if real_clock else None
     for row in rows:
         row.update(_beside(row, clock[row["tokens_kept"]] if clock else {}))
     name = (getattr(model, "name_or_path", "") or type(model).__name__) if real else str(model)
-    return Profile(config=_config(name, config, counted, prompt, pictures, kind, roof), rows=rows)
+    about = _config(name, config, counted, prompt, pictures, kind, roof)
+    return Profile(config={**about, "method": None if inside is None else inside.name}, rows=rows)
 
 
-def _row(counted: Counted, budget: Budget, prompt: Prompt, roof: Roof, widen: float) -> dict[str, Any]:
+def _row(
+    counted: Counted, budget: Budget, inside: Inside | None, prompt: Prompt, roof: Roof, widen: float
+) -> dict[str, Any]:
     kept = budget.count(counted.n)
-    language: Language = counted.language(kept)
-    projector = counted.projector.scaled(kept / counted.n)
-    work = {"vision": counted.vision, "scorer": counted.scorer, "projector": projector, "llm": language.prefill}
+    language: Language = counted.language(kept, inside)
+    entered = kept if inside is None else entering(inside, kept, counted.n)
+    projector = counted.projector.scaled(entered / counted.n)
+    scorer = Work() if inside is not None and entered == counted.n else counted.scorer
+    work = {"vision": counted.vision, "scorer": scorer, "projector": projector, "llm": language.prefill}
     ms = {f"predicted_{stage}_ms": 1e3 * part.seconds(roof, widen) for stage, part in work.items()}
     return {
         "keep": budget.keep,
         "tokens_kept": kept,
+        "tokens_entered": entered,
         **{f"flops_{stage}": part.flops for stage, part in work.items()},
         "flops_total": sum(part.flops for part in work.values()),
         "kv_bytes": language.kv_bytes,
@@ -111,11 +126,11 @@ def _row(counted: Counted, budget: Budget, prompt: Prompt, roof: Roof, widen: fl
 
 
 def _clock(
-    model: Any, counted: Counted, prompt: Prompt, pictures: Pictures, kept: Sequence[int]
+    model: Any, counted: Counted, prompt: Prompt, pictures: Pictures, kept: Sequence[int], inside: Inside | None
 ) -> dict[int, dict[str, float]]:
     from salience.profiling.measured import measure_stages
 
-    return measure_stages(model, prompt, pictures, sorted(set(kept)), counted.n, counted.width)
+    return measure_stages(model, prompt, pictures, sorted(set(kept)), counted.n, counted.width, method=inside)
 
 
 def _beside(row: dict[str, Any], clock: dict[str, float]) -> dict[str, Any]:

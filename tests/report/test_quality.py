@@ -150,8 +150,10 @@ def test_each_question_with_another_picture(view_of: Make) -> None:
     assert (from_picture.tone, guessed.tone) == ("good", "bad")
 
 
-@pytest.mark.parametrize(("low", "tone"), [(-0.01, "good"), (0.002, "bad")])
-def test_another_picture_is_judged_by_the_interval_where_there_is_one(view_of: Make, low: float, tone: str) -> None:
+@pytest.mark.parametrize(("low", "tone", "said"), [(-0.01, "good", "\u22121.0"), (0.002, "bad", "+0.2")])
+def test_another_picture_is_judged_by_the_interval_where_there_is_one(
+    view_of: Make, low: float, tone: str, said: str
+) -> None:
     told = {"accuracy": 0.25, "low": 0.22, "high": 0.28, "above_low": low, "above_high": 0.03}
     found = quality.other_picture(
         view_of(
@@ -161,7 +163,7 @@ def test_another_picture_is_judged_by_the_interval_where_there_is_one(view_of: M
     )  # fmt: skip
     assert found is not None
     assert found.tone == tone
-    assert f"{low:+.3f} to +0.030" in found.text
+    assert f"{said} to +3.0 points" in found.text
 
 
 def test_a_method_with_a_hole_in_its_rows(view_of: Make) -> None:

@@ -4,6 +4,11 @@
 
 The plain loop unbinds its tensors once: indexing `x[:, t]` makes a full-size gradient a step, an unfair baseline.
 mambapy's parallel scan is what its layers train with.
+
+Where the time goes on an AVX2 machine (EPYC of Zen 3, one thread, from the times at N 4, 16 and 32, CPU time): of 751
+cycles a step and register of 8 channels 343 go with the 16 states (21 each), and 408 do not: softplus and the gate with
+their derivatives, reading and writing eight sequences whose rows lie 6 kB apart, and the calls. Of the forward's 232
+these are 93 and 139. The second part is what is left to gain.
 """
 
 from __future__ import annotations

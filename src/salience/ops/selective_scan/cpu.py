@@ -12,7 +12,7 @@ from salience.ops.selective_scan.cpu_backward import BACKWARD, backward_kernel
 from salience.ops.selective_scan.cpu_forward import FORWARD, forward_kernel
 from salience.ops.selective_scan.cpu_step import STEP, step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
-from salience.ops.simd import F32, F64, Element, compute_dtype, element_of, parallel_for
+from salience.ops.simd import F32, F64, Element, compute_dtype, element_of, native, on_large_pages, parallel_for
 from salience.ops.steps import step_codes
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
@@ -43,7 +43,8 @@ class _Call:
         self.channels = self.width // self.groups
         self.blocks = -(-self.channels // BLOCK)
         self.chunks = -(-self.length // CHUNK)
-        self.tags: tuple[Element, Element] = (element_of(self.dtype), F64 if self.compute == torch.float64 else F32)
+        compute = F64 if self.compute == torch.float64 else F32
+        self.tags: tuple[Element, Element] = (native(element_of(self.dtype)), native(compute))
         self.flags = (int(dt_softplus), int(reverse))
 
     def small(self, x: Tensor | None) -> Tensor | None:
@@ -61,8 +62,8 @@ class _Call:
 
     def empty(self) -> Tensor:
         """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-        make = torch.zeros if self.masked else torch.empty
-        return make(self.batch, self.length, self.width, dtype=self.dtype)
+        made = on_large_pages(torch.empty(self.batch, self.length, self.width, dtype=self.dtype))
+        return made.zero_() if self.masked else made
 
     def run(self, kernel: Any, record: np.dtype[Any], tasks: int, *fields: int) -> None:
         """All tasks of a kernel on the pool."""
@@ -83,7 +84,7 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     y = call.empty()
     last = torch.empty(call.batch, call.width, call.states, dtype=call.compute)
     tasks = call.batch * call.groups * call.blocks
-    saved = torch.empty((tasks, call.chunks, BLOCK, call.padded) if save else 0, dtype=call.compute)
+    saved = on_large_pages(torch.empty((tasks, call.chunks, BLOCK, call.padded) if save else 0, dtype=call.compute))
     initial = call.small(initial_state)
     call.run(forward_kernel, FORWARD, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
     return y.to(u.dtype), last, saved

@@ -1,7 +1,7 @@
 """The fused backward scan on a CPU: chunk by chunk from the last, each from the checkpoint it was entered with.
 
 For each chunk and vector of channels: dt, dt u and the gradient of y before its gate into tiles; then four states at a
-time, once forwards (the states entered with and the decays, kept in the cache) and once backwards with g, the gradient
+time, once forwards (the states and the decays, kept in the cache) and once backwards with g, the gradient
 of the state, in registers:
 
     g += gy C;  dC += lanes(gy h);  dB += lanes(dt u g);  s += g B;  g *= a;  q = g h_before;  ddt += q A;  dA += q dt
@@ -18,10 +18,12 @@ from salience.ops.selective_scan.cpu_tiles import (
     CHUNK,
     COMMON,
     LOG2E,
-    ROW,
-    TILE,
     aligned,
+    beyond,
     clear,
+    decay,
+    largest_magnitude,
+    next_chunk,
     plan_chunk,
     row_address,
     scratch_bytes,
@@ -31,8 +33,8 @@ from salience.ops.selective_scan.cpu_tiles import (
     turn_out,
 )
 from salience.ops.simd import (
+    add4,
     compute_size,
-    exp2,
     fma,
     fold4,
     inline,
@@ -40,14 +42,17 @@ from salience.ops.simd import (
     lanes,
     load,
     load_n,
+    load_scalar,
     load_splat,
+    prefetch,
     sigmoid,
     size,
     softplus,
     splat,
     store,
-    store4,
     store_n,
+    store_scalar,
+    vector_size,
 )
 
 GIVEN = ("saved", "dy", "dy_b", "dy_l", "dy_d", "dstate")
@@ -56,14 +61,20 @@ BACKWARD = np.dtype([*COMMON, *((name, "i8") for name in GIVEN + MADE)])
 
 LN2 = 0.69314718055994530942
 # A vector of channels has a tile of each.
-STEP, DRIVE, GRADIENT, OUTPUT, SUM, DECAY = 0, TILE, 2 * TILE, 3 * TILE, 4 * TILE, 5 * TILE
+STEP, DRIVE, GRADIENT, OUTPUT, SUM, DECAY = 0, 1, 2, 3, 4, 5
 TILES = 6
+
+
+@inline
+def tile(ctag, tiles, which):
+    """Where one of them begins."""
+    return tiles + which * CHUNK * vector_size(ctag)
 
 
 @inline
 def enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles):
     """A vector of channels of the chunk -> tiles dt, dt u, gy, D u, and zeros for the two sums."""
-    zero = splat(ctag, 0.0)
+    zero, R = splat(ctag, 0.0), vector_size(ctag)
     for i in range(count):
         x = load_n(tag, row_address(u, times, i), n)
         d = load_n(tag, row_address(dt, times, i), n) + bias
@@ -73,45 +84,54 @@ def enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tile
         if p.z != 0:
             gate = load_n(tag, row_address(z, times, i), n)
             gy = gy * (gate * sigmoid(gate))
-        row = tiles + i * ROW
-        store(ctag, row + STEP, d)
-        store(ctag, row + DRIVE, d * x)
-        store(ctag, row + GRADIENT, gy)
-        store(ctag, row + OUTPUT, skip * x)
-        store(ctag, row + SUM, zero)
-        store(ctag, row + DECAY, zero)
+        store(ctag, tile(ctag, tiles, STEP) + i * R, d)
+        store(ctag, tile(ctag, tiles, DRIVE) + i * R, d * x)
+        store(ctag, tile(ctag, tiles, GRADIENT) + i * R, gy)
+        store(ctag, tile(ctag, tiles, OUTPUT) + i * R, skip * x)
+        store(ctag, tile(ctag, tiles, SUM) + i * R, zero)
+        store(ctag, tile(ctag, tiles, DECAY) + i * R, zero)
 
 
 @inline
-def recompute(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, befores, decays):
-    """Four states of a vector through the chunk: what each step was entered with and its decay, [step][4]; y += C h."""
-    a0, a1, a2, a3 = load(ctag, a), load(ctag, a + ROW), load(ctag, a + 2 * ROW), load(ctag, a + 3 * ROW)
-    h0, h1, h2, h3 = load(ctag, h), load(ctag, h + ROW), load(ctag, h + 2 * ROW), load(ctag, h + 3 * ROW)
+def recompute(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, states, decays, far, times, ahead):
+    """Four states of a vector through the chunk: `states` and `decays`, rows of four; y += C h.
+
+    Of the states: where a part of the chunk begins what it was entered with, then what they are after each step.
+    """
+    R = vector_size(ctag)
+    a0, a1, a2, a3 = load(ctag, a), load(ctag, a + R), load(ctag, a + 2 * R), load(ctag, a + 3 * R)
+    h0, h1, h2, h3 = load(ctag, h), load(ctag, h + R), load(ctag, h + 2 * R), load(ctag, h + 3 * R)
+    ds, xs, ys = tile(ctag, tiles, STEP), tile(ctag, tiles, DRIVE), tile(ctag, tiles, OUTPUT)
     w, i = compute_size(ctag), 0
     for part in range(n_restarts + 1):
         end = restarts[part] if part < n_restarts else count
+        entered = states + 4 * (i + part) * R
+        store(ctag, entered, h0)
+        store(ctag, entered + R, h1)
+        store(ctag, entered + 2 * R, h2)
+        store(ctag, entered + 3 * R, h3)
         for j in range(i, end):
-            d, x = load(ctag, tiles + STEP + j * ROW), load(ctag, tiles + DRIVE + j * ROW)
-            y = load(ctag, tiles + OUTPUT + j * ROW)
-            bj, cj, kept, decayed = b + j * row, c + j * row, befores + 4 * j * ROW, decays + 4 * j * ROW
-            store(ctag, kept, h0)
-            store(ctag, kept + ROW, h1)
-            store(ctag, kept + 2 * ROW, h2)
-            store(ctag, kept + 3 * ROW, h3)
-            e0, e1, e2, e3 = exp2(d * a0), exp2(d * a1), exp2(d * a2), exp2(d * a3)
+            prefetch(ahead[0] + times[j] * ahead[1])
+            d, x, y = load(ctag, ds + j * R), load(ctag, xs + j * R), load(ctag, ys + j * R)
+            bj, cj, after, decayed = b + j * row, c + j * row, states + 4 * (j + part + 1) * R, decays + 4 * j * R
+            e0, e1, e2, e3 = decay(d * a0, far), decay(d * a1, far), decay(d * a2, far), decay(d * a3, far)
             store(ctag, decayed, e0)
-            store(ctag, decayed + ROW, e1)
-            store(ctag, decayed + 2 * ROW, e2)
-            store(ctag, decayed + 3 * ROW, e3)
+            store(ctag, decayed + R, e1)
+            store(ctag, decayed + 2 * R, e2)
+            store(ctag, decayed + 3 * R, e3)
             h0 = fma(e0, h0, x * load_splat(ctag, bj))
             h1 = fma(e1, h1, x * load_splat(ctag, bj + w))
             h2 = fma(e2, h2, x * load_splat(ctag, bj + 2 * w))
             h3 = fma(e3, h3, x * load_splat(ctag, bj + 3 * w))
+            store(ctag, after, h0)
+            store(ctag, after + R, h1)
+            store(ctag, after + 2 * R, h2)
+            store(ctag, after + 3 * R, h3)
             y = fma(load_splat(ctag, cj), h0, y)
             y = fma(load_splat(ctag, cj + w), h1, y)
             y = fma(load_splat(ctag, cj + 2 * w), h2, y)
             y = fma(load_splat(ctag, cj + 3 * w), h3, y)
-            store(ctag, tiles + OUTPUT + j * ROW, y)
+            store(ctag, ys + j * R, y)
         if part < n_restarts:
             h0 = splat(ctag, 0.0)
             h1, h2, h3 = h0, h0, h0
@@ -119,70 +139,66 @@ def recompute(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, befores
 
 
 @inline
-def retreat(ctag, tiles, b, c, row, a, g, da, count, restarts, n_restarts, befores, decays, db, dc, sums_row):
-    """Four states of a vector back through the chunk; g and dA go on, dB and dC are added to partial sums of lanes."""
-    a0, a1, a2, a3 = load(ctag, a), load(ctag, a + ROW), load(ctag, a + 2 * ROW), load(ctag, a + 3 * ROW)
-    g0, g1, g2, g3 = load(ctag, g), load(ctag, g + ROW), load(ctag, g + 2 * ROW), load(ctag, g + 3 * ROW)
-    r0, r1, r2, r3 = load(ctag, da), load(ctag, da + ROW), load(ctag, da + 2 * ROW), load(ctag, da + 3 * ROW)
+def retreat(ctag, tiles, b, c, row, a, g, da, count, restarts, n_restarts, states, decays, db, dc, times, ahead):
+    """Four states of a vector back through the chunk; g and dA go on, dB and dC are added to, [step][4]."""
+    R = vector_size(ctag)
+    a0, a1, a2, a3 = load(ctag, a), load(ctag, a + R), load(ctag, a + 2 * R), load(ctag, a + 3 * R)
+    g0, g1, g2, g3 = load(ctag, g), load(ctag, g + R), load(ctag, g + 2 * R), load(ctag, g + 3 * R)
+    r0, r1, r2, r3 = load(ctag, da), load(ctag, da + R), load(ctag, da + 2 * R), load(ctag, da + 3 * R)
+    ds, xs, gys = tile(ctag, tiles, STEP), tile(ctag, tiles, DRIVE), tile(ctag, tiles, GRADIENT)
+    sums, decayings = tile(ctag, tiles, SUM), tile(ctag, tiles, DECAY)
     w, end = compute_size(ctag), count
     for part in range(n_restarts, -1, -1):
         first = restarts[part - 1] if part > 0 else 0
         for j in range(end - 1, first - 1, -1):
-            d, x = load(ctag, tiles + STEP + j * ROW), load(ctag, tiles + DRIVE + j * ROW)
-            gy, s = load(ctag, tiles + GRADIENT + j * ROW), load(ctag, tiles + SUM + j * ROW)
-            bj, cj, kept, decayed = b + j * row, c + j * row, befores + 4 * j * ROW, decays + 4 * j * ROW
-            b0, b1, b2, b3 = (
-                load_splat(ctag, bj), load_splat(ctag, bj + w), load_splat(ctag, bj + 2 * w),
-                load_splat(ctag, bj + 3 * w),
-            )  # fmt: skip
-            e0, e1, e2, e3 = (
-                load(ctag, decayed), load(ctag, decayed + ROW), load(ctag, decayed + 2 * ROW),
-                load(ctag, decayed + 3 * ROW),
-            )  # fmt: skip
-            h0, h1, h2, h3 = (
-                load(ctag, kept), load(ctag, kept + ROW), load(ctag, kept + 2 * ROW), load(ctag, kept + 3 * ROW),
-            )  # fmt: skip
-            lanes_c = fold4(
-                gy * fma(e0, h0, x * b0), gy * fma(e1, h1, x * b1), gy * fma(e2, h2, x * b2), gy * fma(e3, h3, x * b3)
-            )
-            store(ctag, dc + j * sums_row, load(ctag, dc + j * sums_row) + lanes_c)
-            g0 = fma(gy, load_splat(ctag, cj), g0)
-            g1 = fma(gy, load_splat(ctag, cj + w), g1)
-            g2 = fma(gy, load_splat(ctag, cj + 2 * w), g2)
-            g3 = fma(gy, load_splat(ctag, cj + 3 * w), g3)
-            store(ctag, db + j * sums_row, load(ctag, db + j * sums_row) + fold4(x * g0, x * g1, x * g2, x * g3))
-            s = fma(g0, b0, fma(g1, b1, fma(g2, b2, fma(g3, b3, s))))
-            store(ctag, tiles + SUM + j * ROW, s)
-            g0, g1, g2, g3 = g0 * e0, g1 * e1, g2 * e2, g3 * e3
-            q0, q1, q2, q3 = g0 * h0, g1 * h1, g2 * h2, g3 * h3
+            prefetch(ahead[0] + times[j] * ahead[1])
+            gy = load(ctag, gys + j * R)
+            before, e, bj, cj = states + 4 * (j + part) * R, decays + 4 * j * R, b + j * row, c + j * row
+            after = before + 4 * R
+            add4(dc + 4 * j * w, fold4(gy * load(ctag, after), gy * load(ctag, after + R),
+                                       gy * load(ctag, after + 2 * R), gy * load(ctag, after + 3 * R)))  # fmt: skip
+            g0, g1 = fma(gy, load_splat(ctag, cj), g0), fma(gy, load_splat(ctag, cj + w), g1)
+            g2, g3 = fma(gy, load_splat(ctag, cj + 2 * w), g2), fma(gy, load_splat(ctag, cj + 3 * w), g3)
+            x = load(ctag, xs + j * R)
+            add4(db + 4 * j * w, fold4(x * g0, x * g1, x * g2, x * g3))
+            s = fma(load_splat(ctag, bj), g0, load(ctag, sums + j * R))
+            s = fma(load_splat(ctag, bj + w), g1, s)
+            s = fma(load_splat(ctag, bj + 2 * w), g2, s)
+            store(ctag, sums + j * R, fma(load_splat(ctag, bj + 3 * w), g3, s))
+            g0, g1 = g0 * load(ctag, e), g1 * load(ctag, e + R)
+            g2, g3 = g2 * load(ctag, e + 2 * R), g3 * load(ctag, e + 3 * R)
+            q0, q1 = g0 * load(ctag, before), g1 * load(ctag, before + R)
+            q2, q3 = g2 * load(ctag, before + 2 * R), g3 * load(ctag, before + 3 * R)
+            d = load(ctag, ds + j * R)
             r0, r1, r2, r3 = fma(q0, d, r0), fma(q1, d, r1), fma(q2, d, r2), fma(q3, d, r3)
-            decay = load(ctag, tiles + DECAY + j * ROW)
-            store(ctag, tiles + DECAY + j * ROW, fma(q0, a0, fma(q1, a1, fma(q2, a2, fma(q3, a3, decay)))))
+            total = fma(q0, a0, fma(q1, a1, fma(q2, a2, fma(q3, a3, load(ctag, decayings + j * R)))))
+            store(ctag, decayings + j * R, total)
         if part > 0:
             g0 = splat(ctag, 0.0)
             g1, g2, g3 = g0, g0, g0
         end = first
     store(ctag, g, g0)
-    store(ctag, g + ROW, g1)
-    store(ctag, g + 2 * ROW, g2)
-    store(ctag, g + 3 * ROW, g3)
+    store(ctag, g + R, g1)
+    store(ctag, g + 2 * R, g2)
+    store(ctag, g + 3 * R, g3)
     store(ctag, da, r0)
-    store(ctag, da + ROW, r1)
-    store(ctag, da + 2 * ROW, r2)
-    store(ctag, da + 3 * ROW, r3)
+    store(ctag, da + R, r1)
+    store(ctag, da + 2 * R, r2)
+    store(ctag, da + 3 * R, r3)
 
 
 @inline
 def leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles, at, step, sums):
     """Tiles -> du, ddt, dz at the vector's place `at` of each row; `sums` (two rows): the shares of dD and dbias."""
-    d_skip, d_bias = load(ctag, sums), load(ctag, sums + ROW)
+    R = vector_size(ctag)
+    d_skip, d_bias = load(ctag, sums), load(ctag, sums + R)
     ln2, one = splat(ctag, LN2), splat(ctag, 1.0)
     for i in range(count):
-        row, where = tiles + i * ROW, at + times[i] * step
+        where = at + times[i] * step
         x = load_n(tag, row_address(u, times, i), n)
-        gy, s = load(ctag, row + GRADIENT), load(ctag, row + SUM)
-        store_n(tag, p.du + where, fma(gy, skip, load(ctag, row + STEP) * s), n)
-        change = fma(load(ctag, row + DECAY), ln2, x * s)
+        gy, s = load(ctag, tile(ctag, tiles, GRADIENT) + i * R), load(ctag, tile(ctag, tiles, SUM) + i * R)
+        store_n(tag, p.du + where, fma(gy, skip, load(ctag, tile(ctag, tiles, STEP) + i * R) * s), n)
+        change = fma(load(ctag, tile(ctag, tiles, DECAY) + i * R), ln2, x * s)
         if p.softplus != 0:
             change = change * sigmoid(load_n(tag, row_address(dt, times, i), n) + bias)
         store_n(tag, p.ddt + where, change, n)
@@ -192,9 +208,10 @@ def leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tile
             gate = load_n(tag, row_address(z, times, i), n)
             open_ = sigmoid(gate)
             slope = open_ * fma(gate, one - open_, one)
-            store_n(tag, p.dz + where, load_n(tag, row_address(dy, times, i), n) * load(ctag, row + OUTPUT) * slope, n)
+            y = load(ctag, tile(ctag, tiles, OUTPUT) + i * R)
+            store_n(tag, p.dz + where, load_n(tag, row_address(dy, times, i), n) * y * slope, n)
     store(ctag, sums, d_skip)
-    store(ctag, sums + ROW, d_bias)
+    store(ctag, sums + R, d_bias)
 
 
 @kernel(BACKWARD)
@@ -205,24 +222,24 @@ def backward_kernel(tag, ctag, params, task):
     g, b = rest % p.G, rest // p.G
     first = g * p.channels + block * BLOCK
     width = min(BLOCK, p.channels - block * BLOCK)
-    s, cs, W = size(tag), compute_size(ctag), lanes(ctag)
+    s, cs, W, R = size(tag), compute_size(ctag), lanes(ctag), vector_size(ctag)
     vectors = (width + W - 1) // W
-    row, sums_row, state_rows = p.NP * cs, p.NP // 4 * ROW, BLOCK // W * p.NP
+    row, state_rows = p.NP * cs, BLOCK // W * p.NP
 
     times, restarts = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
-    scratch = np.empty(scratch_bytes(TILES + 12, p.NP) + 2 * CHUNK * sums_row, np.uint8)
+    scratch = np.empty(scratch_bytes(ctag, (TILES + 16) * CHUNK + 4, p.NP) + 2 * CHUNK * row, np.uint8)
     tiles = aligned(scratch.ctypes.data)
-    raw = tiles + TILES * TILE
-    befores = raw + 4 * TILE
-    decays = befores + 4 * TILE
-    db = decays + 4 * TILE
-    dc = db + CHUNK * sums_row
-    bs = dc + CHUNK * sums_row
-    cc = bs + CHUNK * row + ROW
-    a = aligned(cc + CHUNK * row + ROW)
-    gs = a + state_rows * ROW
-    das = gs + state_rows * ROW
-    sums = das + state_rows * ROW
+    raw = tile(ctag, tiles, TILES)
+    states = tile(ctag, raw, 4)
+    decays = tile(ctag, states, 8) + 4 * R  # of a chunk that is all restarts there are two rows a step, and one
+    db = tile(ctag, decays, 4)
+    dc = db + CHUNK * row
+    bs = dc + CHUNK * row
+    cc = bs + CHUNK * row + R
+    a = aligned(cc + CHUNK * row + R)
+    gs = a + state_rows * R
+    das = gs + state_rows * R
+    sums = das + state_rows * R
 
     turn_in(ctag, p.A + first * p.A_d, p.A_d, p.A_n, width, p.N, p.NP, LOG2E, a)
     clear(ctag, gs, state_rows)
@@ -233,12 +250,11 @@ def backward_kernel(tag, ctag, params, task):
     clear(ctag, raw, 4 * CHUNK)
 
     for chunk in range(p.chunks - 1, -1, -1):
-        saved = p.saved + (task * p.chunks + chunk) * state_rows * ROW
+        saved = p.saved + (task * p.chunks + chunk) * state_rows * R
         count, n_restarts = plan_chunk(p, b, chunk, times, restarts)
         stage_matrix(tag, ctag, p.B + b * p.B_b + g * p.B_g, p.B_l, p.B_n, p.N, p.NP, times, count, bs)
         stage_matrix(tag, ctag, p.C + b * p.C_b + g * p.C_g, p.C_l, p.C_n, p.N, p.NP, times, count, cc)
-        clear(ctag, db, count * (p.NP // 4))
-        clear(ctag, dc, count * (p.NP // 4))
+        clear(ctag, db, 2 * CHUNK * row // R)
         for v in range(vectors):
             d = first + v * W
             n = min(W, width - v * W)
@@ -248,31 +264,50 @@ def backward_kernel(tag, ctag, params, task):
             if p.skip != 0:
                 skip = load_n(ctag, p.skip + d * cs, n)
             u = stage_rows(tag, p.u + b * p.u_b + d * p.u_d, p.u_l, p.u_d, n, times, count, raw)
-            dt = stage_rows(tag, p.dt + b * p.dt_b + d * p.dt_d, p.dt_l, p.dt_d, n, times, count, raw + TILE)
-            dy = stage_rows(tag, p.dy + b * p.dy_b + d * p.dy_d, p.dy_l, p.dy_d, n, times, count, raw + 2 * TILE)
+            dt = stage_rows(
+                tag, p.dt + b * p.dt_b + d * p.dt_d, p.dt_l, p.dt_d, n, times, count, tile(ctag, raw, 1)
+            )  # fmt: skip
+            dy = stage_rows(
+                tag, p.dy + b * p.dy_b + d * p.dy_d, p.dy_l, p.dy_d, n, times, count, tile(ctag, raw, 2)
+            )  # fmt: skip
             z = u
             if p.z != 0:
-                z = stage_rows(tag, p.z + b * p.z_b + d * p.z_d, p.z_l, p.z_d, n, times, count, raw + 3 * TILE)
+                z = stage_rows(tag, p.z + b * p.z_b + d * p.z_d, p.z_l, p.z_d, n, times, count, tile(ctag, raw, 3))
             enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles)
-            for i in range(0, p.NP, 4):
-                vi, part = (v * p.NP + i) * ROW, i // 4 * ROW
-                recompute(ctag, tiles, bs + i * cs, cc + i * cs, row, a + vi, saved + vi, count, restarts, n_restarts,
-                          befores, decays)  # fmt: skip
-                retreat(ctag, tiles, bs + i * cs, cc + i * cs, row, a + vi, gs + vi, das + vi, count, restarts,
-                        n_restarts, befores, decays, db + part, dc + part, sums_row)  # fmt: skip
             at = (b * p.L * p.D + d) * s
-            leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles, at, p.D * s,
-                           sums + 2 * v * ROW)  # fmt: skip
-        for j in range(count):
-            at = (((b * p.G + g) * p.blocks + block) * p.L + times[j]) * p.NP * cs
+            out = p.D * s
+            ahead = (
+                next_chunk(p, u, -1), next_chunk(p, dt, -1), next_chunk(p, dy, -1),
+                next_chunk(p, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1), -1),
+            )  # fmt: skip
+            behind = (
+                next_chunk(p, (p.du + at, out, 1), -1), next_chunk(p, (p.ddt + at, out, 1), -1),
+                next_chunk(p, (p.dz + at, out, 1), -1), next_chunk(p, u, -1),
+            )  # fmt: skip
+            far = beyond(ctag, tile(ctag, tiles, STEP), count, largest_magnitude(ctag, a + v * p.NP * R, p.NP))
             for i in range(0, p.NP, 4):
-                store4(p.dB + at + i * cs, load(ctag, db + j * sums_row + i // 4 * ROW))
-                store4(p.dC + at + i * cs, load(ctag, dc + j * sums_row + i // 4 * ROW))
+                vi, part, bi, ci = (v * p.NP + i) * R, i * CHUNK * cs, bs + i * cs, cc + i * cs
+                if far:
+                    recompute(ctag, tiles, bi, ci, row, a + vi, saved + vi, count, restarts, n_restarts, states,
+                              decays, True, times, ahead[i // 4 % 4])  # fmt: skip
+                else:
+                    recompute(ctag, tiles, bi, ci, row, a + vi, saved + vi, count, restarts, n_restarts, states,
+                              decays, False, times, ahead[i // 4 % 4])  # fmt: skip
+                retreat(ctag, tiles, bi, ci, row, a + vi, gs + vi, das + vi, count, restarts, n_restarts, states,
+                        decays, db + part, dc + part, times, behind[i // 4 % 4])  # fmt: skip
+            leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles, at, out,
+                           sums + 2 * v * R)  # fmt: skip
+        for j in range(count):
+            at = (((b * p.G + g) * p.blocks + block) * p.L + times[j]) * row
+            for i in range(p.NP):
+                part = (i // 4 * CHUNK + j) * 4 * cs + i % 4 * cs
+                store_scalar(ctag, p.dB + at + i * cs, load_scalar(ctag, db + part))
+                store_scalar(ctag, p.dC + at + i * cs, load_scalar(ctag, dc + part))
 
     turn_out(ctag, das, width, p.N, p.NP, p.dA + (b * p.D + first) * p.N * cs, p.N * cs)
     turn_out(ctag, gs, width, p.N, p.NP, p.dh0 + (b * p.D + first) * p.N * cs, p.N * cs)
     for v in range(vectors):
         at, n = (b * p.D + first + v * W) * cs, min(W, width - v * W)
-        store_n(ctag, p.dD + at, load(ctag, sums + 2 * v * ROW), n)
-        store_n(ctag, p.dbias + at, load(ctag, sums + (2 * v + 1) * ROW), n)
+        store_n(ctag, p.dD + at, load(ctag, sums + 2 * v * R), n)
+        store_n(ctag, p.dbias + at, load(ctag, sums + (2 * v + 1) * R), n)
     scratch[0] = 0  # keeps it alive until here

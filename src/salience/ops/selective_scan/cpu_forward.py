@@ -14,9 +14,11 @@ from salience.ops.selective_scan.cpu_tiles import (
     CHUNK,
     COMMON,
     LOG2E,
-    ROW,
-    TILE,
     aligned,
+    beyond,
+    decay,
+    largest_magnitude,
+    next_chunk,
     plan_chunk,
     row_address,
     scratch_bytes,
@@ -27,7 +29,6 @@ from salience.ops.selective_scan.cpu_tiles import (
 )
 from salience.ops.simd import (
     compute_size,
-    exp2,
     fma,
     inline,
     kernel,
@@ -35,12 +36,14 @@ from salience.ops.simd import (
     load,
     load_n,
     load_splat,
+    prefetch,
     sigmoid,
     size,
     softplus,
     splat,
     store,
     store_n,
+    vector_size,
 )
 
 FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("h0", "y", "last", "saved"))])
@@ -49,6 +52,7 @@ FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("h0", "y", "last", "sav
 @inline
 def enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles):
     """A vector of channels of the chunk -> tiles dt, dt u, D u."""
+    ROW, TILE = vector_size(ctag), CHUNK * vector_size(ctag)
     for i in range(count):
         x = load_n(tag, row_address(u, times, i), n)
         d = load_n(tag, row_address(dt, times, i), n) + bias
@@ -60,21 +64,23 @@ def enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles):
 
 
 @inline
-def advance(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts):
+def advance(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, far, times, ahead):
     """Four states of a vector of channels through the chunk: h_t = exp(dt A) h + dt u B, y += C h."""
+    ROW, TILE = vector_size(ctag), CHUNK * vector_size(ctag)
     a0, a1, a2, a3 = load(ctag, a), load(ctag, a + ROW), load(ctag, a + 2 * ROW), load(ctag, a + 3 * ROW)
     h0, h1, h2, h3 = load(ctag, h), load(ctag, h + ROW), load(ctag, h + 2 * ROW), load(ctag, h + 3 * ROW)
     w, i = compute_size(ctag), 0
     for part in range(n_restarts + 1):
         end = restarts[part] if part < n_restarts else count
         for j in range(i, end):
+            prefetch(ahead[0] + times[j] * ahead[1])
             d, x = load(ctag, tiles + j * ROW), load(ctag, tiles + TILE + j * ROW)
             y = load(ctag, tiles + 2 * TILE + j * ROW)
             bj, cj = b + j * row, c + j * row
-            h0 = fma(exp2(d * a0), h0, x * load_splat(ctag, bj))
-            h1 = fma(exp2(d * a1), h1, x * load_splat(ctag, bj + w))
-            h2 = fma(exp2(d * a2), h2, x * load_splat(ctag, bj + 2 * w))
-            h3 = fma(exp2(d * a3), h3, x * load_splat(ctag, bj + 3 * w))
+            h0 = fma(decay(d * a0, far), h0, x * load_splat(ctag, bj))
+            h1 = fma(decay(d * a1, far), h1, x * load_splat(ctag, bj + w))
+            h2 = fma(decay(d * a2, far), h2, x * load_splat(ctag, bj + 2 * w))
+            h3 = fma(decay(d * a3, far), h3, x * load_splat(ctag, bj + 3 * w))
             y = fma(load_splat(ctag, cj), h0, y)
             y = fma(load_splat(ctag, cj + w), h1, y)
             y = fma(load_splat(ctag, cj + 2 * w), h2, y)
@@ -93,6 +99,7 @@ def advance(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts):
 @inline
 def leave(tag, ctag, p, z, times, count, n, tile, y, step):
     """y's tile, gated where there is a z -> memory."""
+    ROW = vector_size(ctag)
     for i in range(count):
         value = load(ctag, tile + i * ROW)
         if p.z != 0:
@@ -109,11 +116,12 @@ def forward_kernel(tag, ctag, params, task):
     g, b = rest % p.G, rest // p.G
     first = g * p.channels + block * BLOCK
     width = min(BLOCK, p.channels - block * BLOCK)
-    s, cs, W = size(tag), compute_size(ctag), lanes(ctag)
+    s, cs, W, ROW = size(tag), compute_size(ctag), lanes(ctag), vector_size(ctag)
+    TILE = CHUNK * ROW
     row, state_bytes = p.NP * cs, (width + W - 1) // W * p.NP * ROW
 
     times, restarts = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
-    scratch = np.empty(scratch_bytes(6, p.NP), np.uint8)
+    scratch = np.empty(scratch_bytes(ctag, 6 * CHUNK, p.NP), np.uint8)
     tiles = aligned(scratch.ctypes.data)
     raw = tiles + 3 * TILE
     bs = raw + 3 * TILE
@@ -149,12 +157,22 @@ def forward_kernel(tag, ctag, params, task):
             u = stage_rows(tag, p.u + b * p.u_b + d * p.u_d, p.u_l, p.u_d, n, times, count, raw)
             dt = stage_rows(tag, p.dt + b * p.dt_b + d * p.dt_d, p.dt_l, p.dt_d, n, times, count, raw + TILE)
             enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles)
+            y = p.y + (b * p.L * p.D + d) * s
+            ahead = (
+                next_chunk(p, u, 1), next_chunk(p, dt, 1), next_chunk(p, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1), 1),
+                next_chunk(p, (y, p.D * s, 1), 1),
+            )  # fmt: skip
+            far = beyond(ctag, tiles, count, largest_magnitude(ctag, a + v * p.NP * ROW, p.NP))
             for i in range(0, p.NP, 4):
-                vi = (v * p.NP + i) * ROW
-                advance(ctag, tiles, bs + i * cs, cc + i * cs, row, a + vi, h + vi, count, restarts, n_restarts)
+                vi, bi, ci = (v * p.NP + i) * ROW, bs + i * cs, cc + i * cs
+                next_ = ahead[(i // 4 + v) % 4]
+                if far:
+                    advance(ctag, tiles, bi, ci, row, a + vi, h + vi, count, restarts, n_restarts, True, times, next_)
+                else:
+                    advance(ctag, tiles, bi, ci, row, a + vi, h + vi, count, restarts, n_restarts, False, times, next_)
             z = u
             if p.z != 0:
                 z = stage_rows(tag, p.z + b * p.z_b + d * p.z_d, p.z_l, p.z_d, n, times, count, raw + 2 * TILE)
-            leave(tag, ctag, p, z, times, count, n, tiles + 2 * TILE, p.y + (b * p.L * p.D + d) * s, p.D * s)
+            leave(tag, ctag, p, z, times, count, n, tiles + 2 * TILE, y, p.D * s)
     turn_out(ctag, h, width, p.N, p.NP, p.last + (b * p.D + first) * p.N * cs, p.N * cs)
     scratch[0] = 0  # keeps it alive until here

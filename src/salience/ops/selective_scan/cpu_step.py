@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from salience.ops.selective_scan.cpu_tiles import LOG2E, ROW
+from salience.ops.selective_scan.cpu_tiles import LOG2E
 from salience.ops.simd import (
     compute_size,
     copy_strided,
@@ -26,6 +26,7 @@ from salience.ops.simd import (
     store_scalar,
 )
 
+ROW = 64  # bytes of a vector
 TENSORS = ("state", "state_b", "state_d", "u", "u_b", "u_d", "dt", "dt_b", "dt_d", "z", "z_b", "z_d")
 MATRICES = ("A", "A_d", "B", "B_b", "B_g", "C", "C_b", "C_g")
 FIELDS = (*TENSORS, *MATRICES, "skip", "bias", "y", "D", "N", "channels", "span", "parts", "softplus")

@@ -1,32 +1,43 @@
 """What the CPU kernels of the selective scan share: the split of the work, and staging of a chunk's inputs into tiles.
 
-A task owns a block of 64 channels of one row and one group. It walks over chunks of 64 steps in scan order. A chunk
-first becomes a list of times: reversal turns it round and masked steps are left out, so nothing of theirs is ever
-read. What belongs to a chunk is kept in tiles: [step][lane] for a vector of channels, [step][n] for B and C,
-[vector][n][lane] for states and A; every row of a vector is 64 bytes. Tails are zeros: zero channels and zero states
-change no sum.
+A task owns a block of 64 (AVX-512) or 128 channels of one row and one group. It walks over chunks of 64 steps in scan
+order. A chunk first becomes a list of times: reversal turns it round and masked steps are left out, so nothing of
+theirs is ever read. What belongs to a chunk is kept in tiles: [step][lane] for a vector of channels, [step][n] for B
+and C, [vector][n][lane] for states and A. Tails are zeros: zero channels and zero states change no sum. A vector is one
+register, `simd.native`: 64 bytes with AVX-512; where there are 16 registers of 32 bytes, four states of two registers
+each would leave none for the constants of exp2.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from salience.ops.simd import (
+    F32,
     compute_size,
     copy_strided,
+    exp2,
+    exp2_range,
+    exp2_within,
+    horizontal_maximum,
     inline,
     lanes,
+    load,
     load_byte,
     load_n,
     load_scalar,
+    magnitude,
+    maximum,
+    native,
     size,
     splat,
     store,
     store_scalar,
+    vector_size,
 )
 
-BLOCK = 64  # channels of a task
+BLOCK = 64 if native(F32) is F32 else 128  # channels of a task
 CHUNK = 64  # steps between checkpoints
-ROW = 64  # bytes of a vector
-TILE = CHUNK * ROW
 ABSENT, VALID, RESTART = 0, 1, 2  # what a step is, in scan order
 LOG2E = 1.4426950408889634074
 
@@ -87,6 +98,15 @@ def row_address(rows, times, i):
 
 
 @inline
+def next_chunk(p, rows, way):
+    """(address, step) of the rows a chunk later in the scan's order (`way` 1) or earlier (-1), by time, to prefetch.
+
+    They lie a stride apart that no hardware follows, mostly in a page each.
+    """
+    return rows[0] + way * CHUNK * (-rows[1] if p.reverse != 0 else rows[1]), rows[1]
+
+
+@inline
 def stage_matrix(tag, ctag, base, step, stride, N, NP, times, count, out):
     """B or C of a chunk -> out [step][NP] in the compute type, zeros behind N."""
     width = compute_size(ctag)
@@ -108,7 +128,7 @@ def clear(ctag, address, rows):
     """Zeros into so many rows of a vector."""
     zero = splat(ctag, 0.0)
     for i in range(rows):
-        store(ctag, address + i * ROW, zero)
+        store(ctag, address + i * vector_size(ctag), zero)
 
 
 @inline
@@ -116,21 +136,51 @@ def turn_in(ctag, source, step_d, step_n, width, N, NP, factor, out):
     """(channel, n) from anywhere -> [vector][n][lane], times `factor`, zeros elsewhere."""
     clear(ctag, out, (width + lanes(ctag) - 1) // lanes(ctag) * NP)
     for c in range(width):
-        target = out + c // lanes(ctag) * NP * ROW + c % lanes(ctag) * compute_size(ctag)
+        target = out + c // lanes(ctag) * NP * vector_size(ctag) + c % lanes(ctag) * compute_size(ctag)
         for n in range(N):
-            store_scalar(ctag, target + n * ROW, load_scalar(ctag, source + c * step_d + n * step_n) * factor)
+            store_scalar(
+                ctag, target + n * vector_size(ctag), load_scalar(ctag, source + c * step_d + n * step_n) * factor
+            )
 
 
 @inline
 def turn_out(ctag, source, width, N, NP, out, step_d):
     """[vector][n][lane] -> (channel, n), n contiguous."""
     for c in range(width):
-        start = source + c // lanes(ctag) * NP * ROW + c % lanes(ctag) * compute_size(ctag)
+        start = source + c // lanes(ctag) * NP * vector_size(ctag) + c % lanes(ctag) * compute_size(ctag)
         for n in range(N):
-            store_scalar(ctag, out + c * step_d + n * compute_size(ctag), load_scalar(ctag, start + n * ROW))
+            store_scalar(
+                ctag, out + c * step_d + n * compute_size(ctag), load_scalar(ctag, start + n * vector_size(ctag))
+            )
 
 
 @inline
-def scratch_bytes(tiles, NP):
-    """Bytes of `tiles` tiles plus everything whose size goes with the number of states, for any element type."""
-    return tiles * TILE + 8 * NP * CHUNK * 2 + 4 * BLOCK * NP * 8 + 4 * 1024
+def scratch_bytes(ctag, rows, NP):
+    """Bytes of so many rows of a vector, and of what goes with the number of states: B, C, and four of A's size."""
+    return rows * vector_size(ctag) + (2 * CHUNK + 4 * BLOCK) * NP * compute_size(ctag) + 4 * 1024
+
+
+@inline
+def largest_magnitude(ctag, rows, n):
+    """Lane by lane, of so many rows of a vector."""
+    found = splat(ctag, 0.0)
+    for i in range(n):
+        found = maximum(found, magnitude(load(ctag, rows + i * vector_size(ctag))))
+    return found
+
+
+@inline
+def beyond(ctag, steps, count, a):
+    """Whether some dt A of the chunk may be out of `exp2_within`'s range; `a`: the largest |A| of each lane, in base 2.
+
+    Where dt is NaN either answer is right.
+    """
+    if exp2_range(ctag) == np.inf:
+        return False
+    return horizontal_maximum(largest_magnitude(ctag, steps, count) * a) > exp2_range(ctag)
+
+
+@inline
+def decay(x, far):
+    """2^x; `far`, a constant: whether x may be out of `exp2_within`'s range."""
+    return exp2(x) if far else exp2_within(x)

@@ -34,7 +34,22 @@ holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. A
   into these.
 """
 
-from salience.ops.simd.arithmetic import exp2, fma, fold4, horizontal_sum, maximum, minimum, sigmoid, softplus, store4
+from salience.ops.simd.arithmetic import (
+    add4,
+    exp2,
+    exp2_range,
+    exp2_within,
+    fma,
+    fold4,
+    horizontal_maximum,
+    horizontal_sum,
+    magnitude,
+    maximum,
+    minimum,
+    sigmoid,
+    softplus,
+    store4,
+)
 from salience.ops.simd.element import BF16, F16, F32, F64, Element, compute_dtype, element_of
 from salience.ops.simd.kernel import Kernel, inline, kernel
 from salience.ops.simd.memory import (
@@ -46,13 +61,17 @@ from salience.ops.simd.memory import (
     load_n,
     load_scalar,
     load_splat,
+    prefetch,
     size,
     splat,
     store,
     store_n,
     store_scalar,
+    vector_size,
 )
+from salience.ops.simd.pages import on_large_pages
 from salience.ops.simd.pool import parallel_for
+from salience.ops.simd.registers import native
 
 __all__ = [
     "BF16",
@@ -61,13 +80,17 @@ __all__ = [
     "F64",
     "Element",
     "Kernel",
+    "add4",
     "compute_dtype",
     "compute_size",
     "copy_strided",
     "element_of",
     "exp2",
+    "exp2_range",
+    "exp2_within",
     "fma",
     "fold4",
+    "horizontal_maximum",
     "horizontal_sum",
     "inline",
     "kernel",
@@ -77,9 +100,13 @@ __all__ = [
     "load_n",
     "load_scalar",
     "load_splat",
+    "magnitude",
     "maximum",
     "minimum",
+    "native",
+    "on_large_pages",
     "parallel_for",
+    "prefetch",
     "sigmoid",
     "size",
     "softplus",
@@ -88,4 +115,5 @@ __all__ = [
     "store4",
     "store_n",
     "store_scalar",
+    "vector_size",
 ]

@@ -53,11 +53,26 @@ def _function(name: str, arguments: int, emit: Any, doc: str) -> Any:
 
 
 fma = _function("fma", 3, lambda c, b, x, y, z: lower.fma(b, x, y, z), "x * y + z, fused where the machine can.")
+magnitude = _function(
+    "magnitude", 1, lambda c, b, x: lower.call(b, f"llvm.fabs.{lower.suffix(x.type)}", x.type, x), "|x|."
+)
 maximum = _function("maximum", 2, lambda c, b, x, y: lower.maximum(b, x, y), "Lane by lane; y where one is NaN.")
 minimum = _function("minimum", 2, lambda c, b, x, y: lower.minimum(b, x, y), "Lane by lane; y where one is NaN.")
 exp2 = _function("exp2", 1, functions.exp2, "2^x; inf above the range, (nearly) 0 below it, NaN stays.")
+exp2_within = _function("exp2_within", 1, functions.exp2_within, "2^x for x in the range of `exp2_range`.")
 sigmoid = _function("sigmoid", 1, functions.sigmoid, "1 / (1 + exp(-x)).")
 softplus = _function("softplus", 1, functions.softplus, "log(1 + exp(x)).")
+
+
+@intrinsic
+def exp2_range(typingctx: Any, tag: Any) -> Any:
+    """exp2_range(tag) -> how large |x| may be in `exp2_within`, inf where it takes any x: a constant."""
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        lowest = functions.LOWEST[64 if tag.element.compute == "f64" else 32]
+        return ir.Constant(ir.DoubleType(), float("inf") if functions.saturates(context) else -lowest)
+
+    return types.float64(tag), codegen
 
 
 @intrinsic
@@ -68,6 +83,18 @@ def horizontal_sum(typingctx: Any, x: Any) -> Any:
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         return b.extract_element(_halve(b, args[0], 1), lower.I32(0))
+
+    return x.scalar(x), codegen
+
+
+@intrinsic
+def horizontal_maximum(typingctx: Any, x: Any) -> Any:
+    """The largest of a vector's lanes, a scalar of the compute type; any where one is NaN."""
+    if not isinstance(x, VectorType):
+        return None
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.extract_element(_halve(b, args[0], 1, lower.maximum), lower.I32(0))
 
     return x.scalar(x), codegen
 
@@ -96,6 +123,21 @@ def fold4(typingctx: Any, p: Any, q: Any, r: Any, s: Any) -> Any:
 
 
 @intrinsic
+def add4(typingctx: Any, address: Any, x: Any) -> Any:
+    """add4(address, x): as `store4`, added to the four numbers there."""
+    if not isinstance(x, VectorType):
+        return None
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        four = _halve(b, args[1], 4)
+        place = b.inttoptr(args[0], four.type.as_pointer())
+        b.store(b.fadd(b.load(place, align=4), four), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, x), codegen
+
+
+@intrinsic
 def store4(typingctx: Any, address: Any, x: Any) -> Any:
     """store4(address, x): sums the groups of four lanes and stores the four sums, in the compute type: ends `fold4`."""
     if not isinstance(x, VectorType):
@@ -109,12 +151,12 @@ def store4(typingctx: Any, address: Any, x: Any) -> Any:
     return types.void(types.int64, x), codegen
 
 
-def _halve(b: Any, x: Any, until: int) -> Any:
-    """Fold a vector in the middle and add, until `until` lanes remain."""
+def _halve(b: Any, x: Any, until: int, join: Any = lambda b, x, y: b.fadd(x, y)) -> Any:
+    """Fold a vector in the middle and add (or `join`), until `until` lanes remain."""
     while x.type.count > until:
         half = x.type.count // 2
         undefined = ir.Constant(x.type, ir.Undefined)
         low = lower.shuffle(b, x, undefined, list(range(half)))
         high = lower.shuffle(b, x, undefined, list(range(half, 2 * half)))
-        x = b.fadd(low, high)
+        x = join(b, low, high)
     return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,10 @@ class Element:
     size: int
     compute: str
     lanes: int
+
+    def halved(self) -> Element:
+        """The same with vectors half as long."""
+        return replace(self, lanes=self.lanes // 2)
 
 
 F32 = Element(name="f32", size=4, compute="f32", lanes=16)

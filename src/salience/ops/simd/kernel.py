@@ -46,7 +46,7 @@ class Kernel:
                 if self._dispatcher is None:
                     self._dispatcher = njit(nogil=True)(self.function)
                     self._dispatcher._cache = DiskCache(self.function)
-                tags = [ELEMENT_TYPES[e.name] for e in elements]
+                tags = [ELEMENT_TYPES[e] for e in elements]
                 params = types.Array(from_dtype(self.record), 1, "C")
                 timer = threading.Timer(PATIENCE_S, _say)
                 timer.daemon = True

@@ -9,12 +9,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from salience.ops.simd.convert import STORED, narrow, offset, pointer, widen
-from salience.ops.simd.lower import I8, I64, broadcast
+from salience.ops.simd.lower import I8, I32, I64, broadcast, call
 from salience.ops.simd.types import VECTOR_TYPES, ElementType, VectorType
 
 
 def _vector(tag: ElementType) -> VectorType:
-    return VECTOR_TYPES[tag.element.compute]
+    return VECTOR_TYPES[tag.element.compute, tag.element.lanes]
 
 
 def _stored(tag: ElementType) -> ir.VectorType:
@@ -47,6 +47,16 @@ def compute_size(typingctx: Any, tag: Any) -> Any:
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         return ir.Constant(I64, 8 if tag.element.compute == "f64" else 4)
+
+    return types.int64(tag), codegen
+
+
+@intrinsic
+def vector_size(typingctx: Any, tag: Any) -> Any:
+    """vector_size(tag) -> bytes of a vector of its compute type: a constant."""
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(I64, tag.element.lanes * (8 if tag.element.compute == "f64" else 4))
 
     return types.int64(tag), codegen
 
@@ -172,6 +182,18 @@ def load_splat(typingctx: Any, tag: Any, address: Any) -> Any:
         return broadcast(b, context.get_value_type(vector), widen(context, b, tag.element.name, raw))
 
     return vector(tag, types.int64), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """prefetch(address): asks for its cache line to come as near as the second level; any address will do."""
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        place = pointer(b, args[0], I8)
+        call(b, "llvm.prefetch.p0", ir.VoidType(), place, I32(0), I32(2), I32(1))  # read, second level, data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic

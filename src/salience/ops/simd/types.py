@@ -19,7 +19,7 @@ class ElementType(types.Type):
 
     def __init__(self, element: Element) -> None:
         self.element = element
-        super().__init__(name=f"element_{element.name}")
+        super().__init__(name=f"element_{element.lanes}x{element.name}")
 
 
 class VectorType(types.Type):
@@ -48,13 +48,14 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(SCALARS[fe_type.compute][1], fe_type.lanes))
 
 
-ELEMENT_TYPES = {e.name: ElementType(e) for e in (F32, F64, BF16, F16)}
-VECTOR_TYPES = {e.compute: VectorType(e.compute, e.lanes) for e in (F32, F64)}
+_ALL = [e for whole in (F32, F64, BF16, F16) for e in (whole, whole.halved())]
+ELEMENT_TYPES = {e: ElementType(e) for e in _ALL}
+VECTOR_TYPES = {(e.compute, e.lanes): VectorType(e.compute, e.lanes) for e in _ALL}
 
 
 @typeof_impl.register(Element)
 def _typeof_element(value: Element, c: Any) -> ElementType:
-    return ELEMENT_TYPES[value.name]
+    return ELEMENT_TYPES[value]
 
 
 @unbox(ElementType)

@@ -1,0 +1,16 @@
+"""Vectors as long as the machine's registers, for kernels that carry more values than 16 registers hold twice."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from numba.core.registry import cpu_target
+
+from salience.ops.simd.element import Element
+
+
+@cache
+def native(element: Element) -> Element:
+    """The element type with vectors of one register: 64 bytes with AVX-512, else 32."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return element if "+avx512f" in features else element.halved()

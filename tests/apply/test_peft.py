@@ -109,6 +109,21 @@ def test_trained_adapters_are_pruned_merged_and_not(family: Any) -> None:
         torch.testing.assert_close(tuned(**batch).logits, wanted, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_adapters_in_the_tower_have_their_say(tiny_family: Any) -> None:
+    """[CLS]'s attention is that of the weights and the adapters together."""
+    family = tiny_family("llava")
+    model, batch = family.model(), family.batch([1, 2])
+    model.set_attn_implementation("eager")
+    config = peft.LoraConfig(r=2, target_modules=".*vision_tower.*k_proj", init_lora_weights=False)
+    tuned = peft.get_peft_model(model, config).eval()
+    got = adapter_for(tuned).encode(batch["pixel_values"]).cls_attention()
+    wanted = tuned.model.model.vision_tower(batch["pixel_values"], output_attentions=True).attentions[-2]
+    torch.testing.assert_close(got, wanted[:, :, 0, 1:].mean(1), atol=FLOAT32, rtol=0)
+    with tuned.disable_adapter():
+        assert (adapter_for(tuned).encode(batch["pixel_values"]).cls_attention() - got).abs().max() > 100 * FLOAT32
+
+
 def test_twice_is_refused_whoever_is_asked(tiny_family: Any) -> None:
     model = with_lora(tiny_family("llava").model())
     for first, second in ((model, model.get_base_model()), (model.get_base_model(), model)):

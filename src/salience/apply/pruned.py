@@ -39,6 +39,9 @@ _MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
 _ALONG = {"labels": -100, "token_type_ids": 0, "mm_token_type_ids": 0}
 
 
+_Note = tuple[Any, PrunedInputs, Tensor]  # the caller's cache, what was pruned, the caller's prompt
+
+
 class Pruned:
     """A model being pruned: a context manager, and a handle with `undo()`.
 
@@ -101,19 +104,23 @@ class Pruned:
         return f"Pruned(method={self.method.name!r}, budget={self.budget}, positions={self.positions!r}{state})"
 
     def _wrap_forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """`original` on pruned arguments. A graph of torch.compile holds the model alone: what we do stays Python."""
         signature = inspect.signature(original)
+        disable: Any = torch.compiler.disable
+        before, after = disable(self._before_forward), disable(self._after_forward)
 
         @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             if not self._active:
                 return original(*args, **kwargs)
-            if getattr(self._inside, "generate", False):
-                kwargs = self._adapter.as_forward_reads(with_mask(kwargs))
-                with self._between.forward(kwargs):
-                    return original(*args, **kwargs)
-            return self._forward(original, by_name(signature, args, kwargs))
+            options, note = before(signature, args, kwargs)
+            with self._between.forward(options):
+                result = original(**options)
+            if note is not None:
+                after(result, note)
+            return result
 
-        return forward
+        return torch._dynamo.decorators.skip(forward)
 
     def _wrap_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -127,24 +134,30 @@ class Pruned:
 
         return generate
 
-    def _forward(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
+    def _before_forward(
+        self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], _Note | None]:
+        """The arguments of the model's own forward, and what to remember of them; nothing inside our generate."""
+        given = by_name(signature, args, kwargs) if args else kwargs
+        if getattr(self._inside, "generate", False):
+            return self._adapter.as_forward_reads(with_mask(given)), None
         cache: Any = given.get("past_key_values")
         if is_filled(cache):
             memory = self._memory(cache, given)
-            given = memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given
-            with self._between.forward(given):
-                return original(**given)
+            return (memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given), None
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given, self._schedule())
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
         options = self._adapter.as_forward_reads(self._arguments(pruned, options))
-        with self._between.forward(options):
-            result = original(**options)
-        self._remember(cache_of(result, cache), pruned, given["input_ids"])
-        self._between.leave_on(cache_of(result, cache))
+        return options, (cache, pruned, given["input_ids"])
+
+    def _after_forward(self, result: Any, note: _Note) -> None:
+        cache, pruned, prompt = note
+        cache = cache_of(result, cache)
+        self._remember(cache, pruned, prompt)
+        self._between.leave_on(cache)
         self.trace = self._between.traced(self.trace)
-        return result
 
     def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
         if (inputs := given.pop("inputs", None)) is not None:

@@ -71,9 +71,11 @@ class Adapter(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the vision tower is."""
+        """Where the vision tower runs; where accelerate has its weights elsewhere, its hooks say where that is."""
         parameter: Tensor = next(self.tower.parameters())
-        return parameter.device
+        hooks = [getattr(module, "_hf_hook", None) for module in self.tower.modules()] if parameter.is_meta else []
+        places = [place for hook in hooks if (place := getattr(hook, "execution_device", None)) is not None]
+        return torch.device(places[0]) if places else parameter.device
 
     @property
     def has_cls_attention(self) -> bool:
@@ -243,11 +245,22 @@ def unwrapped(model: Any) -> Any:
 
 def tower_fingerprint(tower: nn.Module, /, **shape: Any) -> dict[str, Any]:
     """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters."""
-    parameters = [p for _, p in sorted(tower.named_parameters()) if p.is_floating_point() and p.dim() > 1]
+    parameters = [name for name, p in sorted(tower.named_parameters()) if p.is_floating_point() and p.dim() > 1]
     chosen = parameters[:: max(1, len(parameters) // 32)][:32]
     with torch.no_grad():
-        sample = [float(p.reshape(-1)[p.numel() // 2]) for p in chosen]
+        sample = [_middle(tower, name) for name in chosen]
     return {**shape, "sample": [float(f"{value:.6g}") for value in sample]}
+
+
+def _middle(tower: nn.Module, name: str) -> float:
+    """The value in the middle of a parameter, fetched from where accelerate keeps it if it does."""
+    owner, _, own = name.rpartition(".")
+    module = tower.get_submodule(owner)
+    parameter = module.get_parameter(own)
+    hook: Any = getattr(module, "_hf_hook", None)
+    if parameter.is_meta and getattr(hook, "weights_map", None) is not None:
+        parameter = hook.weights_map[own]
+    return float(parameter.reshape(-1)[parameter.numel() // 2])
 
 
 def same_tower(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -204,23 +205,28 @@ def _layers(tower: Any) -> Any:
 def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
     """Collect the hidden states `indices` and the last one's attention input while the tower runs; the hooks go again.
 
-    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good.
+    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good. They see this thread's
+    call alone: a hook is the module's, and another thread may run it meanwhile.
     """
     seen: dict[Any, Tensor] = {}
     handles = []
-    layers = _layers(tower)
+    layers, here = _layers(tower), threading.get_ident()
+
+    def keep(name: Any, value: Tensor) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() == here:  # a compiled tower has no threads to ask for
+            seen[name] = value
 
     def keep_output(index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            seen[index] = output[0] if isinstance(output, tuple) else output
+            keep(index, output[0] if isinstance(output, tuple) else output)
 
         return hook
 
     def keep_embeddings(module: nn.Module, args: Any, kwargs: Any) -> None:
-        seen[0] = args[0] if args else kwargs["hidden_states"]
+        keep(0, args[0] if args else kwargs["hidden_states"])
 
     def keep_attention_input(module: nn.Module, args: Any, kwargs: Any) -> None:
-        seen["attention_input"] = args[0] if args else kwargs["hidden_states"]
+        keep("attention_input", args[0] if args else kwargs["hidden_states"])
 
     try:
         for index in indices:
@@ -237,11 +243,17 @@ def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
             handle.remove()
 
 
+def _offloaded(layer: nn.Linear) -> bool:
+    """Whether accelerate brings the weight when the layer runs, and only then."""
+    return layer.weight.is_meta and hasattr(layer, "_hf_hook")
+
+
 class _ClsAttention:
     """softmax(q_cls K^T / sqrt(d_head)), for [CLS]'s row alone: every attention kernel works, no eager switch.
 
     Per head q . (W x + b) = (W^T q) . x + q . b, and the last term is the same for all tokens, so softmax drops it: the
-    keys need not be computed again.
+    keys need not be computed again. Where the weight is no plain matrix at hand (few bits, an adapter, offloaded), the
+    layer itself computes them.
     """
 
     def __init__(self, tower: Any, index: int, hidden: Tensor | None) -> None:
@@ -255,9 +267,14 @@ class _ClsAttention:
         x = self.hidden.float()  # (images, 1 + n, d)
         heads, d_head = int(attention.num_heads), int(attention.head_dim)
         query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
-        weight = attention.k_proj.weight.float().unflatten(0, (heads, d_head))  # (heads, d_head, d)
-        folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
-        logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
+        layer = attention.k_proj
+        if type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _offloaded(layer):
+            weight = layer.weight.float().unflatten(0, (heads, d_head))  # (heads, d_head, d)
+            folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
+            logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
+        else:
+            key = layer(self.hidden).float().view(*x.shape[:2], heads, d_head)  # (images, 1 + n, heads, d_head)
+            logits = torch.einsum("ihk,inhk->ihn", query, key) * attention.scale
         shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
         return shares
 

@@ -9,6 +9,7 @@ is used: the papers of the [CLS] methods did not measure it.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,10 +25,13 @@ SUBSTITUTE = "received attention stands in for [CLS] attention, which this model
 
 @contextmanager
 def watch_input(attention: nn.Module) -> Iterator[dict[str, Any]]:
-    """Collects what an attention module is called with while the tower runs, by name; the hook goes again."""
+    """Collects what an attention module is called with while this thread runs the tower; the hook goes again."""
     seen: dict[str, Any] = {}
+    here = threading.get_ident()
 
     def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.compiler.is_compiling() and threading.get_ident() != here:
+            return
         seen.update(kwargs)
         if args:
             seen["hidden_states"] = args[0]

@@ -88,7 +88,9 @@ def _proportional(sizes: Tensor, prefix: int, n: int, dtype: torch.dtype) -> Ten
 def mean_keys(attention: Any, normed: Tensor) -> Tensor:
     """(images, t, d) -> (images, t, d_head): the keys' mean over heads."""
     heads, layer = int(attention.num_heads), attention.k_proj
-    if type(layer) is nn.Linear and layer.weight.dtype == normed.dtype:  # a head's worth of products, not all heads'
+    if (
+        type(layer) is nn.Linear and layer.weight.dtype == normed.dtype and not layer.weight.is_meta
+    ):  # a head's worth of products, not all heads'
         weight = layer.weight.view(heads, -1, layer.weight.shape[1]).mean(0)
         return nn.functional.linear(normed, weight, layer.bias.view(heads, -1).mean(0))
     keys: Tensor = layer(normed)

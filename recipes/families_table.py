@@ -27,7 +27,9 @@ Which method prunes which model, as the tests found: every family is a tiny rand
 with rows of one and two pictures, padded on the left. *works*: keep = 1 gives the same logits bit for bit, and keep =
 0.5 equals the whole sequence with the dropped tokens masked, and merged ones in their places, to 1e-5 in float32.
 *substitute*: the same, and something stands in for what the model or the picture lacks; the log, `explain()` and the
-trace say what, in the words below. *refused*: `prune` raises a ValueError. `temporal` is for videos, which
+trace say what, in the words below. *refused*: `prune` raises a ValueError.
+`fastv`, `pyramiddrop` and `sparsevlm` drop tokens inside the language model (`fastv` after the first of these models'
+two layers): there the later layers alone are held against the masked sequence. `temporal` is for videos, which
 `tests/apply/test_video.py` holds against the masked sequence; here it gets pictures.
 
 Written by `python recipes/families_table.py` from a run of `tests/apply/test_methods_by_family.py` with transformers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from salience.pruning.resolve import resolve_method
 from salience.pruning.scorer import Scorer
 
 _log = logging.getLogger("salience")
-_entering = threading.Lock()
 
 
 def prune(
@@ -53,7 +51,8 @@ def prune(
     if positions not in ("auto", "original", "compact"):
         raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
     adapter = adapter_for(model)
-    _refuse_twice(adapter)
+    if is_pruned(adapter.model):
+        raise ValueError("the model is already being pruned: undo that first.")
     home = _scorer_home(adapter) if method in ("saliency", "auto") else None
     chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)
     if method == "auto":
@@ -62,15 +61,7 @@ def prune(
     substitute = _substitute(chosen, adapter, budget)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
-    chosen = chosen.to(adapter.device)
-    with _entering:  # two threads may both have found the model free
-        _refuse_twice(adapter)
-        return Pruned(adapter, chosen, budget, positions, substitute)
-
-
-def _refuse_twice(adapter: Adapter) -> None:
-    if is_pruned(adapter.model):
-        raise ValueError("the model is already being pruned: undo that first.")
+    return Pruned(adapter, chosen.to(adapter.device), budget, positions, substitute)
 
 
 def _substitute(method: Method, adapter: Adapter, budget: Budget) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from salience.core.progress import stages
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.tome import ToMe
-from salience.studies.sheets import as_seen, save_sheets
+from salience.studies.sheets import as_seen, save_for, save_sheets
+from salience.studies.tradeoff_config import TradeoffConfig
 
 
 def test_a_file_a_picture(tiny_llava: Any, tiny_processor: Any, tmp_path: Path) -> None:
@@ -21,7 +26,7 @@ def test_a_file_a_picture(tiny_llava: Any, tiny_processor: Any, tmp_path: Path) 
     written = save_sheets(model, processor, pictures, [1, 0.5, 0.25], tmp_path, tick=lambda: seen.append(1))
     assert written == ["pictures/picture_0.png", "pictures/picture_1.png"]
     assert len(seen) == 2
-    sheets = [Image.open(tmp_path / name) for name in written]
+    sheets = [Image.open(io.BytesIO((tmp_path / name).read_bytes())) for name in written]
     assert all(sheet.width > 3 * 160 and sheet.height > 2 * 160 for sheet in sheets)  # scores make a third column
     assert sheets[0].tobytes() != sheets[1].tobytes()
 
@@ -35,3 +40,19 @@ def test_the_picture_is_cropped_as_the_processor_crops(tiny_llava: Any, tiny_pro
     shown = np.asarray(as_seen(model, processor, inputs, Image.fromarray(pixels)))
     assert shown.shape == (84, 84, 3)
     assert np.abs(shown.astype(int) - (255, 0, 0)).max() <= 1  # a rounding there and back
+
+
+def test_what_a_tradeoff_asks_for(tiny_llava: Any, tiny_processor: Any, tmp_path: Path) -> None:
+    """The first pictures, the methods that are encoded and those made by name; nothing where nothing is asked for."""
+    model, processor = tiny_llava(side=84, layers=3), tiny_processor(84)
+    sample = SimpleNamespace(image=Image.new("RGB", (84, 84), (200, 10, 40)), question="how many digits ?")
+    groups, known = [[sample]] * 3, {"cls-attention": [ClsAttention()] * 2}
+    asked = TradeoffConfig(keeps=(0.25,), methods=("cls-attention", "divprune"), save_pictures=2)
+    with stages(quiet=True) as bars:
+        written = save_for(model, processor, asked, groups, known, tmp_path, bars)
+        assert written == ["pictures/picture_0.png", "pictures/picture_1.png"]
+        with Image.open(tmp_path / written[0]) as sheet:
+            assert sheet.height > 2 * 160  # a row for each method
+        assert save_for(model, processor, replace(asked, save_pictures=0), groups, known, tmp_path, bars) == []
+        assert save_for(model, processor, replace(asked, keeps=(1,)), groups, known, tmp_path, bars) == []
+        assert save_for(model, processor, asked, groups, known, None, bars) == []

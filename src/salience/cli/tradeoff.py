@@ -69,9 +69,17 @@ _COUNT = click.IntRange(min=1)
     default=None,
     help="Pictures shown in the report.  [default: 6]",
 )
+@click.option(
+    "--save-pictures",
+    "save_pictures",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Draw what each method kept of the first N pictures, as contact sheets in pictures/.  [default: 0]",
+)
 @click.option("--costs/--no-costs", default=True, help="Whether time, FLOPs and memory are measured.  [default: yes]")
 @click.option("--quick", is_flag=True, help="Few pictures and rounds: to see that it works, not to measure.")
-@shared_options(out="build/tradeoff", writes="report.html, results.json and figures/")
+@shared_options(out="build/tradeoff", writes="report.html, results.json, figures/ and pictures/")
 def tradeoff(
     model: str | None,
     task: str,
@@ -83,6 +91,7 @@ def tradeoff(
     questions: int | None,
     probe_pictures: int | None,
     examples: int | None,
+    save_pictures: int | None,
     costs: bool,
     quick: bool,
     out: Path,
@@ -102,7 +111,7 @@ def tradeoff(
     with stdout_for_results(as_json):
         config = _config(
             quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, probe_pictures=probe_pictures,
-            examples=examples, costs=costs, seed=seed, task=task, instruction=instruction,
+            examples=examples, save_pictures=save_pictures, costs=costs, seed=seed, task=task, instruction=instruction,
         )  # fmt: skip
         require_folder(out)
         fitted = _scorers(scorers)

@@ -58,7 +58,7 @@ def make_examples(
         sample = quality.test.samples[picture][number]
         pictures = quality.test
         methods = {arm.name: arm.method(pictures) for arm in arms}
-        one = {name: _for_one(method, picture) for name, method in methods.items()}
+        one = {name: for_one(method, picture) for name, method in methods.items()}
         found.append(
             {
                 "image": None if out is None else _store(sample, out, place),
@@ -78,7 +78,7 @@ def make_examples(
     return found
 
 
-def _for_one(method: Method, picture: int) -> Method:
+def for_one(method: Method, picture: int) -> Method:
     """The method for a call with that picture alone: an oracle counts pictures from the call's first."""
     from salience.pruning.methods.oracle import Oracle
 

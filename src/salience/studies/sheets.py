@@ -13,8 +13,11 @@ import salience
 from salience.apply.drawing import contact_sheet
 from salience.apply.trace import ImageTrace
 from salience.core.files import write_atomic
+from salience.core.progress import Stages
 from salience.families import adapter_for
 from salience.pruning.base import Method
+from salience.pruning.methods import METHODS, method_class
+from salience.studies.tradeoff_config import TradeoffConfig
 from salience.training.prompts import prompt_text
 
 if TYPE_CHECKING:
@@ -81,3 +84,24 @@ def as_seen(model: Any, processor: Any, inputs: Mapping[str, Any], image: Image)
         return image
     shown = pixels.float().cpu() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]  # 0 .. 1
     return Pictures.fromarray((shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def save_for(
+    model: Any, processor: Any, config: TradeoffConfig, groups: Sequence[Sequence[Any]],
+    known: Mapping[str, Sequence[Method]], out: Path | None, bars: Stages,
+) -> list[str]:  # fmt: skip
+    """The sheets that a trade-off asks for: of its first pictures, with each picture's first question.
+
+    Args:    groups: for each picture its samples   known: name -> its method for each of the pictures asked for; other
+             methods that `config` names are made by name
+    """
+    shown = groups[: config.save_pictures]
+    if out is None or not shown or all(keep == 1 for keep in config.keeps):
+        return []
+    named = {name: method_class(name)() for name in config.methods or () if name not in known and name in METHODS}
+    pictures = [
+        (group[0].image, group[0].question, {**{name: each[i] for name, each in known.items()}, **named})
+        for i, group in enumerate(shown)
+    ]
+    with bars.stage("contact sheets", len(shown)) as tick:
+        return save_sheets(model, processor, pictures, config.keeps, out, positions=config.positions, tick=tick)

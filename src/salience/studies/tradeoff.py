@@ -14,16 +14,19 @@ from salience.core.record import Record
 from salience.data.scenes import baselines, question_only
 from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
+from salience.families.tower_attention import SUBSTITUTE
 from salience.pruning.scorer import Scorer, untrained_scorer
 from salience.studies.arms import Arm, learned, oracle, oracle_method, published, training_free
-from salience.studies.asked_tradeoff import inside_rows, run_asked
+from salience.studies.asked_tradeoff import asked_arms, inside_rows, run_asked
 from salience.studies.cells import Cells
 from salience.studies.costs import LOOPS, Case, measure_costs
 from salience.studies.differences import MARKS, differences
-from salience.studies.examples import choose, make_examples
+from salience.studies.examples import choose, for_one, make_examples
+from salience.studies.picture_tasks import picture_task
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
+from salience.studies.sheets import save_for
 from salience.studies.tradeoff_config import KEEPS, METHODS, PUBLISHED, TradeoffConfig
 from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
 from salience.training.packing import can_pack
@@ -86,7 +89,8 @@ def _run(
 ) -> Record:
     shown = name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__)
     if config.task != "scenes" or not can_pack(adapter):
-        return run_asked(adapter, processor, config, name=shown, fitted=fitted, cells=cells, bars=bars)
+        record = run_asked(adapter, processor, config, name=shown, fitted=fitted, cells=cells, bars=bars)
+        return _with_sheets(record, adapter, processor, config, fitted, out, bars)
     test = _encoded(adapter, processor, config, "test", config.pictures, bars)
     if train is None and config.probe_pictures > 0:
         train = _encoded(adapter, processor, config, "train", config.probe_pictures, bars)
@@ -111,6 +115,8 @@ def _run(
         "methods": list(dict.fromkeys(row["method"] for row in rows)),
         "control_other_picture_accuracy": None if other is None else other["accuracy"],
         "control_other_picture": other,
+        "substitute": SUBSTITUTE if adapter.tower_attention == "received" else None,
+        "pictures_saved": _save_pictures(adapter, processor, config, test, arms, out, bars),
     }
     return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": examples}
 
@@ -129,9 +135,9 @@ def _arms(
 ) -> list[Arm]:
     """The methods that are asked for and that this model has, the study's own first."""
     arms = [learned(scorer, seed) for seed, scorer in fitted.items()]
-    arms += training_free(config.draws, config.seed, with_cls=adapter.has_cls_attention)
+    arms += training_free(config.draws, config.seed, with_cls=adapter.tower_attention is not None)
     named = [name for name in PUBLISHED if config.wants(name)]
-    arms += published(named, config.seed, with_cls=adapter.has_cls_attention)
+    arms += published(named, config.seed, with_cls=adapter.tower_attention is not None)
     arms.append(oracle(config.seed))
     arms += [learned(scorer, config.seed, name=name) for name, scorer in controls.items()]
     if fitted:
@@ -179,6 +185,40 @@ def _examples(
     ordered = [shown[name] for name in METHODS if name in shown]
     chosen = choose(quality, subject, pruned, config.examples)
     return make_examples(quality, processor, chosen, ordered, pruned, out)
+
+
+def _with_sheets(
+    record: Record,
+    adapter: Adapter,
+    processor: Any,
+    config: TradeoffConfig,
+    fitted: Mapping[int, Scorer],
+    out: Path | None,
+    bars: Stages,
+) -> Record:
+    """A record of `run_asked` with the contact sheets that are asked for."""
+    if config.save_pictures and out is not None:
+        groups = picture_task(config).groups[: config.save_pictures]
+        arms = reversed(asked_arms(adapter, config, fitted))
+        known = {name: [method] * len(groups) for name, _, method in arms}
+        record["config"]["pictures_saved"] = save_for(adapter.model, processor, config, groups, known, out, bars)
+    return record
+
+
+def _save_pictures(
+    adapter: Adapter,
+    processor: Any,
+    config: TradeoffConfig,
+    test: EncodedPictures,
+    arms: Sequence[Arm],
+    out: Path | None,
+    bars: Stages,
+) -> list[str]:
+    """Contact sheets with each method's first seed."""
+    chosen = {arm.name: arm.method(test) for arm in reversed(arms)}
+    shown = range(min(len(test), config.save_pictures))
+    known = {name: [for_one(chosen[name], picture) for picture in shown] for name in METHODS if name in chosen}
+    return save_for(adapter.model, processor, config, test.samples, known, out, bars)
 
 
 def _other_picture(quality: Quality, config: TradeoffConfig) -> dict[str, float] | None:

@@ -33,7 +33,7 @@ class TradeoffConfig:
     `control_shifts` other ones
     draws: of `random`   untrained: scorers with random weights, a control   repeats: rounds of the timing
     costs: whether times, operations and bytes are measured; their columns are null otherwise
-    examples: qualitative samples
+    examples: qualitative samples   save_pictures: contact sheets, of the first pictures
     """
 
     task: str = "scenes"
@@ -51,6 +51,7 @@ class TradeoffConfig:
     repeats: int = 11
     costs: bool = True
     examples: int = 6
+    save_pictures: int = 0
     positions: Literal["original", "compact"] = "original"
     seed: int = 0
 

@@ -56,7 +56,7 @@ class Record:
     rows: tuple[Mapping[str, Any], ...]
     typed: tuple[Row, ...] = ()
     examples: tuple[Example, ...] = ()
-    #: a comparison's further tables, as they stand
+    #: the record's further tables, as they stand
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,6 +117,7 @@ def _record(raw: Mapping[str, Any], number: int, folder: Path) -> Record:
         rows=rows,
         typed=tuple(_row(row, f"record {number}, row {index}") for index, row in enumerate(rows)),
         examples=tuple(_example(_mapping(example), folder) for example in raw.get("examples") or ()),
+        extra=raw,
     )
 
 

@@ -14,6 +14,15 @@ _NAMES = {
     "uniform": "uniform grid",
     "oracle": "oracle",
     "oracle-question": "oracle, question",
+    "divprune": "DivPrune",
+    "fastv": "FastV",
+    "prumerge": "PruMerge",
+    "prumerge+": "PruMerge+",
+    "pyramiddrop": "PyramidDrop",
+    "sparsevlm": "SparseVLM",
+    "tome": "ToMe",
+    "visionzip": "VisionZip",
+    "vispruner": "VisPruner",
 }
 _PHRASES = {
     "saliency": "the learned saliency",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from salience.report.answer import BROKEN, telling_keep
+from salience.report.differences import differences, unproven
 from salience.report.finding import Finding
 from salience.report.methods import phrase, role
 from salience.report.series import LEVEL, Point, View, ahead, kind_column
@@ -109,6 +110,8 @@ def against_free(view: View) -> Finding | None:
 
 def others_against_random(view: View) -> Finding | None:
     """The methods, subject and controls apart, that are no better than random at a ratio where methods differ."""
+    if differences(view):
+        return unproven(view)  # question by question, which tells more than two intervals
     open_keeps = [keep for keep in view.pruned if keep not in alike_keeps(view) and view.at("random", keep)]
     failing = []
     for method in view.methods:

@@ -152,7 +152,7 @@ class View:
             column
             for row in self.record.rows
             for column in row
-            if column.startswith("accuracy_") and column not in _NOT_KINDS
+            if column.startswith("accuracy_") and column not in _NOT_KINDS and row[column] is not None
         )
         return [column.removeprefix("accuracy_").replace("_", "-") for column in columns]
 

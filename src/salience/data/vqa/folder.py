@@ -75,7 +75,7 @@ def _read_all(folder: Path, files: list[Path] | None) -> tuple[str, dict[str, It
     if questions:
         answers: dict[str, Any] = {}
         for content in [_content(file) for file in beside] if files else contents.values():
-            answers |= vqav2.annotations(content)
+            answers |= vqav2.answers_by_question(content)
         return "vqav2", {name: vqav2.entries(content, name, answers) for name, content in questions.items()}
     for layout, module in _LAYOUTS.items():
         mine = {name: content for name, content in contents.items() if module.reads(content)}

@@ -16,7 +16,7 @@ def reads(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("questions"), list)
 
 
-def annotations(content: Any) -> dict[str, Any]:
+def answers_by_question(content: Any) -> dict[str, Any]:
     """question id -> annotation, of a file that has them; else empty."""
     listed = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(listed, list):
@@ -25,14 +25,14 @@ def annotations(content: Any) -> dict[str, Any]:
 
 
 def entries(content: Any, source: str, answers: Mapping[str, Any]) -> Iterator[Entry]:
-    """The questions that have an answer. answers: `annotations` of all files beside this one."""
+    """The questions that have an answer. answers: `answers_by_question` of all files beside this one."""
     for number, row in enumerate(content["questions"], start=1):
         where = f"{source}, row {number}"
         annotation = answers.get(text_of(row, ("question_id",), where))
         if annotation is None:
             continue  # a test split's answers are not published
-        given = [each.get("answer") if isinstance(each, dict) else each for each in annotation.get("answers") or ()]
-        given = [str(each) for each in given if each is not None] or [
+        told = [each.get("answer") if isinstance(each, dict) else each for each in annotation.get("answers") or ()]
+        given = [str(each) for each in told if each is not None] or [
             text_of(annotation, ("multiple_choice_answer",), where)
         ]
         yield Entry(

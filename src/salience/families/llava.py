@@ -269,7 +269,7 @@ class _ClsAttention:
         query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
         layer = attention.k_proj
         if type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _offloaded(layer):
-            weight = layer.weight.float().unflatten(0, (heads, d_head))  # (heads, d_head, d)
+            weight = layer.weight.float().view(heads, d_head, -1)  # (heads, d_head, d)
             folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
             logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
         else:

@@ -24,7 +24,7 @@ from salience.data.sequences.splits import IGNORE, Made
 from salience.data.sequences.task import SequenceTask
 
 #: steps before the markers, data tokens, ids in all, and examples that are called a training epoch
-OPTIONS: dict[str, Any] = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 19_200, "test": 1_000}
+OPTIONS: dict[str, Any] = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}
 
 _LONGEST = 1 << 20
 

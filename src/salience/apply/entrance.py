@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from salience.pruning.resolve import resolve_method
 from salience.pruning.scorer import Scorer
 
 _log = logging.getLogger("salience")
+_entering = threading.Lock()
 
 
 def prune(
@@ -51,8 +53,7 @@ def prune(
     if positions not in ("auto", "original", "compact"):
         raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
     adapter = adapter_for(model)
-    if is_pruned(adapter.model):
-        raise ValueError("the model is already being pruned: undo that first.")
+    _refuse_twice(adapter)
     home = _scorer_home(adapter) if method in ("saliency", "auto") else None
     chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)
     if method == "auto":
@@ -61,7 +62,15 @@ def prune(
     substitute = _substitute(chosen, adapter, budget)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
-    return Pruned(adapter, chosen.to(adapter.device), budget, positions, substitute)
+    chosen = chosen.to(adapter.device)
+    with _entering:  # two threads may both have found the model free
+        _refuse_twice(adapter)
+        return Pruned(adapter, chosen, budget, positions, substitute)
+
+
+def _refuse_twice(adapter: Adapter) -> None:
+    if is_pruned(adapter.model):
+        raise ValueError("the model is already being pruned: undo that first.")
 
 
 def _substitute(method: Method, adapter: Adapter, budget: Budget) -> str:

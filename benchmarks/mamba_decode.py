@@ -36,8 +36,12 @@ def main() -> None:
 
     with torch.inference_mode():
         refuse_unless_close("the tokens", decode(ours), decode(theirs), within=0)
-        # weights rounded to 8 bits, through all layers
-        refuse_unless_close("MambaLM in bfloat16", half(prompt).logits, ours(prompt).logits, within=0.1)
+        # 24 random layers magnify the rounding to 8 bits: ours may be no further than transformers' from the model that
+        # computes in float32 with the same rounded weights
+        wanted = copy.deepcopy(half).float()(prompt).logits
+        other = copy.deepcopy(theirs).to(torch.bfloat16)(prompt, use_cache=False).logits
+        allowed = float((other - wanted).abs().max() / wanted.abs().max())
+        refuse_unless_close("MambaLM in bfloat16", half(prompt).logits, wanted, within=allowed)
         state = ours.init_state(1)
         cases: dict[str, Callable[[], object]] = {
             "transformers": lambda: decode(theirs),

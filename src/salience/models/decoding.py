@@ -35,14 +35,12 @@ class Decoder:
 
         self.parts, self.addresses = parts, _addresses(parts)  # holding them keeps their addresses from being reused
         embedding, head, norm_f, *rest = parts
-        layers = [rest[i : i + len(LAYER)] for i in range(0, len(rest), len(LAYER))]
+        layers: list[list[Any]] = [rest[i : i + len(LAYER)] for i in range(0, len(rest), len(LAYER))]
         assert embedding is not None and head is not None and norm_f is not None
-        window = layers[0][LAYER.index("conv")]
-        state = layers[0][LAYER.index("ssm")]
-        assert window is not None and state is not None
+        window, state = layers[0][-2:]
         rows, channels = window.shape[0], window.shape[2]
         self.embedding, self.x = embedding, state.new_empty(rows, embedding.shape[1])  # the residual, not in half
-        self.logits = state.new_empty(rows, head.shape[0])
+        self.logits: Tensor = state.new_empty(rows, head.shape[0])
         xz, y = embedding.new_empty(rows, 2 * channels), embedding.new_empty(rows, channels)
         self.calls, self.between = [], (xz, y)
         for (norm, W_in, b_in, W_out, b_out, conv, conv_bias, W_x, W_dt, dt_bias, A_log, D, window, state), eps in zip(

@@ -51,7 +51,7 @@ def init_dt_(dt_proj: nn.Linear, *, dt_min: float, dt_max: float, dt_floor: floa
 def select(u: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear, d_state: int,
            backend: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """u (..., E) -> dt (..., E) before its bias and softplus, B and C (..., N): what the input selects."""
-    low, B, C = project(x_proj, u, backend).split([dt_proj.in_features, d_state, d_state], dim=-1)
+    low, B, C = torch.split(project(x_proj, u, backend), [dt_proj.in_features, d_state, d_state], dim=-1)
     return linear_rows(low, dt_proj.weight, backend=backend), B, C  # the bias is added once, by the scan
 
 

@@ -70,7 +70,7 @@ def _most_rows(dtype: torch.dtype) -> int:
 @cache
 def _native(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies matrices of this half precision here; True where there is no oneDNN to ask."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return True
     ask = torch.ops.mkldnn
     return bool(ask._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else ask._is_mkldnn_fp16_supported())

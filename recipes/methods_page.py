@@ -1,0 +1,146 @@
+"""Write docs/methods.md and docs/images/methods.svg, all methods side by side, from a trade-off's results.
+
+.venv/bin/python recipes/methods_page.py benchmarks/results/methods_<hardware>_<date>.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+from salience.core.files import write_atomic
+from salience.report.differences import differences, unproven
+from salience.report.load import Results, load_results
+from salience.report.methods import role, styles, title
+from salience.report.panel import RC, Curve, Scale, lines
+from salience.report.series import Point, View
+from salience.report.svg import standalone
+from salience.report.words import share
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, FIGURE = ROOT / "docs" / "methods.md", ROOT / "docs" / "images" / "methods.svg"
+_SIZE = (620.0, 480.0)  # points; every method has its own line and label
+
+
+def page(results: Results, source: str) -> str:
+    """The Markdown: accuracies, the figure, differences from random tokens, and where the numbers come from.
+
+    Raises: ValueError when there is no trade-off with differences in the results
+    """
+    view = _view(results, source)
+    found, config, verdict = results.environment, view.config, unproven(view)
+    assert verdict is not None  # `_view` has looked
+    baselines = (
+        f"{config['question_only_accuracy']:.3f} from the question alone, {config['majority_accuracy']:.3f} for "
+    )
+    return "\n".join([
+        "# All methods side by side", "",
+        "Accuracy of the bundled model at a share of its visual tokens, with 95 % intervals over pictures (widened to "
+        f"hold every seed): {config['n_questions']} questions about {config['n_pictures']} pictures. For comparison: "
+        f"{baselines}always the commonest answer. `oracle` is told where the items are, `untrained` is a scorer of "
+        "random weights: a ceiling and a control. This is one small model that knows coloured digits; which method is "
+        "best on another model this does not say.", "",
+        *_accuracies(view), "",
+        "![Accuracy against the visual tokens kept, a line for each method](images/methods.svg)", "",
+        "## Against random tokens", "",
+        f"**{verdict.lead}** {verdict.text}", "",
+        "Points of accuracy above the mean of the random draws on the same questions, 95 % bootstrap intervals over "
+        "pictures, not corrected for their number; bold where the interval holds zero or lies below it.", "",
+        *_differences(view), "",
+        f"`salience tradeoff --methods ... --no-costs` on {found.get('cpu') or found.get('device')} "
+        f"({str(found.get('date'))[:10]}, commit `{str(found.get('commit'))[:12]}`, torch {found.get('torch')}, "
+        f"transformers {found.get('transformers')}): [`{source}`](../{source}). Times were not measured in this run. "
+        "Written by `python recipes/methods_page.py`; not to be edited.", "",
+    ])  # fmt: skip
+
+
+def _view(results: Results, source: str) -> View:
+    records = results.of_kind("tradeoff")
+    if not records or not records[0].extra.get("differences"):
+        raise ValueError(f"{source} holds no trade-off with differences from random tokens.")
+    return View(records[0])
+
+
+def _accuracies(view: View) -> list[str]:
+    rows = [["method", *(share(keep) for keep in view.keeps)], ["---"] * (len(view.keeps) + 1)]
+    for method in view.methods:
+        rows.append([title(method), *(_cell(view.at(method, keep)) for keep in view.keeps)])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _cell(point: Point | None) -> str:
+    if point is None or point.accuracy is None:
+        return "not measured"
+    own = point.get("tokens_kept") if point.method == "prumerge" and point.keep < 1 else None
+    counted = "" if own is None else f", {own:.0f} tokens"
+    spread = "" if point.low is None or point.high is None else f" ({_short(point.low)}–{_short(point.high)}{counted})"
+    return _short(point.accuracy) + spread
+
+
+def _short(accuracy: float) -> str:
+    return f"{accuracy:.3f}".removeprefix("0")
+
+
+def _differences(view: View) -> list[str]:
+    found = {(line.method, line.keep): line for line in differences(view)}
+    rows = [["method", *(share(keep) for keep in view.pruned)], ["---"] * (len(view.pruned) + 1)]
+    for method in dict.fromkeys(method for method, _ in found):
+        cells = []
+        for keep in view.pruned:
+            line = found.get((method, keep))
+            text = "" if line is None else line.written
+            cells.append(f"**{text}**" if line is not None and line.low <= 0 else text)
+        rows.append([title(method), *cells])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def figure(view: View) -> str:
+    """The SVG: every method against its own tokens, with intervals; ceilings and controls too."""
+    import matplotlib
+
+    looks, curves = styles(view.methods), []
+    for method in view.methods:
+        known = [p for p in view.line(method) if p.accuracy is not None and p.get("tokens_kept")]
+        curves.append(
+            Curve(
+                method=method,
+                label=title(method),
+                style=looks[method],
+                x=tuple(p.get("tokens_kept") or 0.0 for p in known),
+                y=tuple(p.accuracy or 0.0 for p in known),
+                low=tuple(p.low for p in known),
+                high=tuple(p.high for p in known),
+            )
+        )
+    ticks = tuple((tokens, f"{tokens:.0f}\n{share(keep)}") for keep in view.keeps if (tokens := _tokens(view, keep)))
+    levels = [("question only", float(view.config["question_only_accuracy"]))]
+    with matplotlib.rc_context(RC):
+        drawn = lines(
+            curves, Scale(label="visual tokens kept (log scale)", ticks=ticks, log=True),
+            "answer accuracy, 95% intervals", levels, size=_SIZE,
+        )  # fmt: skip
+        text = io.StringIO()
+        drawn.savefig(text, format="svg", metadata={"Date": None})
+    return standalone(text.getvalue())
+
+
+def _tokens(view: View, keep: float) -> float | None:
+    """Of a method that keeps the whole budget."""
+    names = [method for method in view.methods if role(method) == "free" and method != "prumerge"]
+    return view.value(names[0], keep, "tokens_kept") if names else None
+
+
+def main() -> None:
+    """Rewrite both files of this repository."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    path = parser.parse_args().results.resolve()
+    results = load_results(path, path.parent)
+    source = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+    write_atomic(PAGE, page(results, source))
+    write_atomic(FIGURE, figure(_view(results, source)))
+
+
+if __name__ == "__main__":
+    main()

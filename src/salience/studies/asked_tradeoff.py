@@ -60,7 +60,7 @@ def run_asked(
     _look_at_all(task, bars)
     asking = Asking(adapter.model, processor, task.groups, instruction=config.instruction, positions=config.positions)
     arms = asked_arms(adapter, config, fitted)
-    _try(asking, arms)
+    _try(asking, arms, config.keeps)
     picture = torch.tensor([number for number, group in enumerate(task.groups) for _ in group])
     with bars.stage("all tokens", len(task.groups)) as tick:
         whole = cells.get("whole", lambda: quality(asking, asking.replies(None, 1.0, tick), picture))
@@ -95,7 +95,7 @@ def inside_rows(
     picture = torch.tensor([number for number, group in enumerate(groups) for _ in group])
     full = {**whole, "tokens_kept": adapter.n_tokens}
     arms = asked_arms(adapter, inside, {})
-    _try(asking, arms)
+    _try(asking, arms, config.keeps)
     return [{**_row(row), MARKS: row[MARKS]} for row in _rows(asking, inside, arms, full, picture, cells, bars)]
 
 
@@ -148,10 +148,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]]) -> None:
-    """Put each method on the model and take it off: what a model can't carry is told of before any work."""
-    for _, _, method in arms:
-        salience.prune(asking.model, method, keep=0.5, positions=asking.positions).undo()
+def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]], keeps: Sequence[float]) -> None:
+    """One question with each method at the smallest ratio: what a model can't carry is told of before hours of work."""
+    sample, least = asking.groups[0][0], min(keeps)
+    if least == 1:
+        return
+    inputs = asking.inputs(sample.image, [sample.question])
+    for method in {name: method for name, _, method in arms}.values():
+        with salience.prune(asking.model, method, keep=least, positions=asking.positions):
+            asking.model.generate(**inputs, max_new_tokens=1, do_sample=False)
 
 
 def _look_at_all(task: PictureTask, bars: Stages) -> None:

@@ -1,6 +1,6 @@
-"""Write docs/methods.md and docs/images/methods.svg, all methods side by side, from a trade-off's results.
+"""Write docs/methods.md and docs/images/methods.svg, all methods side by side, from trade-offs' results.
 
-.venv/bin/python recipes/methods_page.py benchmarks/results/methods_<hardware>_<date>.json
+cd benchmarks/results; ../../.venv/bin/python ../../recipes/methods_page.py methods_*.json methods-inside_*.json
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PAGE, FIGURE = ROOT / "docs" / "methods.md", ROOT / "docs" / "images" / "methods
 _SIZE = (620.0, 480.0)  # points; every method has its own line and label
 
 
-def page(results: Results, source: str) -> str:
+def page(results: Results, source: str, inside: tuple[Results, str] | None = None) -> str:
     """The Markdown: accuracies, the figure, differences from random tokens, and where the numbers come from.
 
     Raises: ValueError when there is no trade-off with differences in the results
     """
     view = _view(results, source)
-    found, config, verdict = results.environment, view.config, unproven(view)
+    config, verdict = view.config, unproven(view)
     assert verdict is not None  # `_view` has looked
     baselines = (
         f"{config['question_only_accuracy']:.3f} from the question alone, {config['majority_accuracy']:.3f} for "
@@ -48,11 +48,40 @@ def page(results: Results, source: str) -> str:
         "Points of accuracy above the mean of the random draws on the same questions, 95 % bootstrap intervals over "
         "pictures, not corrected for their number; bold where the interval holds zero or lies below it.", "",
         *_differences(view), "",
+        *_origin(results, source),
+        *(_inside(*inside) if inside else ()),
+        "Written by `python recipes/methods_page.py`; not to be edited.",
+        "",
+    ])  # fmt: skip
+
+
+def _inside(results: Results, source: str) -> list[str]:
+    """The section about methods that work inside the model, measured apart since each question is asked alone."""
+    view = _view(results, source)
+    verdict = unproven(view)
+    assert verdict is not None  # `_view` has looked
+    return [
+        "## Methods inside the model", "",
+        "FastV, PyramidDrop and SparseVLM drop tokens between the language model's layers, and their ratio is what is "
+        "left behind the last stage: the layers before it see more, so at one ratio they cost more than the methods "
+        "above. They also read the question, which those do not. ToMe merges inside the tower. Each question goes "
+        f"through `generate`, so this was measured on fewer: {view.config['n_questions']} questions about "
+        f"{view.config['n_pictures']} of the pictures.", "",
+        *_accuracies(view), "",
+        f"**{verdict.lead}** {verdict.text}", "",
+        *_differences(view), "",
+        *_origin(results, source),
+    ]  # fmt: skip
+
+
+def _origin(results: Results, source: str) -> list[str]:
+    found = results.environment
+    return [
         f"`salience tradeoff --methods ... --no-costs` on {found.get('cpu') or found.get('device')} "
         f"({str(found.get('date'))[:10]}, commit `{str(found.get('commit'))[:12]}`, torch {found.get('torch')}, "
-        f"transformers {found.get('transformers')}): [`{source}`](../{source}). Times were not measured in this run. "
-        "Written by `python recipes/methods_page.py`; not to be edited.", "",
-    ])  # fmt: skip
+        f"transformers {found.get('transformers')}): [`{source}`](../{source}). Times were not measured in this run.",
+        "",
+    ]  # fmt: skip
 
 
 def _view(results: Results, source: str) -> View:
@@ -135,11 +164,17 @@ def main() -> None:
     """Rewrite both files of this repository."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
-    path = parser.parse_args().results.resolve()
-    results = load_results(path, path.parent)
-    source = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
-    write_atomic(PAGE, page(results, source))
+    parser.add_argument("inside", type=Path, nargs="?", help="of the methods that work inside the model")
+    given = parser.parse_args()
+    results, source = loaded(given.results)
+    write_atomic(PAGE, page(results, source, loaded(given.inside) if given.inside else None))
     write_atomic(FIGURE, figure(_view(results, source)))
+
+
+def loaded(path: Path) -> tuple[Results, str]:
+    """The results, and their file's place below the repository."""
+    path = path.resolve()
+    return load_results(path, path.parent), str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_page_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "recipes")
-    from methods_page import PAGE, page
-
-    from salience.report.load import load_results
+    from methods_page import PAGE, loaded, page
 
     text = PAGE.read_text(encoding="utf-8")
-    named = re.search(r"\(\.\./(benchmarks/results/[^)]+\.json)\)", text)
-    assert named is not None, "the page names no results file"
-    path = ROOT / named[1]
-    assert page(load_results(path, path.parent), named[1]) == text
+    named = re.findall(r"\(\.\./(benchmarks/results/[^)]+\.json)\)", text)
+    assert len(named) == 2, "the page names the results of methods before the language model, and of those inside"
+    first, inside = (loaded(ROOT / name) for name in named)
+    assert page(*first, inside) == text

@@ -33,7 +33,9 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Both answers, the method's name, and what was kept: `kept` in raster order of `grid`."""
+    """Both answers, the method's name, and what was kept of the first view: `kept` in raster order of `grid`.
+
+    views: of the picture, one or its tiles; an answer's tokens are those of all"""
 
     full: Answer
     pruned: Answer
@@ -41,6 +43,7 @@ class Asked:
     grid: VisualGrid
     kept: tuple[int, ...]
     rounds: int
+    views: int
 
 
 def prepare(loaded: Loaded, picture: Any, question: str) -> dict[str, Any]:
@@ -88,7 +91,8 @@ def answer_both_ways(
     """
     with salience.prune(loaded.model, method, seed=seed, **budget) as pruned:
         short, slow_ms = _generate(loaded, inputs)
-        seen = pruned.trace.images[0]
+        views = pruned.trace.images
+        seen = views[0]
     full, full_ms = _generate(loaded, inputs)
     rounds = 1 if max(slow_ms, full_ms) > _PATIENCE_MS else _ROUNDS
 
@@ -102,12 +106,13 @@ def answer_both_ways(
     cases = {"full": without, "pruned": with_pruning}
     times = measure(cases, repeats=rounds, warmup=0 if rounds == 1 else 1, device=loaded.model.device)
     return Asked(
-        full=Answer(text=full, tokens=seen.grid.n, **times["full"]),
-        pruned=Answer(text=short, tokens=len(seen.kept), **times["pruned"]),
+        full=Answer(text=full, tokens=sum(view.grid.n for view in views), **times["full"]),
+        pruned=Answer(text=short, tokens=sum(len(view.kept) for view in views), **times["pruned"]),
         method=pruned.method.name,
         grid=seen.grid,
         kept=tuple(seen.kept.tolist()),
         rounds=rounds,
+        views=len(views),
     )
 
 

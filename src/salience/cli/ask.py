@@ -123,8 +123,10 @@ def _asked(
     inputs = prepare(loaded, picture, question)
     with working("answering both ways"):
         asked = answer_both_ways(loaded, inputs, method, seed, budget)
-    seen = seen_picture(inputs["pixel_values"][0], loaded.processor.image_processor)
-    if abs(picture.width / picture.height - seen.width / seen.height) > 0.01:
+    seen = seen_picture(inputs["pixel_values"], loaded.processor.image_processor, picture)
+    if asked.views > 1:
+        note(f"The model sees {asked.views} views of the picture; what it kept is drawn, and listed, of the first.")
+    elif abs(picture.width / picture.height - seen.width / seen.height) > 0.01:
         note(f"The model sees the middle of the picture, {seen.width} x {seen.height} pixels after scaling.")
     return asked, loaded, kept_picture(seen, asked.grid, asked.kept)
 

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def seen_picture(pixel_values: Tensor, image_processor: Any) -> Image:
-    """The picture as the model sees it, cropped and scaled: (3, H, W) normalised pixels back to RGB."""
+def seen_picture(pixel_values: Tensor, image_processor: Any, picture: Image) -> Image:
+    """The first view of the picture as the model sees it, cropped and scaled: normalised pixels back to RGB.
+
+    pixel_values: (pictures, 3, H, W), or with tiles (pictures, tiles, 3, H, W); where they are patches, (n, d), the
+    whole `picture` is what was seen
+    """
     from PIL import Image
 
-    pixels = pixel_values.detach().float().cpu().numpy()  # (3, H, W)
+    if pixel_values.dim() < 4:
+        return picture
+    pixels = pixel_values.flatten(0, -4)[0].detach().float().cpu().numpy()  # (3, H, W)
     if getattr(image_processor, "do_normalize", True):
         mean, std = (np.asarray(getattr(image_processor, name))[:, None, None] for name in ("image_mean", "image_std"))
         pixels = pixels * std + mean

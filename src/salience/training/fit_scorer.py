@@ -25,6 +25,7 @@ from salience.training import checkpoint
 from salience.training.choosing import candidate_looks, choose_look
 from salience.training.encoded import EncodedPictures, encode_pictures, load_pictures
 from salience.training.objectives import OBJECTIVES
+from salience.training.packing import can_pack
 from salience.training.schedule import warmup_cosine
 from salience.training.text_saliency import Look, text_saliency
 
@@ -93,10 +94,16 @@ def fit(
 
     Args:    model: a transformers VLM of a known family, left as it is   processor: its processor
     Returns: the scorer's folder
-    Raises:  ValueError for a model of no known family or a task that is not there
+    Raises:  ValueError for a model of no known family, one whose questions can't be packed, or a task that is not there
     """
     target_folder = Path(out)
     adapter = adapter_for(model)
+    if not can_pack(adapter):
+        kind = adapter.model.config.model_type
+        raise ValueError(
+            f"model: a scorer can be fitted for models like LLaVA-1.5 alone, not for type {kind!r}: use a "
+            "training-free method, which `salience tradeoff` compares on this model too."
+        )
     aside = target_folder.parent / f".{target_folder.name}.unfinished"
     checkpoint.claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
     with stages(quiet=quiet) as bars:

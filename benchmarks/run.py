@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salience.core.files import write_atomic
+from salience.core.markers import filled
 from salience.core.record import environment
 
 HERE = Path(__file__).resolve().parent
@@ -58,15 +59,6 @@ def table(found: dict[str, Any], source: str) -> str:
     return "\n".join(lines)
 
 
-def fill(readme: Path, text: str) -> None:
-    """Put the table between the README's markers."""
-    whole = readme.read_text(encoding="utf-8")
-    if whole.count(BEGIN) != 1 or whole.count(END) != 1:
-        sys.exit(f"{readme} must hold {BEGIN!r} and {END!r} once each.")
-    before, rest = whole.split(BEGIN)
-    write_atomic(readme, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CLAIMS, default=list(CLAIMS), help="some of the claims")
@@ -84,7 +76,8 @@ def main() -> None:
     if told.readme is not None:
         root = HERE.parent
         source = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else path
-        fill(told.readme, table(found, str(source)))
+        whole = told.readme.read_text(encoding="utf-8")
+        write_atomic(told.readme, filled(whole, BEGIN, END, table(found, str(source))))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from salience.core.files import write_atomic
+from salience.core.markers import filled
 from salience.report.compare_view import CompareView
 from salience.report.compare_words import controls, tested
 from salience.report.load import Results, load_results
@@ -110,17 +111,6 @@ def _beside(view: CompareView) -> str:
     return f"{processes:.0f} at a time, {threads:.0f} thread{'s' if threads > 1 else ''} each, "
 
 
-def filled(readme: str, text: str) -> str:
-    """The README with `text` between its markers.
-
-    Raises: ValueError when it does not hold both markers once, in order
-    """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"the README must hold {BEGIN!r} and {END!r}, once each and in this order.")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
     """Rewrite the README beside this repository's pyproject.toml."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,7 +122,7 @@ def main() -> None:
         source = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
         files.append((source, load_results(path, path.parent)))
     readme = arguments.readme.read_text(encoding="utf-8")
-    write_atomic(arguments.readme, filled(readme, table(files)))
+    write_atomic(arguments.readme, filled(readme, BEGIN, END, table(files)))
 
 
 if __name__ == "__main__":

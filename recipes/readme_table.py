@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from salience.core.files import write_atomic
+from salience.core.markers import filled
 from salience.report.load import Results, load_results
 from salience.report.methods import title
 from salience.report.series import Point, View
@@ -88,17 +89,6 @@ def _beside(view: View, results: Results, source: str) -> list[str]:
     ]
 
 
-def filled(readme: str, text: str) -> str:
-    """The README with `text` between its markers.
-
-    Raises: ValueError when it does not hold both markers once, in order
-    """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"the README must hold {BEGIN!r} and {END!r}, once each and in this order.")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
     """Rewrite the README beside this repository's pyproject.toml."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +98,7 @@ def main() -> None:
     path = arguments.results.resolve()
     source = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
     text = table(load_results(path, path.parent), source)
-    write_atomic(arguments.readme, filled(arguments.readme.read_text(encoding="utf-8"), text))
+    write_atomic(arguments.readme, filled(arguments.readme.read_text(encoding="utf-8"), BEGIN, END, text))
 
 
 if __name__ == "__main__":

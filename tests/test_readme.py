@@ -116,12 +116,13 @@ def test_pictures_and_links_exist() -> None:
 def test_the_table_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers are never typed: writing the table again from the file it names changes nothing."""
     monkeypatch.syspath_prepend(ROOT / "recipes")
-    from readme_table import BEGIN, END, filled, table
+    from readme_table import BEGIN, END, table
 
+    from salience.core.markers import filled
     from salience.report.load import load_results
 
     between = README.split(BEGIN)[1].split(END)[0]
     named = re.search(r"\((benchmarks/results/[^)]+\.json)\)", between)
     assert named is not None, "the table names no results file"
     path = ROOT / named[1]
-    assert filled(README, table(load_results(path, path.parent), named[1])) == README
+    assert filled(README, BEGIN, END, table(load_results(path, path.parent), named[1])) == README

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_table import BEGIN, END, filled, table
+from compare_table import table
 
 from salience.report.load import load_results
 
@@ -58,11 +58,3 @@ def test_a_quick_run_and_a_document_without_comparisons_are_refused() -> None:
     other = {"schema": 1, "environment": {}, "records": [{"kind": "profile", "config": {}, "rows": []}]}
     with pytest.raises(ValueError, match="holds no comparison"):
         table([("x.json", load_results(other, Path()))])
-
-
-def test_filling_in_touches_only_what_is_between_the_markers() -> None:
-    readme = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert filled(readme, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    for broken in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{END}"):
-        with pytest.raises(ValueError, match="once each"):
-            filled(broken, "new")

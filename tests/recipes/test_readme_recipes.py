@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from readme_picture import draw, panels
-from readme_table import BEGIN, END, filled, table
+from readme_table import table
 
 from salience.core.record import ROW_COLUMNS
 from salience.report.load import Results, load_results
@@ -52,16 +52,6 @@ def test_a_quick_run_is_no_measurement(results: Results) -> None:
     results.records[0].config["quick"] = True  # type: ignore[index]
     with pytest.raises(ValueError, match="quick"):
         table(results, "x.json")
-
-
-def test_filling_in_touches_only_what_is_between_the_markers() -> None:
-    readme = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    once = filled(readme, "new")
-    assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert filled(once, "new") == once
-    for broken in ("none", f"{END} {BEGIN}", readme + readme):
-        with pytest.raises(ValueError, match="once each"):
-            filled(broken, "new")
 
 
 def test_the_picture_shows_what_was_kept_and_answered(results: Results) -> None:

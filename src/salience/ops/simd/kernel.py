@@ -19,7 +19,8 @@ from salience.ops.simd.types import ELEMENT_TYPES
 PATIENCE_S = 2.0  # after this long a first call says that it compiles
 _told = threading.Event()
 
-inline = njit(nogil=True, forceinline=True)  # for the functions that kernels are made of
+# For the functions that kernels are made of: nobody calls these from Python or C, and wrappers take time to compile.
+inline = njit(nogil=True, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class Kernel:
@@ -67,5 +68,5 @@ def _say() -> None:
     """Once a process: why the first call takes so long."""
     if not _told.is_set():
         _told.set()
-        sys.stderr.write(f"salience: compiling CPU kernels, a few seconds, once (kept in {folder()})\n")
+        sys.stderr.write(f"salience: compiling CPU kernels, about half a minute, once (kept in {folder()})\n")
         sys.stderr.flush()

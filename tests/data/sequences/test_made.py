@@ -45,7 +45,7 @@ def test_made_by_hand() -> None:
 def test_induction_asks_for_what_followed_the_special_token() -> None:
     task = load("induction")
     assert list(task.longer) == [512 << k for k in range(6)] and task.length == 256
-    for split in (task.train, task.test, task.longer[16384]):
+    for split in (load("induction:times=1").train, task.test, task.longer[16384]):
         batch = split.batch(torch.arange(4))
         special = (batch.inputs == 15).nonzero()
         assert (batch.inputs == 15).sum(1).tolist() == [2] * 4
@@ -54,6 +54,24 @@ def test_induction_asks_for_what_followed_the_special_token() -> None:
             assert last == split.length - 1
             assert int(batch.targets[row, -1]) == int(batch.inputs[row, first + 1]) != 15
         assert (batch.targets[:, :-1] == IGNORE).all()
+
+
+def test_in_training_induction_asks_wherever_the_special_token_stands_again() -> None:
+    task = load("induction:length=32,longest=64,times=5")
+    batch = task.train.batch(torch.arange(200))
+    special = batch.inputs == 15
+    counts = special.sum(1)
+    assert sorted(counts.unique().tolist()) == [2, 3, 4, 5, 6] and special[:, -1].all()
+    for row in range(200):
+        first, *others = special[row].nonzero()[:, 0].tolist()
+        answer = int(batch.inputs[row, first + 1])
+        assert answer != 15 and all(int(batch.inputs[row, at + 1]) == answer for at in others[:-1])
+        assert (batch.targets[row] != IGNORE).nonzero()[:, 0].tolist() == others
+        assert set(batch.targets[row, others].tolist()) == {answer}
+    inputs, targets = induction.repeated(np.arange(8)[None], np.array([[False, True, True]]), 9)
+    assert inputs.tolist() == [[0, 1, 8, 3, 8, 3, 6, 8]] and targets.tolist() == [
+        [IGNORE] * 4 + [3] + [IGNORE] * 2 + [3]
+    ]
 
 
 def _value(tokens: list[str]) -> int:

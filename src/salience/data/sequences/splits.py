@@ -131,8 +131,20 @@ class Shuffled(Split):
         if other.ndim == 1:
             return Batch(inputs=inner.inputs, targets=other, mask=inner.mask)
         width = inner.targets.shape[1]
-        other = _pad(other, width, IGNORE)[:, :width].masked_fill(inner.targets == IGNORE, IGNORE)
+        other = _everywhere(_pad(other, width, IGNORE)[:, :width]).masked_fill(inner.targets == IGNORE, IGNORE)
         return Batch(inputs=inner.inputs, targets=other, mask=inner.mask)
+
+
+def _everywhere(targets: Tensor) -> Tensor:
+    """Each row's targets in turn where it has none: another example may be asked at other steps. Targets: (b, L)."""
+    steps = torch.arange(targets.shape[1])
+    filled = [own if own.min() != IGNORE else _in_turn(own, steps) for own in targets]
+    return torch.stack(filled)
+
+
+def _in_turn(own: Tensor, steps: Tensor) -> Tensor:
+    kept = own[own != IGNORE]
+    return torch.where(own == IGNORE, kept[steps % len(kept)], own) if len(kept) else own
 
 
 def _interleave(early: Batch, later: Batch, late: Tensor) -> Batch:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from salience.core.files import write_atomic
 from salience.core.markers import filled
+from salience.report.answer import near_keep
 from salience.report.load import Results, load_results
 from salience.report.methods import title
 from salience.report.series import Point, View
@@ -19,6 +20,7 @@ from salience.report.words import share, times
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: begin (recipes/readme_table.py writes what stands here) -->", "<!-- results: end -->"
+SPEEDS = ("prefill_ms", "prefill_batch4_ms", "first_token_ms")
 METHODS = ("saliency", "cls-attention", "uniform", "random", "oracle")
 
 
@@ -35,13 +37,13 @@ def table(results: Results, source: str) -> str:
     view = View(records[0])
     methods = [method for method in METHODS if method in view.methods]
     lines = [
-        _line("visual tokens kept", *(title(method) for method in methods), "LM prefill", "first token"),
-        _line(*("---" for _ in range(len(methods) + 3))),
+        _line("visual tokens kept", *(title(method) for method in methods), "LM prefill", "of four", "first token"),
+        _line(*("---" for _ in range(len(methods) + 4))),
     ]
     for keep in view.keeps:
         tokens = view.tokens(keep)
         counted = "" if tokens is None else f" ({tokens:.0f})"
-        speeds = [_speed(view, keep, column) for column in ("prefill_ms", "first_token_ms")]
+        speeds = [_speed(view, keep, column) for column in SPEEDS]
         lines.append(_line(share(keep) + counted, *(_accuracy(view.at(method, keep)) for method in methods), *speeds))
     return "\n".join([*lines, "", *_beside(view, results, source)])
 
@@ -69,6 +71,8 @@ def _speed(view: View, keep: float, column: str) -> str:
 def _beside(view: View, results: Results, source: str) -> list[str]:
     """What the numbers are to be held against, and where they come from."""
     found, config = results.environment, view.config
+    keep = near_keep(view, 0.25) or 1.0
+    told = _speed(view, keep, "flops_llm")
     baselines = [
         f"{name} {_short(value)}"
         for name, value in (
@@ -81,7 +85,8 @@ def _beside(view: View, results: Results, source: str) -> list[str]:
         f"Accuracy on {config.get('n_questions')} questions about {config.get('n_pictures', 'unseen')} pictures whose "
         "digits and photographs were never seen in training, with 95 % intervals over pictures, widened to hold every "
         f"seed. For comparison: {', '.join(baselines)}. Speed: how many times faster than with all tokens, saliency's "
-        "own time included in the first token's.",
+        f"own time included in the first token's; at {share(keep)} the FLOPs of a prefill predict {told}, which four "
+        "pictures at once come near, and one, with a fixed cost of its own, doesn't.",
         "",
         f"Measured by `make study` on {found.get('cpu') or found.get('device')} ({found.get('threads')} threads, "
         f"{str(found.get('date'))[:10]}, commit `{str(found.get('commit'))[:12]}`, torch {found.get('torch')}, "

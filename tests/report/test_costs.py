@@ -37,6 +37,11 @@ def test_flops_that_predict_and_flops_that_do_not(view_of: Make) -> None:
     assert far is not None
     assert (near.tone, far.tone) == ("good", "bad")
     assert far.text == "Prefill at 5% (at 5%: 5.0\u00d7 measured, 16\u00d7 predicted)."
+    beside = costs.prediction(
+        view_of(FLAT, columns=of("prefill_ms", 40, 16, 8) | of("prefill_batch4_ms", 120, 31, 9) | flops)
+    )
+    assert beside is not None
+    assert "at 25% theirs is 3.9\u00d7 faster, one picture's 2.5\u00d7, predicted 4.0\u00d7." in beside.text
 
 
 def test_the_cost_of_selection(view_of: Make) -> None:

@@ -54,6 +54,7 @@ class SpeedRow:
     first_told: str
     prefill: str
     prefill_faster: str
+    four_faster: str
     prefill_told: str
 
 
@@ -178,6 +179,7 @@ def _speed_rows(view: View) -> list[SpeedRow]:
                 first_told=_ratio(view, keep, "flops_total"),
                 prefill=_ms(prefill),
                 prefill_faster=_ratio(view, keep, "prefill_ms"),
+                four_faster=_ratio(view, keep, "prefill_batch4_ms"),
                 prefill_told=_ratio(view, keep, "flops_llm"),
             )
         )

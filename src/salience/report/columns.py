@@ -78,6 +78,10 @@ COLUMNS = (
         name="prefill_ms", short="prefill, ms",
         meaning="The language model alone, over prompt and kept tokens; median, with warm caches.",
     ),
+    Column(
+        name="prefill_batch4_ms", short="prefill of 4, ms",
+        meaning="The same of four pictures at once, in all: they share what a call costs whatever its size.",
+    ),
     Column(name="first_token_ms", short="first token, ms", meaning="encode + select + project + prefill."),
     Column(name="decode_ms_per_token", short="decode, ms/token", meaning="Each further token; median."),
     Column(

@@ -82,7 +82,23 @@ def prediction(view: View) -> Finding | None:
             f"(at {share(keep)}: {times(measured)} measured, {times(told)} predicted)"
         )
     lead = f"FLOPs mispredict the clock by more than {share(AGREE)} in places."
-    return Finding(tone="bad", lead=lead, text=capital(listed(parts)) + ".")
+    return Finding(tone="bad", lead=lead, text=f"{capital(listed(parts))}.{_four(view)}")
+
+
+def _four(view: View) -> str:
+    """What a prefill's fixed cost hides: several pictures at once share it."""
+    keep = near_keep(view, 0.25)
+    if keep is None:
+        return ""
+    one, four, told = (
+        view.ratio(view.subject, keep, name) for name in ("prefill_ms", "prefill_batch4_ms", "flops_llm")
+    )
+    if one is None or four is None or told is None:
+        return ""
+    return (
+        f" Every prefill has a fixed cost, which four pictures at once share: at {share(keep)} theirs is {times(four)} "
+        f"faster, one picture's {times(one)}, predicted {times(told)}."
+    )
 
 
 def selection(view: View) -> Finding | None:

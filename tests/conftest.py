@@ -91,8 +91,9 @@ def tiny_processor() -> Callable[[int], Any]:
 
 
 @functools.cache
-def _tiny_families() -> Any:
-    spec = importlib.util.spec_from_file_location("tiny_families", Path(__file__).with_name("tiny_families.py"))
+def _beside(name: str) -> Any:
+    """The module `tests/<name>.py`."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -104,4 +105,16 @@ def _tiny_families() -> Any:
 @pytest.fixture(scope="session")
 def tiny_family() -> Callable[[str], Any]:
     """`tiny_family("qwen2_vl")` -> its `Tiny`, of tests/tiny_families.py."""
-    return lambda name: _tiny_families().FAMILIES[name]
+    return lambda name: _beside("tiny_families").FAMILIES[name]
+
+
+@pytest.fixture(scope="session")
+def family_processor() -> Callable[[str], Any]:
+    """`family_processor("qwen2_vl")` -> its processor or a stand-in, of tests/tiny_processors.py."""
+
+    def made(name: str) -> Any:
+        processors = _beside("tiny_processors")
+        own = processors.OWN.get(name)
+        return own() if own else processors.StandIn(_beside("tiny_families").FAMILIES[name])
+
+    return made

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from salience.ops.axes import kept_axes
 from salience.ops.tokens import Columns, padding_side, remaining_columns
 
 Positions = Literal["auto", "original", "compact"]
+
+# What runs along the sequence besides ids, mask and positions, and what new padding gets.
+_ALONG = {"labels": -100, "token_type_ids": 0, "mm_token_type_ids": 0}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +121,24 @@ def pruned_inputs(
             tuple(s.take(view) for view, s in zip(layer, selections, strict=True)) for layer in encoded.deepstack
         ),
     )
+
+
+def model_arguments(adapter: Adapter, pruned: PrunedInputs, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's arguments: `options`, cut where they run along the sequence, and what was pruned.
+
+    The mask always goes along: without one, positions with gaps are read as several packed sequences.
+    """
+    cut = {
+        name: pruned.columns.take(options[name], fill) for name, fill in _ALONG.items() if options.get(name) is not None
+    }
+    return {
+        **options,
+        **cut,
+        "input_ids": pruned.input_ids,
+        "attention_mask": pruned.attention_mask,
+        "position_ids": pruned.position_ids,
+        "mm_encoder_outputs": adapter.encoder_outputs(pruned.projected, pruned.deepstack, pruned.kinds),
+    }
 
 
 def slots(adapter: Adapter, encoded: Encoded, input_ids: Tensor, kind: str) -> Tensor:

@@ -22,7 +22,7 @@ from salience.apply.calls import (
     is_filled,
     with_mask,
 )
-from salience.apply.inputs import Positions, PrunedInputs, pad_id, pruned_inputs
+from salience.apply.inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
 from salience.apply.memory import Memory
 from salience.apply.trace import ImageTrace, Trace
 from salience.core.types import Selection, TokenContext
@@ -34,10 +34,6 @@ from salience.pruning.budget import Budget
 from salience.pruning.inside import Inside
 
 _MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
-
-# What runs along the sequence besides ids, mask and positions, and what new padding gets.
-_ALONG = {"labels": -100, "token_type_ids": 0, "mm_token_type_ids": 0}
-
 
 _Note = tuple[Any, PrunedInputs, Tensor]  # the caller's cache, what was pruned, the caller's prompt
 
@@ -149,7 +145,7 @@ class Pruned:
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given, self._schedule())
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
-        options = self._adapter.as_forward_reads(self._arguments(pruned, options))
+        options = self._adapter.as_forward_reads(model_arguments(self._adapter, pruned, options))
         return options, (cache, pruned, given["input_ids"])
 
     def _after_forward(self, result: Any, note: _Note) -> None:
@@ -175,7 +171,7 @@ class Pruned:
         mask = generation_mask(given, ids, self._model)
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
-        result = self._run(original, whole.arguments(self._arguments(pruned, options), self._model))
+        result = self._run(original, whole.arguments(model_arguments(self._adapter, pruned, options), self._model))
         self.trace = self._between.traced(self.trace)
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
@@ -242,25 +238,6 @@ class Pruned:
         for n, group in itertools.groupby(contexts, key=lambda context: context.features.shape[0]):  # a video is one
             found += self.method.select_all(list(group), Budget(tokens=min(tokens, n)))
         return found
-
-    def _arguments(self, pruned: PrunedInputs, options: dict[str, Any]) -> dict[str, Any]:
-        """The model's arguments: `options`, cut where they run along the sequence, and what was pruned.
-
-        The mask always goes along: without one, positions with gaps are read as several packed sequences.
-        """
-        cut = {
-            name: pruned.columns.take(options[name], fill)
-            for name, fill in _ALONG.items()
-            if options.get(name) is not None
-        }
-        return {
-            **options,
-            **cut,
-            "input_ids": pruned.input_ids,
-            "attention_mask": pruned.attention_mask,
-            "position_ids": pruned.position_ids,
-            "mm_encoder_outputs": self._adapter.encoder_outputs(pruned.projected, pruned.deepstack, pruned.kinds),
-        }
 
     def _memory(self, cache: Any, given: dict[str, Any]) -> Memory | None:
         """What a pruned call left on a filled cache; None for a cache that was filled without pruning."""

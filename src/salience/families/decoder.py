@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -108,3 +110,39 @@ def _is_known(layer: Any) -> bool:
         and all(hasattr(attention, part) for part in _PARTS)
         and hasattr(sys.modules.get(type(attention).__module__), "apply_rotary_pos_emb")
     )
+
+
+@contextmanager
+def watched(decoder: Decoder, rows: Tensor, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Hand `keep` each layer's attention while the language model runs: `keep(layer, (B, R, L) float32)`.
+
+    See `Decoder.attention`; rows: (B, R) int64, of the L columns. The hooks go again on leaving.
+
+    Raises:  ValueError when the language model runs another attention kernel than sdpa or eager
+    """
+    if decoder.kernel not in ("sdpa", "eager"):
+        raise ValueError(
+            f"attention is read with the masks of sdpa and eager attention, not {decoder.kernel}'s: use "
+            "model.set_attn_implementation('sdpa')."
+        )
+
+    def hook_of(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            keep(
+                index,
+                decoder.attention(
+                    index, hidden, rows.to(hidden.device), kwargs["position_embeddings"], kwargs.get("attention_mask")
+                ),
+            )
+
+        return hook
+
+    handles = []
+    try:
+        for index, layer in enumerate(decoder.layers):
+            handles.append(layer.register_forward_pre_hook(hook_of(index), with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

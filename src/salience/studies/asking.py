@@ -17,6 +17,7 @@ from torch import Tensor
 import salience
 from salience.data.vqa.metrics import LEAST, exact_match, vqa_accuracy
 from salience.pruning.base import Method
+from salience.training.forced import forced_logits
 from salience.training.prompts import prompt_inputs
 
 #: Questions of a picture that go through the model together.
@@ -165,27 +166,12 @@ def loglikelihood(model: Any, tokenizer: Any, inputs: Mapping[str, Any], text: s
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ValueError(f"text must have at least one token, unlike {text!r}.")
-    out = model.generate(
-        **inputs, max_new_tokens=len(ids), do_sample=False, logits_processor=[_Forced(ids)], output_logits=True,
-        return_dict_in_generate=True,
-    )  # fmt: skip
-    logits = torch.stack(out.logits, dim=1).float()  # (rows, tokens, V), before the processor
-    wanted = torch.tensor(ids[: logits.shape[1]], device=logits.device).expand(logits.shape[0], -1)
+    rows = len(inputs["input_ids"])
+    wanted = torch.tensor(ids, device=inputs["input_ids"].device).expand(rows, -1)
+    logits = forced_logits(model, inputs, wanted)  # (rows, tokens, V)
+    wanted = wanted[:, : logits.shape[1]]
     each = logits.log_softmax(-1).gather(-1, wanted[..., None])[..., 0]
     return each.sum(-1).cpu(), (logits.argmax(-1) == wanted).all(-1).cpu()
-
-
-class _Forced:
-    """A logits processor that leaves one token a step."""
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        self.ids, self.step = ids, 0
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        forced = torch.full_like(scores, float("-inf"))
-        forced[:, self.ids[self.step]] = 0.0
-        self.step += 1
-        return forced
 
 
 def _read(inputs: Mapping[str, Any], pruned: Any, rows: int, model: Any) -> int:

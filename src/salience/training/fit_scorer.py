@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from salience.core.files import write_atomic
 from salience.core.progress import Stages, stages
+from salience.data.scenes import Sample
 from salience.families import Adapter, adapter_for
 from salience.pruning.scorer import Scorer, untrained_scorer
 from salience.training import checkpoint
@@ -28,6 +29,7 @@ from salience.training.objectives import OBJECTIVES
 from salience.training.packing import can_pack
 from salience.training.schedule import warmup_cosine
 from salience.training.text_saliency import Look, text_saliency
+from salience.training.viewed_saliency import choose_viewed_look, require_attention, views_and_shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class FitConfig:
 
     pictures, validation: how many of the training and validation splits   questions: at most so many a picture
     look: whose attention is the target; None to choose on the validation pictures at the ratios `keeps`
-    hidden: the scorer's width   steps, batch (pictures), rate, decay: AdamW under a cosine with a short warm-up
+    hidden: the scorer's width   steps, batch (pictures, or a family's views of them), rate, decay: AdamW under a cosine
+    with a short warm-up
     shuffled: permute each picture's targets among its tokens: a control that must end up no better than random
     """
 
@@ -73,10 +76,18 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """shares: (P, n) float32, each picture's adding up to 1   about: how they came to be, fit for JSON"""
+    """shares: (P, n) float32, each picture's adding up to 1, or (n_i,) for each of several views
+    about: how they came to be, fit for JSON"""
 
-    shares: Tensor
+    shares: Tensor | Sequence[Tensor]
     about: Mapping[str, Any]
+
+
+@dataclass(kw_only=True, eq=False)
+class Views:
+    """The training pictures of a family whose questions can't be packed. features: (n_i, d) for each view of each"""
+
+    features: Sequence[Tensor] = ()
 
 
 def fit(
@@ -94,34 +105,63 @@ def fit(
 
     Args:    model: a transformers VLM of a known family, left as it is   processor: its processor
     Returns: the scorer's folder
-    Raises:  ValueError for a model of no known family, one whose questions can't be packed, or a task that is not there
+    Raises:  ValueError for a model of no known family, one whose attention can't be read, or a task that is not there
     """
     target_folder = Path(out)
     adapter = adapter_for(model)
-    if not can_pack(adapter):
-        kind = adapter.model.config.model_type
-        raise ValueError(
-            f"model: a scorer can be fitted for models like LLaVA-1.5 alone, not for type {kind!r}: use a "
-            "training-free method, which `salience tradeoff` compares on this model too."
-        )
+    require_attention(adapter)
     aside = target_folder.parent / f".{target_folder.name}.unfinished"
     checkpoint.claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
     with stages(quiet=quiet) as bars:
-        train = prepare(adapter, processor, config, "train", bars)
-        target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
+        train, target = _lessons(adapter, processor, config, aside, bars)
         scorer = distil(adapter, config, train, target, aside=aside, bars=bars)
     scorer.save_pretrained(target_folder)
     shutil.rmtree(aside, ignore_errors=True)
     return target_folder
 
 
-def prepare(adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: Stages) -> EncodedPictures:
-    """The pictures that a fit learns from ("train") or chooses on ("val"), encoded."""
+def _lessons(
+    adapter: Adapter, processor: Any, config: FitConfig, aside: Path, bars: Stages
+) -> tuple[EncodedPictures | Views, Target]:
+    """What a scorer learns from; the target stored in `aside` where it is there."""
+    if can_pack(adapter):
+        train = prepare(adapter, processor, config, "train", bars)
+        return train, load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
+    groups, views = _drawn(config, "train", bars), Views()
+
+    def make() -> Target:
+        look = config.look
+        tried: list[dict[str, Any]] = []
+        if look is None:
+            validation = _drawn(config, "val", bars)
+            with bars.stage("choosing whose attention", len(validation)) as tick:
+                look, tried = choose_viewed_look(
+                    adapter, processor, validation, candidate_looks(adapter), config.keeps, tick=tick
+                )
+        with bars.stage("attention of the training questions", len(groups)) as tick:
+            views.features, shares = views_and_shares(adapter, processor, groups, look, tick=tick)
+        return Target(shares=shares, about={"look": look.describe(), "tried": tried})
+
+    target = load_target(aside, make)
+    if not views.features:  # the target was there
+        with bars.stage("encoding train pictures", len(groups)) as tick:
+            views.features, _ = views_and_shares(adapter, processor, groups, None, tick=tick)
+    return views, target
+
+
+def _drawn(config: FitConfig, split: str, bars: Stages) -> list[list[Sample]]:
+    """The pictures of a split, each with its samples."""
     count = config.pictures if split == "train" else config.validation
     with bars.stage(f"drawing {split} pictures", 1) as tick:
         groups = load_pictures(config.task, split=split, pictures=count, questions=config.questions, seed=config.seed)
         tick()
-    with bars.stage(f"encoding {split} pictures", count) as tick:
+    return groups
+
+
+def prepare(adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: Stages) -> EncodedPictures:
+    """The pictures that a fit learns from ("train") or chooses on ("val"), encoded."""
+    groups = _drawn(config, split, bars)
+    with bars.stage(f"encoding {split} pictures", len(groups)) as tick:
         return encode_pictures(adapter, processor, groups, tick=tick)
 
 
@@ -143,11 +183,13 @@ def make_target(
 
 
 def distil(
-    adapter: Adapter, config: FitConfig, train: EncodedPictures, target: Target, *, aside: Path | None, bars: Stages
-) -> Scorer:
+    adapter: Adapter, config: FitConfig, train: EncodedPictures | Views, target: Target, *, aside: Path | None,
+    bars: Stages,
+) -> Scorer:  # fmt: skip
     """Train the scorer on encoded pictures; with a folder `aside`, from its last checkpoint on."""
     shares = _shuffled(target.shares, config.seed) if config.shuffled else target.shares
-    device = train.features.device
+    device = train.features.device if isinstance(train.features, Tensor) else adapter.device
+    shares = shares.to(device) if isinstance(shares, Tensor) else shares
     first = untrained_scorer(adapter.d_features, seed=config.seed, hidden=config.hidden)
     scorer = Scorer(
         adapter.d_features,
@@ -164,7 +206,7 @@ def distil(
     with bars.stage("fitting the scorer", config.steps) as tick:
         tick(done)
         for step in range(done, config.steps):
-            _step(scorer, optimiser, config, train.features, shares.to(device), step)
+            _step(scorer, optimiser, config, train.features, shares, step)
             tick()
             if aside is not None and (step + 1) % config.save_every == 0:
                 checkpoint.save(aside, scorer, optimiser, {"done": step + 1})
@@ -172,23 +214,44 @@ def distil(
 
 
 def _step(
-    scorer: Scorer, optimiser: torch.optim.Optimizer, config: FitConfig, features: Tensor, shares: Tensor, step: int
+    scorer: Scorer,
+    optimiser: torch.optim.Optimizer,
+    config: FitConfig,
+    features: Tensor | Sequence[Tensor],
+    shares: Tensor | Sequence[Tensor],
+    step: int,
 ) -> None:
     # The draw depends on seed and step alone, so a run that goes on draws what an unbroken one would have drawn.
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     chosen = torch.randperm(len(features), generator=generator)[: config.batch]
     for group in optimiser.param_groups:
         group["lr"] = config.rate * warmup_cosine(step, config.steps)
-    logits = scorer(features[chosen])
-    loss = OBJECTIVES[config.objective](logits, shares[chosen])
+    loss = _loss(scorer, config, features, shares, chosen)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
 
 
-def _shuffled(shares: Tensor, seed: int) -> Tensor:
+def _loss(
+    scorer: Scorer, config: FitConfig, features: Tensor | Sequence[Tensor], shares: Tensor | Sequence[Tensor],
+    chosen: Tensor,
+) -> Tensor:  # fmt: skip
+    """Mean over the pictures or views `chosen`, which need not be of one size."""
+    objective = OBJECTIVES[config.objective]
+    if isinstance(features, Tensor) and isinstance(shares, Tensor):
+        return objective(scorer(features[chosen]), shares[chosen])
+    device = scorer.fc1.weight.device
+    views = [features[i] for i in chosen.tolist()]
+    logits = torch.split(scorer(torch.cat(views).to(device)), [len(view) for view in views])
+    wanted = [shares[i].to(device) for i in chosen.tolist()]
+    return torch.stack([objective(a[None], b[None]) for a, b in zip(logits, wanted, strict=True)]).mean()
+
+
+def _shuffled(shares: Tensor | Sequence[Tensor], seed: int) -> Tensor | Sequence[Tensor]:
     """Each picture's shares, permuted among its tokens."""
     generator = torch.Generator().manual_seed(seed)
+    if not isinstance(shares, Tensor):
+        return [view[torch.randperm(len(view), generator=generator)] for view in shares]
     order = torch.stack([torch.randperm(shares.shape[1], generator=generator) for _ in range(len(shares))])
     return shares.gather(1, order)
 
@@ -202,6 +265,13 @@ def load_target(aside: Path, make: Callable[[], Target]) -> Target:
     if not file.is_file():
         target = make()
         about = {"about": json.dumps(target.about)}
-        write_atomic(file, save({"shares": target.shares.contiguous()}, metadata=about))
+        shares = target.shares
+        tensors = {"shares": shares} if isinstance(shares, Tensor) else {
+            "shares": torch.cat(list(shares)), "sizes": torch.tensor([len(view) for view in shares])
+        }  # fmt: skip
+        write_atomic(file, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=about))
     with safe_open(file, framework="pt") as stored:
-        return Target(shares=stored.get_tensor("shares"), about=json.loads(stored.metadata()["about"]))
+        found: Tensor = stored.get_tensor("shares")
+        views = stored.get_tensor("sizes").tolist() if "sizes" in stored.keys() else None  # noqa: SIM118
+        about = json.loads(stored.metadata()["about"])
+    return Target(shares=found if views is None else torch.split(found, views), about=about)

@@ -65,7 +65,9 @@ def prompt_inputs(processor: Any, images: Sequence[Any], questions: Sequence[str
     bos = processor.tokenizer.bos_token
     special = not (bos and texts[0].startswith(bos))
     # A list a row: some processors count a flat list as one row's pictures.
-    return processor(
+    inputs = processor(
         images=[[image] for image in images], text=texts, padding=True, padding_side="left", add_special_tokens=special,
         return_tensors="pt",
     )  # fmt: skip
+    inputs.pop("labels", None)  # PaliGemma's gives them even where nothing is to be learned
+    return inputs

@@ -6,7 +6,7 @@ otherwise the questions that look hardest decide, and small items that few ask a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,17 +87,23 @@ def text_saliency(
         for row, picture in enumerate(span):
             spans = [(first - behind.start, last - behind.start) for first, last in packed.spans[row]]
             for index, look in enumerate(looks):
-                found[index, picture] = _average(stacked[:, row], spans, look)
+                found[index, picture] = joined_shares(stacked[:, row], spans, look)
         if tick is not None:
             tick(len(span))
     return found
 
 
-def _average(shares: Tensor, spans: list[tuple[int, int]], look: Look) -> Tensor:
-    """(n,) of shares (layers, rows, n), the questions joined as the look says."""
+def joined_shares(shares: Tensor, spans: Sequence[tuple[int, int]], look: Look) -> Tensor:
+    """(n,) of shares (layers, rows, n), the questions joined as the look says; even where nothing was looked at.
+
+    spans: each question's first and last row, the last being the prompt's last token
+    """
     chosen = shares.mean(0) if look.layer is None else shares[look.layer]  # (rows, n)
     first = [last if look.rows == "answer" else first for first, last in spans]
     each = torch.stack([chosen[a : last + 1].mean(0) for a, (_, last) in zip(first, spans, strict=True)])
+    each = each[each.sum(-1) > 0]  # a layer with a window may see nothing of a picture far back
+    if not len(each):
+        return torch.full((shares.shape[-1],), 1 / shares.shape[-1])
     if look.join == "turns":
         order = each.sort(dim=-1, descending=True, stable=True).indices
         round_ = order.argsort(-1).amin(0)  # (n,)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from salience.core.files import write_atomic
 from salience.models.config import MambaConfig, layout_of, read_config, write_config
 from salience.models.decoding import decoder
+from salience.models.joined import join
 from salience.models.weights import (
     CONFIG,
     EMBEDDING,
@@ -141,16 +142,19 @@ class MambaLM(nn.Module):
         mask = None if attention_mask is None else attention_mask != 0
         x = self.backbone.embeddings(input_ids)  # (B, L, d_model)
         after: list[MambaState] = []
+        joined = join(self, x)
         for i, block in enumerate(self._blocks):
             before = None if state is None else state[i]
-            normed = block.norm(x)
-            if return_state:
-                y, new = block.mixer(normed, mask=mask, seq_idx=seq_idx, state=before, return_state=True)
+            if joined is not None:
+                after.append(joined(block, mask=mask, seq_idx=seq_idx, state=before))
+            elif return_state:
+                y, new = block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before, return_state=True)
                 after.append(new)
+                x = self._residual(x) + y
             else:
-                y = block.mixer(normed, mask=mask, seq_idx=seq_idx, state=before)
-            x = self._residual(x) + y
-        logits = self._logits(x[:, -logits_to_keep:])
+                x = self._residual(x) + block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before)
+        x = x[:, -logits_to_keep:]
+        logits = self._logits(x) if joined is None else joined.logits(x)
         loss = None if labels is None else _next_token_loss(logits, labels)
         return MambaOutput(loss, logits, after if return_state else None)
 

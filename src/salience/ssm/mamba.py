@@ -105,7 +105,22 @@ class Mamba(nn.Module):
         Raises:  ValueError for shapes, dtypes or devices that disagree
         """
         check_input(x, self.d_model)
-        u, z = project(self.in_proj, x, self.backend).chunk(2, dim=-1)  # (B, L, E) each, views
+        xz = project(self.in_proj, x, self.backend)
+        y, after = self.mix(xz, mask=mask, seq_idx=seq_idx, state=state, reverse=reverse)
+        out = project(self.out_proj, y, self.backend)
+        return (out, after) if return_state else out
+
+    def mix(
+        self,
+        xz: Tensor,
+        *,
+        mask: Tensor | None = None,
+        seq_idx: Tensor | None = None,
+        state: MambaState | None = None,
+        reverse: bool = False,
+    ) -> tuple[Tensor, MambaState]:
+        """All between the outer projections: xz (B, L, 2 E) -> y (B, L, E) and the state after it."""
+        u, z = xz.chunk(2, dim=-1)  # (B, L, E) each, views
         window, h = (None, None) if state is None else state
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         u, window = causal_conv1d(
@@ -117,8 +132,7 @@ class Mamba(nn.Module):
             u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=self.dt_proj.bias, dt_softplus=True, initial_state=h,
             mask=mask, seq_idx=seq_idx, reverse=reverse, return_state=True, backend=self.backend,
         )  # fmt: skip
-        out = project(self.out_proj, y, self.backend)
-        return (out, MambaState(window, h)) if return_state else out
+        return y, MambaState(window, h)
 
     @torch.no_grad()
     def step(self, x: Tensor, state: MambaState) -> Tensor:

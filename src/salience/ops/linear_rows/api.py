@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -12,12 +13,14 @@ from salience.core.backend import eager, pick
 
 # Beyond these torch's product, which then reuses what it has read, is faster (measured on Zen 4 with MKL and oneDNN).
 MOST_ROWS = {torch.float32: 8, torch.bfloat16: 1}
+LEAST_ROWS = 32  # from here on the kernel for many rows, on machines where that is faster
 HALVES = (torch.bfloat16, torch.float16)
 
 
 def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """x weight^T + bias, as `torch.nn.functional.linear`; many rows, gradients, autocast and other devices are its own.
 
+    Many rows without gradients go through a kernel of our own on machines where BLAS is slower (`cpu_many.worth`).
     Where the CPU has no product of half precision, many rows are multiplied on copies in float32: torch's own loops
     take 4 to 40 times as long (Zen 3, 8 to 512 rows).
 
@@ -26,19 +29,43 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backen
     Returns: (..., O) in x.dtype, sums in float32
     Raises:  as torch's linear does
     """
-    ours = backend in ("auto", "cpu") and _plain(x, weight, bias)
+    ours = backend in ("auto", "cpu") and plain_tensors(x, weight, bias)
     if not ours or pick("linear_rows", (x, weight), backend) != "cpu":
         return F.linear(x, weight, bias)
+    rows = math.prod(x.shape[:-1])
     if _suits(x, weight, bias):
         from salience.ops.linear_rows.cpu import forward
 
         return forward(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], weight.shape[0])
+    if _without_gradients(x, weight, bias) and x.shape[-1:] == weight.shape[1:] and many_suit(rows, weight, bias):
+        from salience.ops.linear_rows.cpu_many import product
+
+        flat = x.reshape(rows, x.shape[-1])
+        flat = flat if flat.stride(1) == 1 else flat.contiguous()
+        return product(flat, weight, bias).view(*x.shape[:-1], weight.shape[0])
     if x.dtype in HALVES and not _native(x.dtype):
-        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+        wide = (x.float(), weight.float(), None if bias is None else bias.float())
+        return linear_rows(*wide, backend=backend).to(x.dtype)
     return F.linear(x, weight, bias)
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def many_suit(rows: int, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether the kernel for many rows takes so many and this layer, and this machine is one where it is faster."""
+    if (
+        rows < LEAST_ROWS
+        or weight.dtype != torch.float32
+        or weight.ndim != 2
+        or weight.numel() == 0
+        or weight.stride(1) != 1
+        or not (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))
+    ):
+        return False
+    from salience.ops.linear_rows.cpu_many import worth
+
+    return worth()
+
+
+def plain_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether these are tensors of one dtype on the CPU and nobody listens in; what disagrees is left to torch."""
     given = (x, weight) if bias is None else (x, weight, bias)
     return (
@@ -57,8 +84,12 @@ def _suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.shape[1] == x.shape[-1] == weight.stride(0)  # rows one after another
         and (weight.shape[1] == 1 or weight.stride(1) == 1)
         and (bias is None or bias.shape == weight.shape[:1])
-        and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)))
+        and _without_gradients(x, weight, bias)
     )
+
+
+def _without_gradients(*given: Tensor | None) -> bool:
+    return not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given))
 
 
 @cache

@@ -27,7 +27,8 @@ holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. A
 - vectors: `+ - * /` (and `+=` ...), `fma`, `maximum`, `minimum`, `exp2`, `sigmoid`, `softplus`, `splat(tag, number)`,
   `horizontal_sum`, `fold4` with `store4` (four sums at once). No comparisons: a mask is a shorter list of rows.
 - memory: `load`, `store` (a whole vector, any alignment), `load_n`, `store_n` (tails), `load_splat` (one element in all
-  lanes), `load_scalar`, `store_scalar`, `copy_strided`, `load_byte`; all but the last two convert, to nearest even.
+  lanes), `load_scalar`, `store_scalar`, `copy_strided`, `load_byte`, `turn8` (8 by 8 numbers, rows into columns); all
+  but the last three convert, to nearest even.
 - `@simd.inline` marks a helper that a kernel calls; vectors may be its arguments and results.
 - Loops that carry several vectors run from registers: keep four independent chains, four cycles are an fma's latency.
 - The cache's key has the hash of `ops/simd/*.py`, of `ops/*/cpu*.py` and of the file the kernel is in: helpers belong
@@ -71,7 +72,8 @@ from salience.ops.simd.memory import (
 )
 from salience.ops.simd.pages import on_large_pages
 from salience.ops.simd.pool import parallel_for
-from salience.ops.simd.registers import native
+from salience.ops.simd.registers import features, native
+from salience.ops.simd.turn import turn8, turn8_onto
 
 __all__ = [
     "BF16",
@@ -88,6 +90,7 @@ __all__ = [
     "exp2",
     "exp2_range",
     "exp2_within",
+    "features",
     "fma",
     "fold4",
     "horizontal_maximum",
@@ -115,5 +118,7 @@ __all__ = [
     "store4",
     "store_n",
     "store_scalar",
+    "turn8",
+    "turn8_onto",
     "vector_size",
 ]

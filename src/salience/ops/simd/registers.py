@@ -10,7 +10,13 @@ from salience.ops.simd.element import Element
 
 
 @cache
+def features() -> frozenset[str]:
+    """What the machine compiled for has ("avx2", "avx512f" ...): numba's own choice, NUMBA_CPU_* included."""
+    told = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return frozenset(each[1:] for each in told if each.startswith("+"))
+
+
+@cache
 def native(element: Element) -> Element:
     """The element type with vectors of one register: 64 bytes with AVX-512, else 32."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    return element if "+avx512f" in features else element.halved()
+    return element if "avx512f" in features() else element.halved()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+import salience
 from salience.core.types import Selection, TokenContext
 from salience.data.scene_pictures import SIDE
 from salience.families import Adapter
@@ -20,39 +21,63 @@ from salience.pruning.methods.oracle import Oracle
 from salience.pruning.methods.random import Random
 from salience.pruning.methods.saliency import Saliency
 from salience.pruning.methods.uniform import Uniform
-from salience.pruning.scorer import Scorer
+from salience.pruning.scorer import Scorer, untrained_scorer
+from salience.studies.tradeoff_config import TradeoffConfig
 from salience.training.encoded import EncodedPictures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arm:
     """One line of the comparison. name, seed: as the rows have them   cost: the arm whose cost is this one's too
-    method: the method for these pictures (only an oracle looks at which they are)"""
+    method: the method for these pictures   known: the same, where it does not depend on which they are, as an oracle
+    does"""
 
     name: str
     seed: int
     cost: str
     method: Callable[[EncodedPictures], Method]
+    known: Method | None = None
 
 
-def training_free(draws: int, seed: int, *, with_cls: bool) -> list[Arm]:
-    """`draws` random ones, the uniform grid, and [CLS] attention where the tower has it."""
+def by_default(adapter: Adapter, names: Iterable[str]) -> list[str]:
+    """What is compared where nobody named methods: [CLS] attention only where the tower has it or a substitute."""
+    return [name for name in names if name != ClsAttention.name or adapter.tower_attention is not None]
+
+
+def admit(adapter: Adapter, methods: Iterable[Method], keep: float, *, positions: str) -> str | None:
+    """Look whether a model can carry methods, before hours of work. Returns: what stands in for what, a clause, or None
+
+    Raises:  ValueError as `salience.prune` does, for a method that this model can't carry
+    """
+    substitutes = []
+    for method in methods:
+        with salience.prune(adapter.model, method, keep=keep, positions=positions) as pruned:  # type: ignore[arg-type]
+            substitutes.append(pruned.substitute)
+    return "; ".join(dict.fromkeys(filter(None, substitutes))) or None
+
+
+def training_free(draws: int, seed: int) -> list[Arm]:
+    """`draws` random ones, the uniform grid, and [CLS] attention."""
     arms = [_arm("random", seed + draw, Random(seed=seed + draw)) for draw in range(draws)]
-    arms.append(_arm("uniform", seed, Uniform()))
-    if with_cls:
-        arms.append(_arm("cls-attention", seed, ClsAttention()))
-    return arms
+    return [*arms, _arm("uniform", seed, Uniform()), _arm("cls-attention", seed, ClsAttention())]
 
 
-def published(names: Sequence[str], seed: int, *, with_cls: bool) -> list[Arm]:
-    """Published methods by name, those that this model's tower can carry."""
-    methods = [method_class(name)() for name in names]
-    return [_arm(each.name, seed, each) for each in methods if with_cls or not each.needs & {"cls_attention", "keys"}]
+def published(names: Sequence[str], seed: int) -> list[Arm]:
+    """Methods of the library's table by name."""
+    return [_arm(name, seed, method_class(name)()) for name in names]
 
 
 def learned(scorer: Scorer, seed: int, *, name: str = "saliency") -> Arm:
     """A fitted scorer; controls, under other names, cost what `saliency` costs."""
-    return Arm(name=name, seed=seed, cost="saliency", method=_always(Saliency(scorer=scorer.eval())))
+    return replace(_arm(name, seed, Saliency(scorer=scorer.eval())), cost="saliency")
+
+
+def untrained(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer]) -> list[Arm]:
+    """Scorers with random weights, of the size of the fitted ones where there are any."""
+    hidden = next((scorer.config.hidden for scorer in fitted.values()), 64)
+    seeds = range(config.seed, config.seed + config.untrained)
+    blank = {seed: untrained_scorer(adapter.d_features, seed=seed, hidden=hidden) for seed in seeds}
+    return [learned(scorer, seed, name="saliency-untrained") for seed, scorer in blank.items()]
 
 
 def oracle(seed: int) -> Arm:
@@ -66,11 +91,7 @@ def oracle_method(pictures: EncodedPictures) -> Method:
 
 
 def _arm(name: str, seed: int, method: Method) -> Arm:
-    return Arm(name=name, seed=seed, cost=name, method=_always(method))
-
-
-def _always(method: Method) -> Callable[[EncodedPictures], Method]:
-    return lambda pictures: method
+    return Arm(name=name, seed=seed, cost=name, method=lambda pictures: method, known=method)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

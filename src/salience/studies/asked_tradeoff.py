@@ -1,7 +1,7 @@
 """The trade-off where nothing of a model's insides may be assumed: any family, any method, any pictures.
 
-Every question goes through `generate` under `salience.prune`, as a user's would. What needs encoded pictures (probe,
-cosine, attention kept, oracles) is not measured.
+Every question goes through `generate` under `salience.prune`, as a user's would, or through a quicker way that says the
+same (`packed_asking`). What needs scenes (probe, cosine, attention kept, oracles) is not measured.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from salience.core.progress import Stages
 from salience.core.record import ROW_COLUMNS, Record
 from salience.families import Adapter
 from salience.pruning.base import Method
-from salience.pruning.methods import method_class
-from salience.pruning.methods.random import Random
-from salience.pruning.methods.saliency import Saliency
-from salience.pruning.scorer import Scorer, untrained_scorer
+from salience.pruning.scorer import Scorer
+from salience.studies.arms import Arm, admit, by_default, learned, published, training_free, untrained
 from salience.studies.asked_costs import clock
 from salience.studies.asking import Asking, Replies, measures
 from salience.studies.bootstrap import interval
 from salience.studies.cells import Cells
 from salience.studies.differences import DEFINITION, MARKS, differences
+from salience.studies.packed_asking import asking_for
 from salience.studies.picture_tasks import PictureTask, picture_task
-from salience.studies.tradeoff_config import INSIDE, TradeoffConfig
+from salience.studies.tradeoff_config import TradeoffConfig
 
-#: What is compared where no methods are named; a tower without attention that can be read has no cls-attention.
+#: What is compared where no methods are named.
 DEFAULT = ("saliency", "cls-attention", "uniform", "random")
 #: The longest answer of the task takes two tokens and the end.
 SCENES_TOKENS = 4
@@ -58,8 +57,9 @@ def run_asked(
     """
     task = picture_task(config)
     _look_at_all(task, bars)
-    asking = Asking(adapter.model, processor, task.groups, instruction=config.instruction, positions=config.positions)
+    asking = asking_for(adapter, processor, task.groups, instruction=config.instruction, positions=config.positions)
     arms = asked_arms(adapter, config, fitted)
+    substitute = admit(adapter, [method for _, _, method in arms], min(config.keeps), positions=config.positions)
     _try(asking, arms, config.keeps)
     picture = torch.tensor([number for number, group in enumerate(task.groups) for _ in group])
     with bars.stage("all tokens", len(task.groups)) as tick:
@@ -75,20 +75,20 @@ def run_asked(
         "seed": config.seed, "positions": config.positions, "instruction": config.instruction,
         "full_accuracy": whole["accuracy"], **task.baselines, "methods": list(dict.fromkeys(r["method"] for r in rows)),
         "definitions": DEFINITIONS, "timing_repeats": config.repeats if config.costs else 0, "timed_batch": 1,
-        "control_other_picture_accuracy": None,
+        "control_other_picture_accuracy": None, "substitute": substitute,
     }  # fmt: skip
     return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": []}
 
 
 def inside_rows(
     adapter: Adapter, processor: Any, config: TradeoffConfig, groups: Sequence[Sequence[Any]], whole: Mapping[str, Any],
-    cells: Cells, bars: Stages,
+    costs: Mapping[tuple[str, float], Mapping[str, Any]], cells: Cells, bars: Stages,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows, marks included, of the methods that work inside the model, on pictures of the `scenes` task.
 
-    whole: the row's quality with all tokens, as the study measured it
+    whole: the row's quality with all tokens, as the study measured it   costs: (method, keep) -> cost columns, if any
     """
-    inside = replace(config, methods=tuple(name for name in INSIDE if config.wants(name)))
+    inside = replace(config, methods=config.inside)
     if not inside.methods:
         return []
     asking = Asking(adapter.model, processor, groups, positions=config.positions, max_new_tokens=SCENES_TOKENS)
@@ -96,28 +96,24 @@ def inside_rows(
     full = {**whole, "tokens_kept": adapter.n_tokens}
     arms = asked_arms(adapter, inside, {})
     _try(asking, arms, config.keeps)
-    return [{**_row(row), MARKS: row[MARKS]} for row in _rows(asking, inside, arms, full, picture, cells, bars)]
+    rows = _rows(asking, inside, arms, full, picture, cells, bars)
+    return [{**_row({**costs.get((row["method"], row["keep"]), {}), **row}), MARKS: row[MARKS]} for row in rows]
 
 
 def asked_arms(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer]) -> list[tuple[str, int, Method]]:
     """(name, seed, method) of what is to be compared."""
-    names = config.methods or [name for name in DEFAULT if name != "cls-attention" or adapter.has_cls_attention]
-    arms: list[tuple[str, int, Method]] = []
+    names = config.methods or by_default(adapter, DEFAULT)
     for name in names:
         if name in _ORACLES:
             raise ValueError(
                 f"methods: {name!r} needs boxes or training, which task {config.task!r} does not have here."
             )
-        if name == "saliency":
-            arms += [(name, seed, Saliency(scorer=scorer.eval())) for seed, scorer in fitted.items()]
-        elif name == "random":
-            arms += [(name, config.seed + draw, Random(seed=config.seed + draw)) for draw in range(config.draws)]
-        elif name == "saliency-untrained":
-            for seed in range(config.seed, config.seed + config.untrained):
-                arms.append((name, seed, Saliency(scorer=untrained_scorer(adapter.d_features, seed=seed, hidden=64))))
-        else:
-            arms.append((name, config.seed, method_class(name)()))
-    return arms
+    arms: list[Arm] = [learned(scorer, seed) for seed, scorer in fitted.items()]
+    arms += training_free(config.draws, config.seed)
+    arms += untrained(adapter, config, fitted) if "saliency-untrained" in names else []
+    arms += published([*config.before, *config.inside], config.seed)
+    found = [(arm.name, arm.seed, arm.known) for name in names for arm in arms if arm.name == name]
+    return [(name, seed, method) for name, seed, method in found if method is not None]
 
 
 def quality(asking: Asking, replies: Replies, picture: Tensor) -> dict[str, Any]:

@@ -14,29 +14,43 @@ from salience.core.record import Record
 from salience.data.scenes import baselines, question_only
 from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
-from salience.families.tower_attention import SUBSTITUTE
-from salience.pruning.scorer import Scorer, untrained_scorer
-from salience.studies.arms import Arm, learned, oracle, oracle_method, published, training_free
+from salience.pruning.methods import method_class
+from salience.pruning.scorer import Scorer
+from salience.studies.arms import (
+    Arm,
+    admit,
+    by_default,
+    learned,
+    oracle,
+    oracle_method,
+    published,
+    training_free,
+    untrained,
+)  # fmt: skip
 from salience.studies.asked_tradeoff import asked_arms, inside_rows, run_asked
 from salience.studies.cells import Cells
 from salience.studies.costs import LOOPS, Case, measure_costs
 from salience.studies.differences import MARKS, differences
 from salience.studies.examples import choose, for_one, make_examples
+from salience.studies.inside_costs import DEFINITION as INSIDE_COSTS
+from salience.studies.inside_costs import measure_inside
 from salience.studies.picture_tasks import picture_task
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
 from salience.studies.sheets import save_for
-from salience.studies.tradeoff_config import KEEPS, METHODS, PUBLISHED, TradeoffConfig
+from salience.studies.tradeoff_config import KEEPS, STUDY, TradeoffConfig
 from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
 from salience.training.packing import can_pack
 
-__all__ = ["KEEPS", "METHODS", "TradeoffConfig", "run"]
+__all__ = ["KEEPS", "TradeoffConfig", "run"]
 
 _NO_SCORER = (
     "methods name 'saliency', but there is no scorer made for exactly this model: train one with `salience fit`, or "
     "leave it out."
 )
+SHUFFLED = "saliency-shuffled"
+_NO_CONTROL = f"methods name {SHUFFLED!r}, a scorer fitted to shuffled targets, which only `salience study` makes."
 
 
 def run(
@@ -66,6 +80,8 @@ def run(
     fitted = dict(scorers_for(adapter) if scorers is None else scorers)
     if config.methods is not None and "saliency" in config.methods and not fitted:
         raise ValueError(_NO_SCORER)
+    if config.methods is not None and SHUFFLED in config.methods and SHUFFLED not in (controls or {}):
+        raise ValueError(_NO_CONTROL)
     own = cells or Cells(folder, _identity(adapter, config, fitted, controls or {}))
     if bars is not None:
         record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, bars)
@@ -91,17 +107,20 @@ def _run(
     if config.task != "scenes" or not can_pack(adapter):
         record = run_asked(adapter, processor, config, name=shown, fitted=fitted, cells=cells, bars=bars)
         return _with_sheets(record, adapter, processor, config, fitted, out, bars)
+    arms = _arms(adapter, config, fitted, controls)
+    tried = {arm.name: arm.known for arm in (*arms, *published(config.inside, config.seed)) if arm.known is not None}
+    substitute = admit(adapter, tried.values(), min(config.keeps), positions=config.positions)
     test = _encoded(adapter, processor, config, "test", config.pictures, bars)
     if train is None and config.probe_pictures > 0:
         train = _encoded(adapter, processor, config, "train", config.probe_pictures, bars)
-    arms = _arms(adapter, config, fitted, controls)
     costs = _costs(adapter, processor, config, test, arms, cells, bars) if config.costs else {}
     with bars.stage("all tokens", 1) as tick:
         quality = Quality(adapter, test, train, positions=config.positions)
         whole = cells.get("whole", quality.whole)
         tick()
     rows = all_rows(quality, config, arms, whole, costs, cells, bars)
-    rows += inside_rows(adapter, processor, config, test.samples, whole, cells, bars)
+    priced = _inside_costs(adapter, processor, config, test, cells, bars) if config.costs else {}
+    rows += inside_rows(adapter, processor, config, test.samples, whole, priced, cells, bars)
     apart = differences(rows, quality.full.picture)
     rows = [{name: value for name, value in row.items() if name != MARKS} for row in rows]
     with bars.stage("samples and controls", 2) as tick:
@@ -115,7 +134,7 @@ def _run(
         "methods": list(dict.fromkeys(row["method"] for row in rows)),
         "control_other_picture_accuracy": None if other is None else other["accuracy"],
         "control_other_picture": other,
-        "substitute": SUBSTITUTE if adapter.tower_attention == "received" else None,
+        "substitute": substitute,
         "pictures_saved": _save_pictures(adapter, processor, config, test, arms, out, bars),
     }
     return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": examples}
@@ -126,26 +145,23 @@ def _encoded(
 ) -> EncodedPictures:
     groups = load_pictures(config.task, split=split, pictures=pictures, questions=config.questions, seed=config.seed)
     with bars.stage(f"encoding {split} pictures", pictures) as tick:
-        keys = any(config.wants(name) for name in ("visionzip", "prumerge", "prumerge+"))  # large: only where read
+        keys = any("keys" in method_class(name).needs for name in config.before)  # large: only where read
         return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
 
 
 def _arms(
     adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer], controls: Mapping[str, Scorer]
 ) -> list[Arm]:
-    """The methods that are asked for and that this model has, the study's own first."""
+    """The methods that are asked for, the study's own first."""
     arms = [learned(scorer, seed) for seed, scorer in fitted.items()]
-    arms += training_free(config.draws, config.seed, with_cls=adapter.tower_attention is not None)
-    named = [name for name in PUBLISHED if config.wants(name)]
-    arms += published(named, config.seed, with_cls=adapter.tower_attention is not None)
+    arms += training_free(config.draws, config.seed)
+    arms += published(config.before, config.seed)
     arms.append(oracle(config.seed))
     arms += [learned(scorer, config.seed, name=name) for name, scorer in controls.items()]
-    if fitted:
-        hidden = next(iter(fitted.values())).config.hidden
-        for seed in range(config.seed, config.seed + config.untrained):
-            blank = untrained_scorer(adapter.d_features, seed=seed, hidden=hidden)
-            arms.append(learned(blank, seed, name="saliency-untrained"))
-    return [arm for arm in arms if config.wants(arm.name)]
+    if fitted or "saliency-untrained" in (config.methods or ()):
+        arms += untrained(adapter, config, fitted)
+    names = config.methods or by_default(adapter, STUDY)
+    return [arm for arm in arms if arm.name in names]
 
 
 def _costs(
@@ -158,10 +174,7 @@ def _costs(
     bars: Stages,
 ) -> dict[tuple[str, float], dict[str, Any]]:
     """Cost columns by (cost name, ratio), measured on the first test picture's first question."""
-    first = test.first(1)
-    device = test.features.device
-    pixels = processor.image_processor([first.samples[0][0].image], return_tensors="pt")["pixel_values"]
-    case = Case(pixels=pixels.to(device, adapter_dtype(adapter)), prompt=first.prompts[0][0])
+    first, case, device = _case(adapter, processor, test)
     methods = {arm.cost: arm.method(first).to(device) for arm in arms}
     if config.wants("oracle-question"):
         methods.setdefault("oracle", oracle_method(first))
@@ -174,6 +187,32 @@ def _costs(
         return {(method, keep): columns for method, keep, columns in cells.get("costs", measured)}
 
 
+def _inside_costs(
+    adapter: Adapter, processor: Any, config: TradeoffConfig, test: EncodedPictures, cells: Cells, bars: Stages
+) -> dict[tuple[str, float], dict[str, Any]]:
+    """The same by (method, ratio) of methods that work inside the model."""
+    _, case, device = _case(adapter, processor, test)
+    methods = {name: method_class(name)().to(device) for name in config.inside}
+    if not methods:
+        return {}
+    rounds = LOOPS * (config.repeats + 2) * len(config.keeps) * len(methods)
+    with bars.stage("timing inside the model", rounds) as tick:
+
+        def measured() -> list[list[Any]]:
+            found = measure_inside(adapter, case, methods, config.keeps, repeats=config.repeats, tick=tick)
+            return [[method, keep, columns] for (method, keep), columns in found.items()]
+
+        return {(method, keep): columns for method, keep, columns in cells.get("costs-inside", measured)}
+
+
+def _case(adapter: Adapter, processor: Any, test: EncodedPictures) -> tuple[EncodedPictures, Case, torch.device]:
+    """The first test picture, it and its first question as what is timed, and where."""
+    first = test.first(1)
+    device = test.features.device
+    pixels = processor.image_processor([first.samples[0][0].image], return_tensors="pt")["pixel_values"]
+    return first, Case(pixels=pixels.to(device, adapter_dtype(adapter)), prompt=first.prompts[0][0]), device
+
+
 def _examples(
     quality: Quality, processor: Any, config: TradeoffConfig, arms: Sequence[Arm], out: Path | None
 ) -> list[dict[str, Any]]:
@@ -182,7 +221,7 @@ def _examples(
     if not shown or not pruned or config.examples < 1:
         return []
     subject = shown.get("saliency") or next(iter(shown.values()))
-    ordered = [shown[name] for name in METHODS if name in shown]
+    ordered = [shown[name] for name in STUDY if name in shown]
     chosen = choose(quality, subject, pruned, config.examples)
     return make_examples(quality, processor, chosen, ordered, pruned, out)
 
@@ -217,7 +256,8 @@ def _save_pictures(
     """Contact sheets with each method's first seed."""
     chosen = {arm.name: arm.method(test) for arm in reversed(arms)}
     shown = range(min(len(test), config.save_pictures))
-    known = {name: [for_one(chosen[name], picture) for picture in shown] for name in METHODS if name in chosen}
+    ordered = [name for name in (*STUDY, *config.before) if name in chosen]
+    known = {name: [for_one(chosen[name], picture) for picture in shown] for name in ordered}
     return save_for(adapter.model, processor, config, test.samples, known, out, bars)
 
 
@@ -250,7 +290,7 @@ def _about(
         "probe_majority_accuracy": quality.probe_majority(),
         "ceiling_pictures": min(config.ceiling_pictures, len(quality.test)),
         "ceiling_full_accuracy": quality.full_accuracy(config.ceiling_pictures),
-        "definitions": DEFINITIONS,
+        "definitions": {**DEFINITIONS, **({"select_ms, flops_scorer": INSIDE_COSTS} if config.inside else {})},
         "scorers": {str(seed): dict(scorer.config.training or {}) for seed, scorer in fitted.items()},
         "timing_repeats": config.repeats if config.costs else 0,
         "timed_batch": 1,

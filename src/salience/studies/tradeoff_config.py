@@ -7,17 +7,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from salience.pruning.inside import Inside
+from salience.pruning.methods import METHODS as TABLE
+from salience.pruning.methods import method_class
+
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
 #: What the study compares, and a trade-off that names no methods.
 STUDY = (
     "saliency", "cls-attention", "uniform", "random", "oracle", "oracle-question", "saliency-shuffled",
     "saliency-untrained",
 )  # fmt: skip
-#: Published methods, measured where they are named.
-PUBLISHED = ("divprune", "vispruner", "visionzip", "prumerge", "prumerge+")
-#: Those that work inside the tower or the language model: asked through the model's own `generate`, whatever the task.
-INSIDE = ("fastv", "pyramiddrop", "sparsevlm", "tome")
-METHODS = (*STUDY, *PUBLISHED, *INSIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,8 @@ class TradeoffConfig:
 
     task: "scenes", "easy-vqa", or "vqa:PATH", a folder in one of the layouts of `salience.data.vqa`
     instruction: put behind every question of other tasks than scenes, such as "Answer with one word."
-    keeps: ratios in (0, 1]; 1 is always among them   methods: of METHODS; None for those of STUDY that this model has
+    keeps: ratios in (0, 1]; 1 is always among them
+    methods: of `nameable`, under their own names; None for those of STUDY that this model has
     pictures, questions: of the test split, at most so many questions a picture
     probe_pictures: training pictures of the probe   ceiling_pictures: of the oracle of the items asked about, whose
     questions cannot share a picture's prefix   control_pictures: whose questions are asked of
@@ -63,11 +63,14 @@ class TradeoffConfig:
                 raise ValueError(f"keeps must be numbers above 0 and at most 1, not {keep!r}.")
         if not self.keeps:
             raise ValueError("keeps must hold at least one ratio.")
+        known = nameable()
         for method in self.methods or ():
-            if method not in METHODS:
-                near = difflib.get_close_matches(str(method).lower(), METHODS, n=1)
+            if method not in known:
+                near = difflib.get_close_matches(str(method).lower(), known, n=1)
                 meant = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"methods must be of {', '.join(METHODS)}, not {method!r}{meant}.")
+                raise ValueError(f"methods must be of {', '.join(known)}, not {method!r}{meant}.")
+        if self.methods is not None:
+            object.__setattr__(self, "methods", tuple(dict.fromkeys(map(_own_name, self.methods))))
         counts = "pictures questions draws repeats ceiling_pictures control_pictures control_shifts"
         for name in counts.split():
             if getattr(self, name) < 1:
@@ -78,3 +81,28 @@ class TradeoffConfig:
     def wants(self, method: str) -> bool:
         """Whether the method is asked for."""
         return method in STUDY if self.methods is None else method in self.methods
+
+    @property
+    def before(self) -> tuple[str, ...]:
+        """Named methods beyond the study's that prune before the language model, behind the whole tower."""
+        return tuple(name for name in self.methods or () if name not in STUDY and not works_inside(name))
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Named ones that work inside the tower or the language model: asked through the model's own `generate`."""
+        return tuple(name for name in self.methods or () if works_inside(name))
+
+
+def nameable() -> tuple[str, ...]:
+    """What a trade-off can compare: the study's methods, and every method of the library's table."""
+    return (*STUDY, *(name for name in TABLE if name not in STUDY))
+
+
+def works_inside(method: str) -> bool:
+    """Whether a method of the library's table works inside the vision tower or the language model."""
+    return method in TABLE and (method_class(method).in_tower or issubclass(method_class(method), Inside))
+
+
+def _own_name(method: str) -> str:
+    """The name that a method's rows have: one may be listed under several."""
+    return method if method in STUDY else method_class(method).name

@@ -155,9 +155,11 @@ def _grouped(entries: list[Entry], pictures: _Pictures, *, look: bool = True) ->
     for entry in entries:
         key = f"{Path(entry.row.rpartition(', ')[0]).parent}/{entry.image}"
         groups.setdefault(key, []).append(entry)
+    # once a picture: its questions are many
+    paths = [pictures.find(group[0]) if look else Path(group[0].image) for group in groups.values()]
     return tuple(
         VqaSample(
-            path=pictures.find(entry) if look else Path(entry.image),
+            path=path,
             question=entry.question,
             answers=entry.answers,
             kind=entry.kind,
@@ -165,6 +167,6 @@ def _grouped(entries: list[Entry], pictures: _Pictures, *, look: bool = True) ->
             row=entry.row,
             choices=entry.choices,
         )
-        for number, group in enumerate(groups.values())
+        for number, (group, path) in enumerate(zip(groups.values(), paths, strict=True))
         for entry in group
     )

@@ -1,0 +1,73 @@
+"""What methods inside the model cost: their stages compute what `prune` has the model compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import salience
+from salience.core.record import TRADEOFF_COSTS
+from salience.families import adapter_for
+from salience.pruning.base import Method
+from salience.pruning.methods.fastv import FastV
+from salience.pruning.methods.pyramiddrop import PyramidDrop
+from salience.pruning.methods.sparsevlm import SparseVLM
+from salience.pruning.methods.tome import ToMe
+from salience.pruning.methods.uniform import Uniform
+from salience.studies.costs import BATCH, Case, measure_costs
+from salience.studies.inside_costs import InsidePipeline, measure_inside
+from salience.training.prompts import encode_prompt, prompt_inputs
+
+METHODS = [FastV(layer=1), PyramidDrop(), SparseVLM(), ToMe()]
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> tuple[Any, Case, dict[str, Any]]:
+    """A model of three layers, the case, and the same as the model's arguments."""
+    model, processor = tiny_llava(84, layers=3), tiny_processor(84)
+    torch.manual_seed(0)
+    picture = Image.effect_noise((84, 84), 90).convert("RGB")
+    inputs = dict(prompt_inputs(processor, [picture], ["which digit is red ?"]))
+    prompt = encode_prompt(processor, "which digit is red ?", "7", image_token_id=model.config.image_token_id)
+    return model, Case(pixels=inputs["pixel_values"], prompt=prompt), inputs
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@torch.no_grad()
+def test_its_prefill_is_prunes(asked: tuple[Any, Case, dict[str, Any]], method: Method) -> None:
+    model, case, inputs = asked
+    pipeline = InsidePipeline(adapter_for(model), case, method, 0.25)
+    encoded = pipeline.encode()
+    cache, logits = pipeline.prefill(*pipeline.project(encoded, pipeline.kept(encoded)))
+    with salience.prune(model, method, keep=0.25):
+        wanted = model(**inputs, use_cache=True)
+    # float32: the same kernels on the same tokens, put into the prompt another way
+    torch.testing.assert_close(logits, wanted.logits[:, -1], atol=1e-5, rtol=0)
+    assert [layer.keys.shape for layer in cache.layers] == [layer.keys.shape for layer in wanted.past_key_values.layers]
+    before = cache.layers[-1].keys.shape[-2]
+    pipeline.decode(cache, logits, torch.tensor([[before]]))
+    assert cache.layers[-1].keys.shape[-2] > before
+
+
+def test_columns(asked: tuple[Any, Case, dict[str, Any]]) -> None:
+    """Between all tokens' and those of a method that drops as many before the language model."""
+    model, case, _ = asked
+    adapter = adapter_for(model)
+    found = measure_inside(adapter, case, {m.name: m for m in METHODS}, (1.0, 0.25), repeats=1)
+    outer = measure_costs(adapter, case, {"uniform": Uniform()}, (1.0, 0.25), repeats=1)
+    whole, early = outer["uniform", 1.0], outer["uniform", 0.25]
+    for method in METHODS:
+        full, cut = found[method.name, 1.0], found[method.name, 0.25]
+        assert all(full[name] == whole[name] for name in TRADEOFF_COSTS if name != "peak_bytes")
+        assert cut["flops_total"] < full["flops_total"]
+        assert early["kv_bytes"] <= cut["kv_bytes"] < full["kv_bytes"]
+        assert early["flops_llm"] <= cut["flops_llm"] < full["flops_llm"]
+        assert cut["select_ms"] is None
+        assert cut["first_token_ms"] == cut["encode_ms"] + cut["project_ms"] + cut["prefill_ms"]
+        assert cut[f"prefill_batch{BATCH}_ms"] > 0 < cut["decode_ms_per_token"]
+    assert found["tome", 0.25]["kv_bytes"] == early["kv_bytes"]
+    assert found["tome", 0.25]["flops_vision"] < whole["flops_vision"]

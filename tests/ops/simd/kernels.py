@@ -9,7 +9,7 @@ from torch import Tensor
 from salience.ops import simd
 
 PARAMS = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("kind", "i8")])
-KINDS = ("copy", "exp2", "softplus", "sigmoid", "scale")
+KINDS = ("copy", "exp2", "softplus", "sigmoid", "scale", "exp2_within")
 CHUNK = 1000  # of no multiple of a vector: every task has a tail
 
 
@@ -29,12 +29,14 @@ def apply_kernel(tag, params, task):
             y = simd.sigmoid(x)
         elif p.kind == 4:
             y = simd.load_splat(tag, p.x) * x
+        elif p.kind == 5:
+            y = simd.exp2_within(x)
         simd.store_n(tag, p.y + i * step, y, end - i)
 
 
-def apply(kind: str, x: Tensor, threads: int | None = None) -> Tensor:
+def apply(kind: str, x: Tensor, threads: int | None = None, element: simd.Element | None = None) -> Tensor:
     """The function called `kind` of every element of a contiguous tensor; the output was full of NaN."""
-    y, element = torch.full_like(x, torch.nan), simd.element_of(x.dtype)
+    y, element = torch.full_like(x, torch.nan), element or simd.element_of(x.dtype)
     params = np.array([(x.data_ptr(), y.data_ptr(), x.numel(), KINDS.index(kind))], PARAMS)
     simd.parallel_for(apply_kernel.compiled(element), -(-x.numel() // CHUNK), element, params, threads=threads)
     return y

@@ -34,6 +34,25 @@ def test_functions_are_accurate(kind: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("registers", [False, True])
+def test_exp2_within_its_range_in_vectors_of_either_length(registers: bool, dtype: torch.dtype) -> None:
+    lowest = 126 if dtype == torch.float32 else 1022
+    x = torch.cat([torch.linspace(-lowest, lowest, 40_003, dtype=dtype), torch.tensor([0.0, torch.nan], dtype=dtype)])
+    element = simd.element_of(dtype)
+    got = apply("exp2_within", x, element=simd.native(element) if registers else element)
+    want = _exact("exp2", x[:-1].numpy())
+    # right to one unit in the last place, as exp2
+    assert (abs(got[:-1].numpy() - want) <= 1.1 * torch.finfo(dtype).eps * want).all() and got[-1].isnan()
+
+
+def test_a_native_vector_is_one_register() -> None:
+    for element in (simd.F32, simd.F64, simd.BF16, simd.F16):
+        native = simd.native(element)
+        assert native in (element, element.halved()) and native.name == element.name
+        assert native.lanes * (8 if native.compute == "f64" else 4) in (32, 64)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_special_values(dtype: torch.dtype) -> None:
     inf, nan = torch.inf, torch.nan
     x = torch.tensor([0.0, -0.0, 3000.0, -3000.0, 1e30, -1e30, inf, nan], dtype=dtype)

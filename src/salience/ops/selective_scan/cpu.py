@@ -108,11 +108,12 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
              *(_address(x) for x in (du, ddt, dz, dA, dB, dC, dD, dbias, dh0)))  # fmt: skip
 
     def over_channels(partial: Tensor, like: Tensor) -> Tensor:
-        total = partial.sum(2)[..., : call.states]  # (B, G, L, N): one block after the other, whatever the threads did
+        # (B, G, L, N), one block after the other whatever the threads did; numpy's sum wakes no thread of torch's
+        total = torch.from_numpy(np.add.reduce(partial.numpy(), axis=2))[..., : call.states]
         return total.transpose(1, 2).to(like.dtype).contiguous()
 
     def over_rows(partial: Tensor, like: Tensor | None) -> Tensor | None:
-        return None if like is None else partial.sum(0).to(like.dtype)
+        return None if like is None else torch.from_numpy(np.add.reduce(partial.numpy(), axis=0)).to(like.dtype)
 
     return (
         du.to(u.dtype), ddt.to(dt.dtype), over_rows(dA, A), over_channels(dB, B), over_channels(dC, C),

@@ -61,8 +61,8 @@ BACKWARD = np.dtype([*COMMON, *((name, "i8") for name in GIVEN + MADE)])
 
 LN2 = 0.69314718055994530942
 # A vector of channels has a tile of each.
-STEP, DRIVE, GRADIENT, OUTPUT, SUM, DECAY = 0, 1, 2, 3, 4, 5
-TILES = 6
+STEP, DRIVE, GRADIENT, OUTPUT, SUM, DECAY, SLOPE, GATE = 0, 1, 2, 3, 4, 5, 6, 7
+TILES = 8
 
 
 @inline
@@ -73,17 +73,22 @@ def tile(ctag, tiles, which):
 
 @inline
 def enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles):
-    """A vector of channels of the chunk -> tiles dt, dt u, gy, D u, and zeros for the two sums."""
-    zero, R = splat(ctag, 0.0), vector_size(ctag)
+    """A vector of channels of the chunk -> tiles dt, dt u, gy, D u, zeros for the two sums, and what `leave_backward`
+    multiplies by: softplus' derivative, and dy times the gate's.
+    """
+    zero, one, R = splat(ctag, 0.0), splat(ctag, 1.0), vector_size(ctag)
     for i in range(count):
         x = load_n(tag, row_address(u, times, i), n)
         d = load_n(tag, row_address(dt, times, i), n) + bias
         if p.softplus != 0:
+            store(ctag, tile(ctag, tiles, SLOPE) + i * R, sigmoid(d))
             d = softplus(d)
         gy = load_n(tag, row_address(dy, times, i), n)
         if p.z != 0:
             gate = load_n(tag, row_address(z, times, i), n)
-            gy = gy * (gate * sigmoid(gate))
+            open_ = sigmoid(gate)
+            store(ctag, tile(ctag, tiles, GATE) + i * R, gy * (open_ * fma(gate, one - open_, one)))
+            gy = gy * (gate * open_)
         store(ctag, tile(ctag, tiles, STEP) + i * R, d)
         store(ctag, tile(ctag, tiles, DRIVE) + i * R, d * x)
         store(ctag, tile(ctag, tiles, GRADIENT) + i * R, gy)
@@ -111,7 +116,7 @@ def recompute(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, states,
         store(ctag, entered + 2 * R, h2)
         store(ctag, entered + 3 * R, h3)
         for j in range(i, end):
-            prefetch(ahead[0] + times[j] * ahead[1])
+            prefetch(ahead[0] + times[np.uint64(j)] * ahead[1])
             d, x, y = load(ctag, ds + j * R), load(ctag, xs + j * R), load(ctag, ys + j * R)
             bj, cj, after, decayed = b + j * row, c + j * row, states + 4 * (j + part + 1) * R, decays + 4 * j * R
             e0, e1, e2, e3 = decay(d * a0, far), decay(d * a1, far), decay(d * a2, far), decay(d * a3, far)
@@ -151,7 +156,7 @@ def retreat(ctag, tiles, b, c, row, a, g, da, count, restarts, n_restarts, state
     for part in range(n_restarts, -1, -1):
         first = restarts[part - 1] if part > 0 else 0
         for j in range(end - 1, first - 1, -1):
-            prefetch(ahead[0] + times[j] * ahead[1])
+            prefetch(ahead[0] + times[np.uint64(j)] * ahead[1])
             gy = load(ctag, gys + j * R)
             before, e, bj, cj = states + 4 * (j + part) * R, decays + 4 * j * R, b + j * row, c + j * row
             after = before + 4 * R
@@ -188,11 +193,11 @@ def retreat(ctag, tiles, b, c, row, a, g, da, count, restarts, n_restarts, state
 
 
 @inline
-def leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles, at, step, sums):
+def leave_backward(tag, ctag, p, u, times, count, n, skip, tiles, at, step, sums):
     """Tiles -> du, ddt, dz at the vector's place `at` of each row; `sums` (two rows): the shares of dD and dbias."""
     R = vector_size(ctag)
     d_skip, d_bias = load(ctag, sums), load(ctag, sums + R)
-    ln2, one = splat(ctag, LN2), splat(ctag, 1.0)
+    ln2 = splat(ctag, LN2)
     for i in range(count):
         where = at + times[i] * step
         x = load_n(tag, row_address(u, times, i), n)
@@ -200,16 +205,13 @@ def leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tile
         store_n(tag, p.du + where, fma(gy, skip, load(ctag, tile(ctag, tiles, STEP) + i * R) * s), n)
         change = fma(load(ctag, tile(ctag, tiles, DECAY) + i * R), ln2, x * s)
         if p.softplus != 0:
-            change = change * sigmoid(load_n(tag, row_address(dt, times, i), n) + bias)
+            change = change * load(ctag, tile(ctag, tiles, SLOPE) + i * R)
         store_n(tag, p.ddt + where, change, n)
         d_skip = fma(gy, x, d_skip)
         d_bias = d_bias + change
         if p.z != 0:
-            gate = load_n(tag, row_address(z, times, i), n)
-            open_ = sigmoid(gate)
-            slope = open_ * fma(gate, one - open_, one)
             y = load(ctag, tile(ctag, tiles, OUTPUT) + i * R)
-            store_n(tag, p.dz + where, load_n(tag, row_address(dy, times, i), n) * y * slope, n)
+            store_n(tag, p.dz + where, load(ctag, tile(ctag, tiles, GATE) + i * R) * y, n)
     store(ctag, sums, d_skip)
     store(ctag, sums + R, d_bias)
 
@@ -295,8 +297,7 @@ def backward_kernel(tag, ctag, params, task):
                               decays, False, times, ahead[i // 4 % 4])  # fmt: skip
                 retreat(ctag, tiles, bi, ci, row, a + vi, gs + vi, das + vi, count, restarts, n_restarts, states,
                         decays, db + part, dc + part, times, behind[i // 4 % 4])  # fmt: skip
-            leave_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles, at, out,
-                           sums + 2 * v * R)  # fmt: skip
+            leave_backward(tag, ctag, p, u, times, count, n, skip, tiles, at, out, sums + 2 * v * R)
         for j in range(count):
             at = (((b * p.G + g) * p.blocks + block) * p.L + times[j]) * row
             for i in range(p.NP):

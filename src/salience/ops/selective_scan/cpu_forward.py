@@ -73,7 +73,7 @@ def advance(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, far, time
     for part in range(n_restarts + 1):
         end = restarts[part] if part < n_restarts else count
         for j in range(i, end):
-            prefetch(ahead[0] + times[j] * ahead[1])
+            prefetch(ahead[0] + times[np.uint64(j)] * ahead[1])
             d, x = load(ctag, tiles + j * ROW), load(ctag, tiles + TILE + j * ROW)
             y = load(ctag, tiles + 2 * TILE + j * ROW)
             bj, cj = b + j * row, c + j * row

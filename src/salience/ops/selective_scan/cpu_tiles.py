@@ -93,7 +93,7 @@ def stage_rows(tag, base, step, stride, n, times, count, raw):
 @inline
 def row_address(rows, times, i):
     """Where step i of the chunk lies."""
-    where = times[i] if rows[2] != 0 else i
+    where = times[np.uint64(i)] if rows[2] != 0 else i
     return rows[0] + where * rows[1]
 
 

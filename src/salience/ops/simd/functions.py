@@ -14,7 +14,19 @@ from typing import Any
 from llvmlite import ir
 
 from salience.ops.simd.lower import call as call_llvm
-from salience.ops.simd.lower import fma, has, integers, maximum, minimum, polynomial, shuffle, splat, suffix, width
+from salience.ops.simd.lower import (
+    fma,
+    has,
+    held,
+    integers,
+    maximum,
+    minimum,
+    polynomial,
+    shuffle,
+    splat,
+    suffix,
+    width,
+)
 
 LOG2E = 1.4426950408889634074
 LN2 = 0.69314718055994530942
@@ -70,7 +82,7 @@ def exp2_within(context: Any, b: Any, x: Any) -> Any:
     single = width(x.type) == 32
     if saturates(context):
         return exp2_table(b, x) if single else exp2_scalef(b, x)
-    return exp2_eighths(b, x) if single and has(context, "avx2") else exp2_shift(b, x)
+    return exp2_eighths(context, b, x) if single and has(context, "avx2") else exp2_shift(b, x)
 
 
 def exp2_shift(b: Any, x: Any) -> Any:
@@ -84,7 +96,7 @@ def exp2_shift(b: Any, x: Any) -> Any:
     return b.bitcast(b.add(b.bitcast(value, itype), exponent), x.type)
 
 
-def exp2_eighths(b: Any, x: Any) -> Any:
+def exp2_eighths(context: Any, b: Any, x: Any) -> Any:
     """AVX2, float32: x = n + i/8 + f; 2^(i/8) out of one register, n shifted into its exponent, and a cubic for 2^f.
 
     A shorter chain than the polynomial of degree 6, two multiply-adds fewer, and fewer constants in 16 registers: on
@@ -92,7 +104,9 @@ def exp2_eighths(b: Any, x: Any) -> Any:
     quarter, or a polynomial of degree 5, which costs a unit in the last place, are slower.
     """
     itype = integers(x.type, 32)
-    magic = splat(x.type, 1.5 * 2.0**20)  # its last place is 1/8: the three lowest bits of the sum are i
+    magic = held(
+        context, b, splat(x.type, 1.5 * 2.0**20)
+    )  # its last place is 1/8: the three lowest bits of the sum are i
     shifted = b.fadd(x, magic)
     fraction = b.fsub(x, b.fsub(shifted, magic))
     bits = b.bitcast(shifted, itype)
@@ -100,7 +114,7 @@ def exp2_eighths(b: Any, x: Any) -> Any:
     table = [struct.unpack("f", struct.pack("I", _bits(2.0 ** (i / 8)) - (i << 20)))[0] for i in range(8)]
     root = _permute8(b, table, bits)
     root = b.bitcast(b.add(b.bitcast(root, itype), b.shl(bits, splat(itype, 20))), x.type)
-    return fma(b, b.fmul(root, fraction), polynomial(b, fraction, EXP2_EIGHTH), root)
+    return fma(b, b.fmul(root, fraction), polynomial(b, fraction, EXP2_EIGHTH, context), root)
 
 
 def _bits(value: float) -> int:
@@ -159,7 +173,7 @@ def sigmoid(context: Any, b: Any, x: Any) -> Any:
 def softplus(context: Any, b: Any, x: Any) -> Any:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), with full relative accuracy where it is tiny."""
     e = _exp_minus_magnitude(context, b, x)
-    tail = polynomial(b, e, LOG1P[width(x.type)])
+    tail = polynomial(b, e, LOG1P[width(x.type)], context)
     return fma(b, e, tail, maximum(b, splat(x.type, 0.0), x))
 
 

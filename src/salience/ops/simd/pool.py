@@ -1,9 +1,10 @@
 """A small thread pool for kernels that run off the GIL.
 
 numba's own layers do not serve: OpenMP dies in a forked child and `workqueue` aborts when two threads call at once.
-Here a caller numbers its tasks, puts one ticket for each helper it would like into a queue, and works itself until no
-task is left: it never depends on a helper being free, so any number of callers may share the pool. Which thread does
-which task is chance, what a task computes is not: results do not depend on the number of threads.
+Here a caller numbers its tasks, and takes part in them until none is left. Its helpers are torch's own threads
+(`team`), or where those cannot be had threads of ours: for each it would like it puts a ticket into a queue, and never
+depends on one being free, so any number of callers may share the pool. Which thread does which task is chance, what a
+task computes is not: results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
+
+from salience.ops.simd.team import on_team
 
 
 class _Job:
@@ -89,14 +92,16 @@ def parallel_for(run: Callable[..., None], n_tasks: int, *args: Any, threads: in
     `run` should release the GIL (`Kernel.compiled` gives such functions). Returns when all are done; what a task raises
     is raised here. Tasks must not write to the same memory; their order is not defined.
     """
-    threads = min(torch.get_num_threads() if threads is None else threads, n_tasks)
+    asked = torch.get_num_threads() if threads is None else threads
+    threads = min(asked, n_tasks)
     if threads <= 1:
         for task in range(n_tasks):
             run(*args, task)
         return
     job = _Job(run, n_tasks, args)
-    _pool.ask(job, threads - 1)
-    job.work()
-    job.done.wait()
+    if not on_team(job.work, asked):  # all of torch's threads: a smaller team would end the others
+        _pool.ask(job, threads - 1)
+        job.work()
+        job.done.wait()
     if job.error is not None:
         raise job.error

@@ -37,8 +37,9 @@ def fit(
 ) -> None:
     """Train a saliency scorer for a frozen vision-language model, the bundled one or your own.
 
-    The model stays as it is; seconds to minutes on the bundled one. A run that was killed goes on where it stopped when
-    it is started again. A scorer in the model's folder under salience/ is found by itself.
+    The model stays as it is; seconds to minutes on the bundled one. Models of other families than LLaVA-1.5's run once
+    for each question, up to sixteen a picture: begin with few --pictures. A run that was killed goes on where it
+    stopped when it is started again. A scorer in the model's folder under salience/ is found by itself.
 
     \b
     Example:

@@ -14,7 +14,7 @@ from PIL import Image
 from salience.core.progress import stages
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.tome import ToMe
-from salience.studies.sheets import as_seen, save_for, save_sheets
+from salience.studies.sheets import _as_named, as_seen, save_for, save_sheets
 from salience.studies.tradeoff_config import TradeoffConfig
 
 
@@ -56,3 +56,9 @@ def test_what_a_tradeoff_asks_for(tiny_llava: Any, tiny_processor: Any, tmp_path
         assert save_for(model, processor, replace(asked, save_pictures=0), groups, known, tmp_path, bars) == []
         assert save_for(model, processor, replace(asked, keeps=(1,)), groups, known, tmp_path, bars) == []
         assert save_for(model, processor, asked, groups, known, None, bars) == []
+
+
+def test_methods_come_in_the_order_they_were_asked_for() -> None:
+    config = TradeoffConfig(keeps=(0.25,), methods=("tome", "cls-attention"))
+    known = {"oracle": ClsAttention(), "cls-attention": ClsAttention(), "tome": ToMe()}
+    assert list(_as_named(config, known)) == ["tome", "cls-attention", "oracle"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FOLDER = "pictures"
+_SIDE = 240  # pixels of a panel: ten for each of 24 cells
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ def save_sheets(
             name: {f"keep {keep:g}": _trace(model, inputs, method, keep, positions) for keep in keeps if keep < 1}
             for name, method in methods.items()
         }
-        sheet = contact_sheet(as_seen(model, processor, inputs, image), traces, title=question)
+        sheet = contact_sheet(as_seen(model, processor, inputs, image), traces, title=question, side=_SIDE)
         stream = io.BytesIO()
         sheet.save(stream, format="PNG")
         written.append(f"{FOLDER}/picture_{number}.png")
@@ -100,8 +101,14 @@ def save_for(
         return []
     named = {name: method_class(name)() for name in config.methods or () if name not in known and name in METHODS}
     pictures = [
-        (group[0].image, group[0].question, {**{name: each[i] for name, each in known.items()}, **named})
+        (group[0].image, group[0].question, _as_named(config, {**{n: each[i] for n, each in known.items()}, **named}))
         for i, group in enumerate(shown)
     ]
     with bars.stage("contact sheets", len(shown)) as tick:
         return save_sheets(model, processor, pictures, config.keeps, out, positions=config.positions, tick=tick)
+
+
+def _as_named(config: TradeoffConfig, methods: Mapping[str, Method]) -> dict[str, Method]:
+    """The methods in the order they were asked for, others behind them."""
+    first = [name for name in config.methods or () if name in methods]
+    return {name: methods[name] for name in dict.fromkeys([*first, *methods])}

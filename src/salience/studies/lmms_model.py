@@ -2,7 +2,9 @@
 
 Imported by lmms-eval alone (see `lmms_plugin.py`). Written against the interface of lmms-eval 0.7.3: `loglikelihood`
 and `generate_until` get requests whose `args` are (context, what to say or generation arguments, document -> pictures,
-document number, task, split). Several processes, each with a part of the requests, are lmms-eval's own affair.
+document number, task, split). Run with 0.7.3 itself: `generate_until` works; a task of choices fails there, since 0.7.3
+makes a text of every pair that `loglikelihood` gives (`unwrap_generation_output`). Several processes, each with a part
+of the requests, are lmms-eval's own affair.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class StudyConfig:
             # Half of what `salience fit` takes by default: as good on validation pictures, to within a seed's spread.
             fit = FitConfig(pictures=160, seed=seed + 10)
             # Without .75: every method is within a point of all tokens there, and it costs as much as three others.
-            compared = TradeoffConfig(keeps=(1.0, 0.5, 0.25, 0.1, 0.05, 0.025), untrained=3, repeats=9, seed=seed)
+            compared = TradeoffConfig(
+                keeps=(1.0, 0.5, 0.25, 0.1, 0.05, 0.025), draws=4, untrained=2, repeats=9, seed=seed
+            )
             return StudyConfig(fit=fit, tradeoff=compared, compare=comparisons(seed=seed))
         fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
         small = TradeoffConfig(

@@ -5,7 +5,7 @@ stood empty. Each step asks the questions of some training pictures behind a uni
 tokens, mostly .1 to .25 of them: cheap, and without it the model would never have seen fewer. Pictures of the package's
 test split are never opened; a few training pictures are held out to watch (nothing is chosen by them: the last step's
 weights are the result). The package: pip install easy-vqa.
-Run: python recipes/easy_vqa.py --out build/easy-vqa  (it goes on from its last checkpoint)
+Run: python recipes/tune_easy_vqa.py --out build/easy-vqa  (it goes on from its last checkpoint)
 """
 
 from __future__ import annotations

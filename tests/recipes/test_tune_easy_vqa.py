@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import easy_vqa
 import numpy as np
 import pytest
 import torch
+import tune_easy_vqa
 from PIL import Image
 
 from salience.families import adapter_for
 from salience.studies.packed_asking import PackedAsking
 
-SIZES = easy_vqa.Sizes(pictures=2, held=1, steps=2, batch=2, log_every=1, check_every=1)
+SIZES = tune_easy_vqa.Sizes(pictures=2, held=1, steps=2, batch=2, log_every=1, check_every=1)
 ROWS = [["what color is the shape?", "teal"], ["is there not a circle in the image?", "no"]]
 
 
@@ -42,28 +42,28 @@ class KilledError(Exception):
 def test_a_killed_training_comes_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = easy_vqa.make(data, tmp_path / "whole", SIZES)
-    monkeypatch.setattr(easy_vqa, "validate", lambda *given: 0.5)
-    real = easy_vqa.cosine
+    whole = tune_easy_vqa.make(data, tmp_path / "whole", SIZES)
+    monkeypatch.setattr(tune_easy_vqa, "validate", lambda *given: 0.5)
+    real = tune_easy_vqa.cosine
 
     def dies(step: int, *rest: Any) -> float:
         if step == 1:
             raise KilledError
         return real(step, *rest)
 
-    monkeypatch.setattr(easy_vqa, "cosine", dies)
+    monkeypatch.setattr(tune_easy_vqa, "cosine", dies)
     with pytest.raises(KilledError):
-        easy_vqa.make(data, tmp_path / "parts", SIZES)
+        tune_easy_vqa.make(data, tmp_path / "parts", SIZES)
     assert not (tmp_path / "parts").exists()
-    monkeypatch.setattr(easy_vqa, "cosine", real)
-    parts = easy_vqa.make(data, tmp_path / "parts", SIZES)
+    monkeypatch.setattr(tune_easy_vqa, "cosine", real)
+    parts = tune_easy_vqa.make(data, tmp_path / "parts", SIZES)
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     logged = [json.loads(line) for line in (parts / "curve.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if "loss" in line] == [0, 1]
 
 
 def test_the_words_are_new_ones_and_the_old_weights_stay(tmp_path: Path) -> None:
-    model, processor = easy_vqa.begin(tmp_path / "start")
+    model, processor = tune_easy_vqa.begin(tmp_path / "start")
     asked = " ".join(question for question, _ in ROWS) + " is a yellow triangle black brown gray rectangle present"
     ids = processor.tokenizer(asked, add_special_tokens=False)["input_ids"]
     assert processor.tokenizer.unk_token_id not in ids
@@ -76,12 +76,12 @@ def test_the_words_are_new_ones_and_the_old_weights_stay(tmp_path: Path) -> None
 
 def test_a_step_asks_what_the_stock_model_is_asked(data: Path, tmp_path: Path) -> None:
     """Behind all tokens the logits of an answer's first word are those that `generate` starts from."""
-    model, processor = easy_vqa.begin(tmp_path / "start")
-    groups = easy_vqa.training_groups(data, SIZES, seed=0)
-    pictures = easy_vqa.encode(model, processor, groups, tmp_path / "features.pt")
+    model, processor = tune_easy_vqa.begin(tmp_path / "start")
+    groups = tune_easy_vqa.training_groups(data, SIZES, seed=0)
+    pictures = tune_easy_vqa.encode(model, processor, groups, tmp_path / "features.pt")
     assert len(pictures.prompts) == 3
     with torch.no_grad():
-        logits, packed = easy_vqa.asked(model, pictures, [0], 576, np.random.default_rng(0), questions=1)
+        logits, packed = tune_easy_vqa.asked(model, pictures, [0], 576, np.random.default_rng(0), questions=1)
     number = next(n for n, prompt in enumerate(pictures.prompts[0]) if prompt.answer[0] == packed.targets[0])
     asking = PackedAsking(adapter_for(model), processor, [[groups[0][number]]])
     inputs = asking.inputs(groups[0][number].image, [groups[0][number].question])

@@ -113,8 +113,8 @@ def _easy_vqa(results: Results, source: str) -> list[str]:
         "## easy-VQA", "",
         "Somebody else's benchmark (the package `easy-vqa`): one coloured shape on a picture of 64 x 64 pixels, 13 "
         "answers. `recipes/tune_easy_vqa.py` tunes the bundled model's projector and language model on the questions "
-        f"about 900 of its training pictures, {steps[-1]['step'] + 1} steps in {steps[-1]['cpu_s'] / 60:.0f} minutes of one "
-        "core's time; the vision tower stays as it was trained, on digits. On 100 training pictures held out it "
+        f"about 900 of its training pictures, {steps[-1]['step'] + 1} steps in {steps[-1]['cpu_s'] / 60:.0f} minutes "
+        "of one core's time; the vision tower stays as it was trained, on digits. On 100 training pictures held out it "
         f"answers {watched}. Nothing was chosen on them or on the test split.", "",
         f"On {config['n_questions']} questions about {config['n_pictures']} pictures of the test split: "
         f"**{_short(whole)} with all tokens, {_short(blind)} from the question alone**, "

@@ -9,7 +9,7 @@ from torch import Tensor
 from salience.ops import simd
 
 PARAMS = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("kind", "i8")])
-KINDS = ("copy", "exp2", "softplus", "sigmoid", "scale", "exp2_within")
+KINDS = ("copy", "exp2", "softplus", "sigmoid", "scale", "exp2_within", "silu_for_halves")
 CHUNK = 1000  # of no multiple of a vector: every task has a tail
 
 
@@ -31,6 +31,8 @@ def apply_kernel(tag, params, task):
             y = simd.load_splat(tag, p.x) * x
         elif p.kind == 5:
             y = simd.exp2_within(x)
+        elif p.kind == 6:
+            y = simd.silu_for_halves(x)
         simd.store_n(tag, p.y + i * step, y, end - i)
 
 

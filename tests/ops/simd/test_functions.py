@@ -45,6 +45,14 @@ def test_exp2_within_its_range_in_vectors_of_either_length(registers: bool, dtyp
     assert (abs(got[:-1].numpy() - want) <= 1.1 * torch.finfo(dtype).eps * want).all() and got[-1].isnan()
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_silu_for_halves(dtype: torch.dtype) -> None:
+    x = torch.cat([torch.linspace(-86, 86, 40_003), torch.tensor([1e30, torch.inf, -3e4, torch.nan])]).to(dtype)
+    got, want = apply("silu_for_halves", x), torch.nn.functional.silu(x.double())
+    # the cubic's 7.5e-5, and |x| eps of the rounding of x log2(e); silu(-3e4) is 0, or what exp(-87) leaves
+    torch.testing.assert_close(got.double(), want, rtol=9e-5, atol=1e-32, equal_nan=True)
+
+
 def test_a_native_vector_is_one_register() -> None:
     for element in (simd.F32, simd.F64, simd.BF16, simd.F16):
         native = simd.native(element)

@@ -48,6 +48,7 @@ from salience.ops.simd.arithmetic import (
     maximum,
     minimum,
     sigmoid,
+    silu_for_halves,
     softplus,
     store4,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "parallel_for",
     "prefetch",
     "sigmoid",
+    "silu_for_halves",
     "size",
     "softplus",
     "splat",

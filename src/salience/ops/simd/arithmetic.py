@@ -61,6 +61,9 @@ minimum = _function("minimum", 2, lambda c, b, x, y: lower.minimum(b, x, y), "La
 exp2 = _function("exp2", 1, functions.exp2, "2^x; inf above the range, (nearly) 0 below it, NaN stays.")
 exp2_within = _function("exp2_within", 1, functions.exp2_within, "2^x for x in the range of `exp2_range`.")
 sigmoid = _function("sigmoid", 1, functions.sigmoid, "1 / (1 + exp(-x)).")
+silu_for_halves = _function(
+    "silu_for_halves", 1, lambda c, b, x: functions.silu_for_halves(b, x), "x sigmoid(x) to 7.5e-5, float32 only."
+)
 softplus = _function("softplus", 1, functions.softplus, "log(1 + exp(x)).")
 
 

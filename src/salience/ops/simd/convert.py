@@ -43,9 +43,8 @@ def _float_to_bfloat(b: Any, x: Any) -> Any:
     bits = b.bitcast(x, _like(x, I32))
     odd = b.and_(b.lshr(bits, _constant(x, I32, 16)), _constant(x, I32, 1))
     rounded = b.add(bits, b.add(odd, _constant(x, I32, 0x7FFF)))
-    quiet = b.or_(bits, _constant(x, I32, 0x400000))  # a NaN must not round into infinity
-    chosen = b.select(b.fcmp_unordered("uno", x, x), quiet, rounded)
-    return b.trunc(b.lshr(chosen, _constant(x, I32, 16)), _like(x, I16))
+    nan = b.sext(b.fcmp_unordered("uno", x, x), _like(x, I32))  # all bits: a NaN must not round into a number
+    return b.trunc(b.lshr(b.or_(rounded, nan), _constant(x, I32, 16)), _like(x, I16))
 
 
 def _half_to_float(context: Any, b: Any, x: Any) -> Any:

@@ -48,6 +48,7 @@ EXP2_EIGHTH = (
     0.24025762978444159189,
     0.055496221830451642976,
 )  # (2^f - 1)/f on [-1/16, 1/16]
+EXP2_COARSE = (0.9999280729973528, 0.6932609862029611, 0.24261113138277252, 0.05517166935952183)  # to 7.5e-5
 LOG1P = {
     32: (0.99999999528731149763, -0.49999902420063846071, 0.33329962347703026338, -0.24954133016942197225,
          0.19675936253607751672, -0.15305584513080973757, 0.10603642016551354586, -0.056959413253581925763,
@@ -168,6 +169,23 @@ def sigmoid(context: Any, b: Any, x: Any) -> Any:
     e, one = _exp_minus_magnitude(context, b, x), splat(x.type, 1.0)
     r = b.fdiv(one, b.fadd(one, e))
     return b.select(b.fcmp_ordered("<", x, splat(x.type, 0.0)), b.fmul(e, r), r)
+
+
+def silu_for_halves(b: Any, x: Any) -> Any:
+    """x / (1 + exp(-x)) for results that are rounded to 16 bits: right to 7.5e-5, and below x = -87 (nearly) 0.
+
+    bfloat16 rounds by up to 3.9e-3, float16 by up to 4.9e-4. A cubic for 2^f, without a table, and one division of x in
+    place of a reciprocal and a product leave 12 instructions of 16.
+    """
+    bits = width(x.type)
+    itype, magic = integers(x.type, bits), splat(x.type, 1.5 * 2.0 ** MANTISSA[bits])
+    near = minimum(b, splat(x.type, 87.0), maximum(b, splat(x.type, -87.0), x))
+    scale = splat(x.type, -LOG2E)
+    shifted = fma(b, near, scale, magic)  # as in `exp2_shift`, of -x log2(e)
+    fraction = fma(b, near, scale, b.fsub(magic, shifted))
+    power = b.bitcast(polynomial(b, fraction, EXP2_COARSE), itype)
+    power = b.bitcast(b.add(power, b.shl(b.bitcast(shifted, itype), splat(itype, MANTISSA[bits]))), x.type)
+    return b.fdiv(x, b.fadd(splat(x.type, 1.0), power))
 
 
 def softplus(context: Any, b: Any, x: Any) -> Any:

@@ -85,6 +85,19 @@ def tiny_llava() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def noise() -> Callable[..., Any]:
+    """`noise(seed=0, size=(84, 84))` -> a picture of noise, the same one everywhere (Pillow's own has no seed)."""
+    import numpy
+    from PIL import Image
+
+    def made(seed: int = 0, size: tuple[int, int] = (84, 84)) -> Any:
+        pixels = numpy.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3))
+        return Image.fromarray(pixels.astype("uint8"))
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def tiny_processor() -> Callable[[int], Any]:
     """`tiny_processor(side)` -> its processor."""
     return build_processor

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
 
 WORDS = (
     "<unk> <pad> <s> </s> <image> USER : ASSISTANT ? which digit is colour the there a an how many digits are left "
@@ -105,10 +104,10 @@ def _processor() -> object:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def picture(noise: Callable[..., Any], tmp_path: Path) -> Path:
     """A small photograph-like picture on disk."""
     path = tmp_path / "picture.png"
-    Image.effect_noise((400, 336), 90).convert("RGB").save(path)
+    noise(size=(400, 336)).save(path)
     return path
 
 

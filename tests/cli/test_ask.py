@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,12 +155,12 @@ def test_mass_without_scores_is_refused(ask: Run) -> None:
     refused(ask("--mass", ".9"), "mass")
 
 
-def test_what_is_no_picture_is_refused(ask: Run, tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused(ask: Run, noise: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     refused(ask(image=tmp_path / "text.png"), "not a picture")
     refused(ask(image=tmp_path / "none.png"), "there is no file")
     whole = tmp_path / "whole.png"
-    Image.effect_noise((64, 64), 90).save(whole)
+    noise(size=(64, 64)).save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:1000])
     refused(ask(image=tmp_path / "cut.png"), "broken or cut off")
     Image.new("1", (20_000, 300)).save(tmp_path / "wide.png")

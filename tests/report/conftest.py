@@ -88,8 +88,9 @@ def _picture(path: Path, number: int) -> list[tuple[int, int, int, int]]:
     from PIL import Image, ImageDraw, ImageFont
 
     draw = random.Random(number)
+    noise = Image.frombytes("L", (336, 336), draw.randbytes(336 * 336)).convert("RGB")
     picture = Image.linear_gradient("L").resize((336, 336)).rotate(90 * number).convert("RGB")
-    picture = Image.blend(picture, Image.effect_noise((336, 336), 60).convert("RGB"), 0.35)
+    picture = Image.blend(picture, noise, 0.35)
     pen, boxes = ImageDraw.Draw(picture), []
     for digit, colour in zip("3718", ("#e42024", "#2d55eb", "#fae832", "#28af3c"), strict=True):
         x, y, size = draw.randint(20, 270), draw.randint(20, 270), draw.randint(34, 54)

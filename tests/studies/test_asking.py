@@ -15,17 +15,17 @@ from salience.pruning.methods.uniform import Uniform
 from salience.studies.asking import Asking, Replies, loglikelihood, measures
 from salience.training.prompts import prompt_inputs
 
+PICTURE = Image.radial_gradient("L").resize((84, 84)).convert("RGB")
+
 
 def sample(question: str, **fields: Any) -> Any:
-    picture = Image.effect_noise((84, 84), 90).convert("RGB")
-    return SimpleNamespace(**{"image": picture, "question": question, "answer": "yes", "kind": "", **fields})
+    return SimpleNamespace(**{"image": PICTURE, "question": question, "answer": "yes", "kind": "", **fields})
 
 
 @pytest.fixture(scope="module")
 def asking(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> Asking:
-    shared = Image.effect_noise((84, 84), 90).convert("RGB")
     groups = [
-        [sample("which digit is red?", image=shared), sample("is there a 7?", image=shared, choices=("yes", "no"))],
+        [sample("which digit is red?", image=PICTURE), sample("is there a 7?", image=PICTURE, choices=("yes", "no"))],
         [sample("how many digits?")],
     ]
     model = tiny_llava(84)

@@ -22,11 +22,14 @@ def sample(image: Any, question: str, **fields: Any) -> Any:
 @pytest.mark.filterwarnings("ignore")  # transformers' own, about its deprecated names
 @pytest.mark.parametrize("family", ["idefics3", "smolvlm", "llava_next", "gemma3", "paligemma"])
 def test_a_family_is_asked_in_batches(
-    family: str, family_processor: Callable[[str], Any], tiny_family: Callable[[str], Any]
+    family: str,
+    family_processor: Callable[[str], Any],
+    tiny_family: Callable[[str], Any],
+    noise: Callable[..., Any],
 ) -> None:
     """Two questions of unlike length together, against each alone with its own padding, all tokens and half."""
     model, made = tiny_family(family).model(), family_processor(family)
-    picture = Image.effect_noise((100, 70), 90).convert("RGB")
+    picture = noise(size=(100, 70))
     questions = [sample(picture, "which digit is red ?"), sample(picture, "is red ?", choices=("yes", "no"))]
     together = Asking(model, made, [questions], max_new_tokens=2)
     apart = Asking(model, made, [[question] for question in questions], max_new_tokens=2)
@@ -40,15 +43,15 @@ def test_a_family_is_asked_in_batches(
 
 @pytest.mark.filterwarnings("ignore")  # as above
 def test_one_question_about_a_picture_that_is_cut_into_tiles(
-    tiny_family: Callable[[str], Any], family_processor: Callable[[str], Any], tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    tiny_family: Callable[[str], Any], family_processor: Callable[[str], Any], noise: Callable[..., Any],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """`salience ask` counts the tokens of all views and draws the first, as the model saw it."""
     from salience.cli.main import run
 
     tiny_family("llava_next").model().save_pretrained(tmp_path / "model")
     family_processor("llava_next").save_pretrained(tmp_path / "model")
-    Image.effect_noise((100, 70), 90).convert("RGB").save(tmp_path / "picture.png")
+    noise(size=(100, 70)).save(tmp_path / "picture.png")
     where = ["--model", str(tmp_path / "model"), "--picture", str(tmp_path / "kept.png"), "--json"]
     line = ["ask", str(tmp_path / "picture.png"), "which digit is red ?", "--method", "uniform", "--keep", ".5"]
     assert run([*line, *where]) == 0

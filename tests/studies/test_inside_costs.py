@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import salience
 from salience.core.record import TRADEOFF_COSTS
@@ -26,12 +25,13 @@ METHODS = [FastV(layer=1), PyramidDrop(), SparseVLM(), ToMe()]
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> tuple[Any, Case, dict[str, Any]]:
+def asked(
+    tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any], noise: Callable[..., Any]
+) -> tuple[Any, Case, dict[str, Any]]:
     """A model of three layers, the case, and the same as the model's arguments."""
     model, processor = tiny_llava(84, layers=3), tiny_processor(84)
     torch.manual_seed(0)
-    picture = Image.effect_noise((84, 84), 90).convert("RGB")
-    inputs = dict(prompt_inputs(processor, [picture], ["which digit is red ?"]))
+    inputs = dict(prompt_inputs(processor, [noise()], ["which digit is red ?"]))
     prompt = encode_prompt(processor, "which digit is red ?", "7", image_token_id=model.config.image_token_id)
     return model, Case(pixels=inputs["pixel_values"], prompt=prompt), inputs
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from salience.families import adapter_for
 from salience.pruning.base import Method
@@ -23,17 +22,18 @@ QUESTIONS = ("which digit is red ?", "is there a 7 ?", "how many digits are ther
 
 
 @pytest.fixture(scope="module")
-def ways(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> tuple[Asking, PackedAsking]:
+def ways(
+    tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any], noise: Callable[..., Any]
+) -> tuple[Asking, PackedAsking]:
     """Three pictures with three, one and two questions, asked either way."""
-    model = tiny_llava(84)
+    model = tiny_llava(84, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() >= 2:  # from the initial .02: logits of order one, so that rounding never decides
-                parameter.mul_(6)
+            if parameter.dim() >= 2:
+                parameter.mul_(9)  # from the initial .02: best and second are .01 apart, so that rounding never decides
     groups = []
-    for count in (3, 1, 2):
-        image = Image.effect_noise((84, 84), 90).convert("RGB")
-        fields = {"image": image, "answer": "yes", "kind": "", "choices": ()}
+    for seed, count in enumerate((3, 1, 2)):
+        fields = {"image": noise(seed), "answer": "yes", "kind": "", "choices": ()}
         groups.append([SimpleNamespace(question=question, **fields) for question in QUESTIONS[:count]])
     groups[0][1].choices = groups[2][1].choices = ("yes", "no", "red")
     options = {"instruction": "one", "max_new_tokens": 4}

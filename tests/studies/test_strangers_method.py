@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import salience
 from salience.pruning.methods import METHODS
@@ -37,10 +36,10 @@ def brightest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @torch.no_grad()
 def test_it_prunes_as_the_masked_sequence(
-    brightest: str, tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]
+    brightest: str, tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any], noise: Callable[..., Any]
 ) -> None:
     model, processor = tiny_llava(84), tiny_processor(84)
-    pictures = [Image.effect_noise((84, 84), 90).convert("RGB") for _ in range(2)]
+    pictures = [noise(0), noise(1)]
     inputs = dict(prompt_inputs(processor, pictures, ["which digit is red ?", "is there a 7 ?"]))
     with salience.prune(model, brightest, keep=0.25) as pruned:
         short = model(**inputs).logits

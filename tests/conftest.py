@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
+
+# the same examples everywhere and every time; `HYPOTHESIS_PROFILE=default` looks for new ones
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 WORDS = (
     "<pad> </s> <unk> <image> USER ASSISTANT : ? is there a the of which digit colour how many digits are in picture "
@@ -76,6 +82,12 @@ def build_llava(side: int = 84, *, seed: int = 0, layers: int = 2) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlavaForConditionalGeneration(config).eval()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test draws the same whichever tests its process ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

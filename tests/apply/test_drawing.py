@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from salience.apply.drawing import contact_sheet, heat_picture
-from salience.apply.trace import ImageTrace
-from salience.core.types import VisualGrid
+from salience.apply.trace import ImageTrace, StageTrace
+from salience.core.types import Merge, VisualGrid
 
 GRID = VisualGrid(rows=2, columns=2)
 
@@ -65,6 +65,36 @@ def test_a_long_title_is_broken_into_lines() -> None:
     titled = contact_sheet(picture(), {"a": {"b": trace([0])}}, side=60, title="what is there in the picture " * 3)
     assert titled.width == short.width
     assert titled.height > short.height + 2 * 18
+
+
+def merge(target: list[int], source: list[int]) -> Merge:
+    return Merge(target=torch.tensor(target), source=torch.tensor(source), weight=torch.ones(len(target)))
+
+
+def test_groups_follow_a_merge_before_the_language_model_and_one_inside_it() -> None:
+    """Of 2 x 2: 1 goes into 0, then 0 with its own into 3, and 2 is dropped."""
+    image = ImageTrace(
+        grid=GRID, scores=None, kept=torch.tensor([3]), entered=torch.tensor([0, 2, 3]), merge=merge([0, 0], [0, 1]),
+        stages=(
+            StageTrace(layer=1, kept=torch.tensor([0, 3])),
+            StageTrace(layer=2, kept=torch.tensor([3]), merge=merge([0, 0], [3, 0])),
+        ),
+    )  # fmt: skip
+    assert image.groups() == {3: {0, 1, 3}}
+    drawn = image.draw(Image.new("RGB", (40, 40)))
+    first, last = drawn.getpixel((1, 1)), drawn.getpixel((21, 21))
+    assert first == drawn.getpixel((1, 10)) != last  # inside cell 0: a line of one pixel on its edge
+    assert drawn.getpixel((0, 10)) == last  # and of two around the kept cell, in one colour
+
+
+def test_a_merged_token_that_is_dropped_later_has_no_group() -> None:
+    image = ImageTrace(
+        grid=GRID, scores=None, kept=torch.tensor([3]), entered=torch.tensor([0, 3]), merge=merge([0, 0], [0, 1]),
+        stages=(StageTrace(layer=1, kept=torch.tensor([3])),),
+    )  # fmt: skip
+    assert image.groups() == {}
+    plain = ImageTrace(grid=GRID, scores=None, kept=torch.tensor([3]))
+    assert image.draw(picture()).tobytes() == plain.draw(picture()).tobytes()
 
 
 @pytest.mark.parametrize("traces", [{}, {"a": {}}, {"a": {"x": trace([0])}, "b": {"y": trace([0])}}], ids=str)

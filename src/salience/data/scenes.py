@@ -9,9 +9,11 @@ contributors; see scikit-image's data licence file).
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,8 @@ from salience.data.scene_pictures import SPLITS, Item, Layout, draw_picture, lay
 if TYPE_CHECKING:
     from PIL import Image
 
+#: The answers of the first training pictures' questions, counted: half a minute's work, and always the same.
+ANSWERS = Path(__file__).with_name("scenes_answers.json")
 KINDS = ("digit-of-colour", "colour-of-digit", "is-there", "count", "relation")
 #: side -> unit vector (x, y) in pixels, y downwards
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -163,11 +167,25 @@ def load(*, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sampl
     return samples[:n]
 
 
+Answers = dict[str, Counter[str]]
+
+
 @functools.cache
-def _training_answers(pictures: int, questions: int) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
-    """Answers of training questions: by question text, and by kind. The pictures need not be drawn for that."""
-    by_text: dict[str, Counter[str]] = defaultdict(Counter)
-    by_kind: dict[str, Counter[str]] = defaultdict(Counter)
+def _training_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
+    """Answers of training questions, by question text and by kind; stored for the numbers that are the defaults."""
+    stored = json.loads(ANSWERS.read_text(encoding="utf-8"))
+    if (stored["pictures"], stored["questions"]) != (pictures, questions):
+        return count_answers(pictures, questions)
+    by_text, by_kind = (
+        {key: Counter(counts) for key, counts in stored[name].items()} for name in ("by_text", "by_kind")
+    )
+    return by_text, by_kind
+
+
+def count_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
+    """What `_training_answers` stores (recipes/scenes_answers.py), anew. The pictures need not be drawn for that."""
+    by_text: Answers = defaultdict(Counter)
+    by_kind: Answers = defaultdict(Counter)
     for number in range(pictures):
         items, _ = lay_out(picture_rng("train", 0, number), "train", Layout())
         for question in ask_about(items, np.random.default_rng([0, 0, number, 1]), questions, number):

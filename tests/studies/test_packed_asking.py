@@ -14,7 +14,7 @@ from salience.pruning.base import Method
 from salience.pruning.methods.pyramiddrop import PyramidDrop
 from salience.pruning.methods.random import Random
 from salience.pruning.methods.visionzip import VisionZip
-from salience.studies import packed_asking
+from salience.studies import asking, packed_asking
 from salience.studies.asking import Asking
 from salience.studies.packed_asking import PackedAsking, asking_for
 
@@ -48,11 +48,15 @@ def test_it_says_what_generate_says(
     ways: tuple[Asking, PackedAsking], method: Method | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, packed = ways
-    monkeypatch.setattr(packed_asking, "CHUNK", 2)  # of three pictures
+    monkeypatch.setattr(asking, "PART", 2)  # of three pictures
     ticks: list[None] = []
     wanted, found = plain.replies(method, 0.25), packed.replies(method, 0.25, lambda: ticks.append(None))
     assert found == wanted
     assert len(ticks) == 3
+    for way in ways:
+        first, last = [way.replies(method, 0.25, part=part) for part in way.parts]
+        assert (first.texts + last.texts, first.chosen + last.chosen) == (wanted.texts, wanted.chosen)
+        assert (len(first.tokens), first.tokens + last.tokens) == (2, wanted.tokens)
     assert len({*found.texts}) > 1 < len(found.texts[0].split())
 
 

@@ -112,6 +112,8 @@ def _sentence(error: ValueError | OSError | ImportError) -> str | None:
     """What to tell the user; None where the error is ours and the traceback is what helps."""
     if isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
+        if package == "accelerate":  # of no extra: only who launches several processes needs it
+            return _first_line(str(error))
         extra = _EXTRAS.get(package)
         if extra is None:
             return None

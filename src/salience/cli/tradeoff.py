@@ -15,6 +15,7 @@ from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
     from salience.pruning.scorer import Scorer
+    from salience.training.together import Alone
 
 _COUNT = click.IntRange(min=1)
 
@@ -101,12 +102,14 @@ def tradeoff(
 ) -> None:
     """Measure what each pruning method loses at each ratio, and what it saves in time, FLOPs and memory.
 
-    All tokens (--keep 1) are always measured: they are what everything is held against.
+    All tokens (--keep 1) are always measured: they are what everything is held against. A run that was killed goes on
+    where it stopped. Under `accelerate launch` several processes, each with its GPU, share the work.
 
     \b
     Example:
       salience tradeoff --methods saliency,random --keep .25,.1 --out build/tradeoff
       salience tradeoff --model path/to/vlm --task vqa:path/to/textvqa --methods cls-attention,random
+      accelerate launch --num_processes 2 -m salience tradeoff --methods divprune,fastv --keep .25,.1
     """
     with stdout_for_results(as_json):
         config = _config(
@@ -115,10 +118,13 @@ def tradeoff(
         )  # fmt: skip
         require_folder(out)
         fitted = _scorers(scorers)
+        group = _group(device)
         with working("loading the model"):
-            loaded = load_vlm(model, device)
+            loaded = load_vlm(model, str(group.device))
         _require_fit(loaded, fitted)
-        results = _measured(loaded, config, fitted, out)
+        results = _measured(loaded, config, fitted, out, group)
+    if results is None:
+        return
     report = finish(results, as_json=as_json)
     present(results, report, as_json=as_json)
 
@@ -150,13 +156,27 @@ def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
         Saliency(scorer=scorer).check(d_features=width)
 
 
-def _measured(loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path) -> Path:
-    """Run, write results.json, and only then forget the finished cells. Returns: the document's path."""
+def _group(device: str) -> Alone:
+    """The processes that were launched together, each with its device."""
+    from salience.core.backend import resolve_device
+    from salience.training.together import together
+
+    return together(resolve_device(device))
+
+
+def _measured(
+    loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path, group: Alone
+) -> Path | None:
+    """Run, write results.json, and only then forget the finished cells. Returns: the document's path; None in a process
+    beside the one that writes.
+    """
     from salience.core.record import document, write
     from salience.studies import tradeoff as studies
     from salience.studies.cells import FOLDER
 
     record = studies.run(loaded.model, config, processor=loaded.processor, name=loaded.name, out=out, scorers=scorers)
+    if not group.first:
+        return None
     path = write(out / "results.json", document([record], device=str(loaded.model.device)))
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     return path

@@ -6,12 +6,11 @@ same (`packed_asking`). What needs scenes (probe, cosine, attention kept, oracle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import salience
 from salience.core.progress import Stages
@@ -21,8 +20,8 @@ from salience.pruning.base import Method
 from salience.pruning.scorer import Scorer
 from salience.studies.arms import Arm, admit, by_default, learned, published, training_free, untrained
 from salience.studies.asked_costs import clock
-from salience.studies.asking import Asking, Replies, measures
-from salience.studies.bootstrap import interval
+from salience.studies.asked_rows import asked_rows
+from salience.studies.asking import Asking
 from salience.studies.cells import Cells
 from salience.studies.differences import DEFINITION, MARKS, differences
 from salience.studies.packed_asking import asking_for
@@ -62,9 +61,7 @@ def run_asked(
     substitute = admit(adapter, [method for _, _, method in arms], min(config.keeps), positions=config.positions)
     _try(asking, arms, config.keeps)
     picture = torch.tensor([number for number, group in enumerate(task.groups) for _ in group])
-    with bars.stage("all tokens", len(task.groups)) as tick:
-        whole = cells.get("whole", lambda: quality(asking, asking.replies(None, 1.0, tick), picture))
-    rows = _rows(asking, config, arms, whole, picture, cells, bars)
+    rows, whole = asked_rows(asking, config, arms, None, picture, cells, bars)
     if config.costs:
         _add_times(rows, asking, config, arms, cells, bars)
     apart = differences(rows, picture)
@@ -96,7 +93,7 @@ def inside_rows(
     full = {**whole, "tokens_kept": adapter.n_tokens}
     arms = asked_arms(adapter, inside, {})
     _try(asking, arms, config.keeps)
-    rows = _rows(asking, inside, arms, full, picture, cells, bars)
+    rows, _ = asked_rows(asking, inside, arms, full, picture, cells, bars)
     return [{**_row({**costs.get((row["method"], row["keep"]), {}), **row}), MARKS: row[MARKS]} for row in rows]
 
 
@@ -116,34 +113,6 @@ def asked_arms(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Sc
     return [(name, seed, method) for name, seed, method in found if method is not None]
 
 
-def quality(asking: Asking, replies: Replies, picture: Tensor) -> dict[str, Any]:
-    """A row's quality columns. picture: (Q,) the picture each question is of."""
-    samples = asking.samples
-    found = measures(samples, replies)
-    marks = torch.tensor(found.pop("accuracy"), dtype=torch.float64)
-    low, high = interval(marks, picture)
-    kinds = [sample.kind for sample in samples]
-    return {
-        "tokens_kept": sum(replies.tokens) / len(replies.tokens),
-        "accuracy": float(marks.mean()), "accuracy_low": low, "accuracy_high": high,
-        **{measure: _mean(values) for measure, values in found.items()},
-        **{column_of(kind): _mean([m for m, k in zip(marks.tolist(), kinds, strict=True) if k == kind])
-           for kind in dict.fromkeys(kinds) if kind},
-        "n_pictures": len(asking.groups),
-        MARKS: [round(mark, 4) for mark in marks.tolist()],
-    }  # fmt: skip
-
-
-def column_of(kind: str) -> str:
-    """The accuracy column of the data's own kind of question."""
-    return "accuracy_" + "_".join("".join(letter if letter.isalnum() else " " for letter in kind.lower()).split())
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]], keeps: Sequence[float]) -> None:
     """One question with each method at the smallest ratio: what a model can't carry is told of before hours of work."""
     sample, least = asking.groups[0][0], min(keeps)
@@ -161,29 +130,6 @@ def _look_at_all(task: PictureTask, bars: Stages) -> None:
         for group in task.groups:
             _ = group[0].image
             tick()
-
-
-def _rows(
-    asking: Asking, config: TradeoffConfig, arms: Sequence[tuple[str, int, Method]], whole: Mapping[str, Any],
-    picture: Tensor, cells: Cells, bars: Stages,
-) -> list[dict[str, Any]]:  # fmt: skip
-    pruned = [keep for keep in config.keeps if keep < 1]
-    rows = []
-    with bars.stage("methods x ratios x pictures", len(arms) * len(pruned) * len(asking.groups)) as tick:
-        for name, seed, method in arms:
-            for keep in config.keeps:
-                found = whole
-                if keep < 1:
-                    measure = _measured(asking, method, keep, picture, tick)
-                    found = cells.get(f"{name}-{seed}-{keep}", measure)
-                rows.append({"method": name, "keep": keep, "seed": seed, **found})
-    return rows
-
-
-def _measured(
-    asking: Asking, method: Method, keep: float, picture: Tensor, tick: Callable[[], object]
-) -> Callable[[], dict[str, Any]]:
-    return lambda: quality(asking, asking.replies(method, keep, tick), picture)
 
 
 def _add_times(

@@ -22,6 +22,8 @@ from salience.training.prompts import prompt_inputs
 
 #: Questions of a picture that go through the model together.
 BATCH = 8
+#: Pictures of a part, the least that is asked by itself.
+PART = 16
 
 
 class Asked(Protocol):
@@ -98,26 +100,34 @@ class Asking:
         """Q samples."""
         return [sample for group in self.groups for sample in group]
 
+    @property
+    def parts(self) -> list[range]:
+        """The pictures' numbers in parts."""
+        count = len(self.groups)
+        return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
+
     @torch.no_grad()
-    def replies(self, method: Method | None, keep: float, tick: Callable[[], object] | None = None) -> Replies:
-        """Ask everything with a part of the tokens, or with all of them where there is no method.
+    def replies(
+        self, method: Method | None, keep: float, tick: Callable[[], object] | None = None, part: range | None = None
+    ) -> Replies:
+        """Ask everything with a share of the tokens, or with all of them where there is no method.
 
         method: an oracle counts pictures from the first of a call, so it can't be asked here
-        tick: called after each picture
+        tick: called after each picture   part: of `parts`, if not all pictures
         """
         texts: list[str] = []
         chosen: list[str | None] = []
         tokens = []
-        for group in self.groups:
+        for group in self.groups if part is None else [self.groups[picture] for picture in part]:
             image = group[0].image
             with self._pruned(method, keep) as pruned:
                 for start in range(0, len(group), BATCH):
-                    part = group[start : start + BATCH]
-                    inputs = self.inputs(image, [sample.question for sample in part])
+                    asked = group[start : start + BATCH]
+                    inputs = self.inputs(image, [sample.question for sample in asked])
                     texts += self._texts(inputs)
                     if start == 0:
-                        tokens.append(_read(inputs, pruned, len(part), self.model))
-                    chosen += self._chosen(inputs, part)
+                        tokens.append(_read(inputs, pruned, len(asked), self.model))
+                    chosen += self._chosen(inputs, asked)
             if tick is not None:
                 tick()
         return Replies(texts=texts, chosen=chosen, tokens=tokens)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,21 @@ class Cells:
                 return compute()
             write_atomic(file, json.dumps(compute(), allow_nan=False))
         return json.loads(file.read_text())
+
+    def share(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that are still to be computed here."""
+        return [name for name in names if not self.has(name)]
+
+    def fill(
+        self, jobs: Mapping[str, Callable[[], Any]], mine: Iterable[str], tick: Callable[[], object] | None = None
+    ) -> dict[str, Any]:
+        """The value of every name, as `get` gives it. mine: what `share` gave of them   tick: called after each"""
+        found, counted = {}, set(mine)
+        for name, compute in jobs.items():
+            found[name] = self.get(name, compute)
+            if tick is not None and name in counted:
+                tick()
+        return found
 
     def has(self, name: str) -> bool:
         """Whether the value of that name is stored."""

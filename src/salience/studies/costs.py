@@ -144,14 +144,7 @@ def _times(
                 watch.start()
                 pipeline.select(encoded, method, keep)
                 watch.lap(f"select {name}")
-            kept = _spread(encoded, keep)
-            watch.start()
-            embedded, places = pipeline.project(encoded, kept)
-            watch.lap("project")
-            cache, logits = pipeline.prefill(embedded, places)
-            watch.start()
-            pipeline.decode(cache, logits, places[:, -1:])
-            watch.lap("decode")
+            later_stages(pipeline, encoded, _spread(encoded, keep), watch)
 
         return run
 
@@ -169,6 +162,17 @@ def _times(
         for keep, stages in measure(cases, repeats=repeats, device=pipeline.device, tick=tick).items():
             found[keep] |= stages
     return found
+
+
+def later_stages(pipeline: Pipeline, encoded: Encoded, kept: Tensor, watch: Stopwatch) -> None:
+    """The laps "project" and "decode", with the prefill between them that `prefill_case` times."""
+    watch.start()
+    embedded, places = pipeline.project(encoded, kept)
+    watch.lap("project")
+    cache, logits = pipeline.prefill(embedded, places)
+    watch.start()
+    pipeline.decode(cache, logits, places[:, -1:])
+    watch.lap("decode")
 
 
 def prefill_case(

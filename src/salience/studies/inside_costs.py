@@ -26,7 +26,7 @@ from salience.profiling.memory import kv_bytes, peak_bytes
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
 from salience.pruning.inside import Inside
-from salience.studies.costs import BATCH, BURST, DECODE_STEPS, Case, Pipeline, prefill_case
+from salience.studies.costs import BATCH, BURST, DECODE_STEPS, Case, Pipeline, later_stages, prefill_case
 
 DEFINITION = (
     "null for methods that work inside the model: what they choose with is part of prefill_ms and flops_llm (between "
@@ -110,14 +110,7 @@ def _stages(pipeline: InsidePipeline) -> Callable[[Stopwatch], None]:
         watch.start()
         encoded = pipeline.encode()
         watch.lap("encode")
-        kept = pipeline.kept(encoded)
-        watch.start()
-        embedded, places = pipeline.project(encoded, kept)
-        watch.lap("project")
-        cache, logits = pipeline.prefill(embedded, places)
-        watch.start()
-        pipeline.decode(cache, logits, places[:, -1:])
-        watch.lap("decode")
+        later_stages(pipeline, encoded, pipeline.kept(encoded), watch)
 
     return run
 

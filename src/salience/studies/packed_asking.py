@@ -6,7 +6,7 @@ token of the answers is one run of all that are not finished: for short answers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,8 @@ from salience.training.encoded import EncodedPictures, encode_pictures
 from salience.training.packing import can_pack
 from salience.training.prompts import Prompt, common_prefix, encode_prompt
 
-#: Pictures encoded together, and how many bytes of them are kept for the next method and ratio.
-CHUNK, KEPT_BYTES = 16, 2**30
+#: How many bytes of encoded pictures are kept for the next method and ratio.
+KEPT_BYTES = 2**30
 #: What a generation configuration may hold without changing what is said greedily.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1), "repetition_penalty": (None, 1.0), "no_repeat_ngram_size": (None, 0),
@@ -53,25 +53,27 @@ def _same_before(adapter: Adapter, processor: Any) -> bool:
 
 
 class PackedAsking(Asking):
-    """`Asking` with `replies` from packed runs."""
+    """`Asking` with `replies` from packed runs, the pictures of a part encoded together."""
 
     def __init__(self, adapter: Adapter, processor: Any, groups: Sequence[Sequence[Any]], **options: Any) -> None:
         super().__init__(adapter.model, processor, groups, **options)
         self.adapter = adapter
         self.tokenizer = processor.tokenizer
-        self._known: dict[int, EncodedPictures] = {}
+        self._known: dict[range, EncodedPictures] = {}
         ends = adapter.model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
 
     @torch.no_grad()
-    def replies(self, method: Method | None, keep: float, tick: Callable[[], object] | None = None) -> Replies:
+    def replies(
+        self, method: Method | None, keep: float, tick: Callable[[], object] | None = None, part: range | None = None
+    ) -> Replies:
         """See `Asking.replies`."""
         if (method is not None and works_inside(method.name)) or not self._all_weighable():
-            return super().replies(method, keep, tick)
+            return super().replies(method, keep, tick, part)
         texts: list[str] = []
         chosen: list[str | None] = []
         tokens: list[int] = []
-        for pictures in self._encoded():
+        for pictures in map(self._encoded, self.parts if part is None else [part]):
             kept, visual = self._kept(method, keep, pictures)
             said, first = self._said(pictures, kept, visual)
             texts += [text.strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
@@ -135,15 +137,14 @@ class PackedAsking(Asking):
         offered = {choice for sample in self.samples for choice in getattr(sample, "choices", ())}
         return not self.choices or all(len(self._ids(choice)) == 1 for choice in offered)
 
-    def _encoded(self) -> Iterator[EncodedPictures]:
-        """The pictures in chunks, kept while there is room for them."""
-        for start in range(0, len(self.groups), CHUNK):
-            chunk = self._known.get(start)
-            if chunk is None:
-                chunk = self._encode(self.groups[start : start + CHUNK])
-                if sum(map(_bytes, (*self._known.values(), chunk))) <= KEPT_BYTES:
-                    self._known[start] = chunk
-            yield chunk
+    def _encoded(self, part: range) -> EncodedPictures:
+        """A part's pictures, kept while there is room for them."""
+        found = self._known.get(part)
+        if found is None:
+            found = self._encode([self.groups[picture] for picture in part])
+            if sum(map(_bytes, (*self._known.values(), found))) <= KEPT_BYTES:
+                self._known[part] = found
+        return found
 
     def _encode(self, groups: Sequence[Sequence[Any]]) -> EncodedPictures:
         found = encode_pictures(self.adapter, self.processor, groups, keys=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,27 +28,28 @@ def all_rows(
     bars: Stages,
 ) -> list[Row]:
     """Every arm's rows, then those of the oracle of the items asked about. `whole`: the quality with all tokens."""
-    ceiling, n = config.wants("oracle-question"), quality.test.grid.n
-    pruned = sum(keep < 1 for keep in config.keeps)
-    rows = []
-    with bars.stage("methods x ratios", (len(arms) + ceiling) * pruned) as tick:
+    n, pruned = quality.test.grid.n, [keep for keep in config.keeps if keep < 1]
+    lines = [(arm.name, arm.seed, arm.cost, _Cut(quality, arm).row) for arm in arms]
+    if config.wants("oracle-question"):
+        ceiling = partial(quality.ceiling, pictures=config.ceiling_pictures)
+        lines.append(("oracle-question", config.seed, "oracle", ceiling))
+    jobs = {_cell(name, seed, keep): partial(measure, keep) for name, seed, _, measure in lines for keep in pruned}
+    mine = cells.share(_cell(name, seed, keep) for keep in pruned for name, seed, _, _ in lines)
+    with bars.stage("methods x ratios", len(mine)) as tick:
+        found = cells.fill(jobs, mine, tick)
+    return [
+        _row(name, keep, seed, found.get(_cell(name, seed, keep), whole), costs.get((cost, keep), _unpriced(keep, n)))
+        for name, seed, cost, _ in lines
+        for keep in config.keeps
+    ]
 
-        def cell(name: str, seed: int, keep: float, cost: str, compute: Callable[[], Row]) -> None:
-            found: Mapping[str, Any] = whole
-            if keep < 1:
-                found = cells.get(f"{name}-{seed}-{keep}", compute)
-                tick()
-            unpriced = {"tokens_kept": Budget(keep=keep).count(n)}
-            rows.append(_row(name, keep, seed, found, costs.get((cost, keep), unpriced)))
 
-        for arm in arms:
-            cut = _Cut(quality, arm)
-            for keep in config.keeps:
-                cell(arm.name, arm.seed, keep, arm.cost, partial(cut.row, keep))
-        for keep in config.keeps if ceiling else ():
-            measure = partial(quality.ceiling, keep, config.ceiling_pictures)
-            cell("oracle-question", config.seed, keep, "oracle", measure)
-    return rows
+def _cell(name: str, seed: int, keep: float) -> str:
+    return f"{name}-{seed}-{keep}"
+
+
+def _unpriced(keep: float, n: int) -> Row:
+    return {"tokens_kept": Budget(keep=keep).count(n)}
 
 
 class _Cut:

@@ -38,10 +38,12 @@ from salience.studies.picture_tasks import picture_task
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
+from salience.studies.shared_cells import cells_for
 from salience.studies.sheets import save_for
 from salience.studies.tradeoff_config import KEEPS, STUDY, TradeoffConfig
 from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
 from salience.training.packing import can_pack
+from salience.training.together import together
 
 __all__ = ["KEEPS", "TradeoffConfig", "run"]
 
@@ -69,6 +71,9 @@ def run(
 ) -> Record:
     """Measure every method at every ratio; returns a record of kind "tradeoff".
 
+    Processes that `accelerate launch` started share what is to be asked through the files in `out`; the first of them
+    alone measures times, while the others wait, and all return the same record.
+
     Args:    model, processor: a transformers VLM of a known family, left as it is   name: what the record calls it
              out: where samples' pictures go, and finished cells while the run lasts; None stores nothing
              scorers: seed -> scorer; None for those that belong to the model   controls: method name -> scorer
@@ -82,12 +87,14 @@ def run(
         raise ValueError(_NO_SCORER)
     if config.methods is not None and SHUFFLED in config.methods and SHUFFLED not in (controls or {}):
         raise ValueError(_NO_CONTROL)
-    own = cells or Cells(folder, _identity(adapter, config, fitted, controls or {}))
+    group = together(adapter.device)
+    own = cells or cells_for(group, folder, _identity(adapter, config, fitted, controls or {}))
     if bars is not None:
         record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, bars)
     else:
-        with stages(quiet=quiet) as drawn:
+        with stages(quiet=quiet or not group.first) as drawn:
             record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, drawn)
+    group.wait()  # the caller may remove what the others still read
     return record
 
 
@@ -106,7 +113,7 @@ def _run(
     shown = name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__)
     if config.task != "scenes" or not can_pack(adapter):
         record = run_asked(adapter, processor, config, name=shown, fitted=fitted, cells=cells, bars=bars)
-        return _with_sheets(record, adapter, processor, config, fitted, out, bars)
+        return _with_sheets(record, adapter, processor, config, fitted, out, cells, bars)
     arms = _arms(adapter, config, fitted, controls)
     tried = {arm.name: arm.known for arm in (*arms, *published(config.inside, config.seed)) if arm.known is not None}
     substitute = admit(adapter, tried.values(), min(config.keeps), positions=config.positions)
@@ -135,7 +142,9 @@ def _run(
         "control_other_picture_accuracy": None if other is None else other["accuracy"],
         "control_other_picture": other,
         "substitute": substitute,
-        "pictures_saved": _save_pictures(adapter, processor, config, test, arms, out, bars),
+        "pictures_saved": cells.get(
+            "pictures", lambda: _save_pictures(adapter, processor, config, test, arms, out, bars)
+        ),
     }
     return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": examples}
 
@@ -233,6 +242,7 @@ def _with_sheets(
     config: TradeoffConfig,
     fitted: Mapping[int, Scorer],
     out: Path | None,
+    cells: Cells,
     bars: Stages,
 ) -> Record:
     """A record of `run_asked` with the contact sheets that are asked for."""
@@ -240,7 +250,9 @@ def _with_sheets(
         groups = picture_task(config).groups[: config.save_pictures]
         arms = reversed(asked_arms(adapter, config, fitted))
         known = {name: [method] * len(groups) for name, _, method in arms}
-        record["config"]["pictures_saved"] = save_for(adapter.model, processor, config, groups, known, out, bars)
+        record["config"]["pictures_saved"] = cells.get(
+            "pictures", lambda: save_for(adapter.model, processor, config, groups, known, out, bars)
+        )
     return record
 
 

@@ -1,4 +1,4 @@
-"""One fit by several processes, as `accelerate launch` starts them: each takes a part of every batch.
+"""One job by several processes, as `accelerate launch` starts them: each takes a part of it, in a fit of every batch.
 
 A process that was started by itself is alone, needs no accelerate and computes what it always did.
 """
@@ -6,6 +6,7 @@ A process that was started by itself is alone, needs no accelerate and computes 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -47,8 +48,11 @@ class Launched(Alone):
 
     def __init__(self, device: str | torch.device) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
 
-        self._accelerator: Any = Accelerator(cpu=torch.device(device).type == "cpu")
+        # Nobody is late: one may measure for hours while the others wait. Who dies is the launcher's to notice.
+        patient = InitProcessGroupKwargs(timeout=timedelta(days=30))
+        self._accelerator: Any = Accelerator(cpu=torch.device(device).type == "cpu", kwargs_handlers=[patient])
         super().__init__(self._accelerator.device)
         self.index, self.count = self._accelerator.process_index, self._accelerator.num_processes
 
@@ -82,6 +86,6 @@ def together(device: str | torch.device) -> Alone:
         return Launched(device)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Several processes share a fit through 'accelerate', which is not installed: pip install accelerate",
+            "Several processes share their work through 'accelerate', which is not installed: pip install accelerate",
             name="accelerate",
         ) from error

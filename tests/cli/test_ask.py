@@ -195,7 +195,7 @@ def test_a_folder_that_is_no_usable_model_is_refused(ask: Run, tiny_vlm: Path, t
 
     bert = shutil.copytree(tiny_vlm, tmp_path / "bert")
     (bert / "config.json").write_text('{"model_type": "bert"}')
-    refused(ask(model=bert), "'bert'", "llava")
+    refused(ask(model=bert), "'bert'", "no vision-language model")
 
     mangled = shutil.copytree(tiny_vlm, tmp_path / "mangled")
     (mangled / "config.json").write_text("{")

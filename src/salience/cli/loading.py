@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,13 +54,15 @@ def load_vlm(name: str | None, device: str = "auto") -> Loaded:
     """
     import salience
     from salience.core.backend import resolve_device
+    from salience.families import adapter_for
 
     target = resolve_device(device)
     folder = salience.bundled_model() if name is None else Path(name)
-    source = _checked(folder, name)
     with quiet_transformers():
+        source = _checked(folder, name)
         model = _model(source, on_cpu=target.type == "cpu")
         processor = _processor(source)
+    adapter_for(model)  # refuses what can't be pruned
     bundled = name is None or (folder.is_dir() and folder.resolve() == salience.bundled_model().resolve())
     shown = "salience/llava-scenes (bundled)" if bundled else source
     return Loaded(model.eval().to(target), processor, shown, bundled)
@@ -69,43 +70,25 @@ def load_vlm(name: str | None, device: str = "auto") -> Loaded:
 
 def _checked(folder: Path, name: str | None) -> str:
     """What `from_pretrained` is to load: a folder that holds what it must, or a hub id."""
+    from salience.profiling.skeleton import read_config
+
     if not folder.is_dir():
         if name is None:
             raise ValueError(f"the bundled model is missing from this installation ({folder}); name one with --model.")
         if not _HUB_ID.fullmatch(name) or folder.exists():
             raise ValueError(f"model: {name} is neither a model's folder nor a hub id of the form owner/name.")
+        read_config(name)
         return name
-    _require_family(folder)
+    read_config(folder)
     if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
         raise ValueError(f"model: {folder} has no weights (no model.safetensors).")
     return str(folder)
 
 
-def _require_family(folder: Path) -> None:
-    from salience.families.base import FAMILIES
-
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"model: {folder} is no model's folder (no config.json).") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model: {folder / 'config.json'} can't be read as JSON.") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise ValueError(f"model: {folder} is of type {kind!r}; the types that can be pruned are: {known}.")
-
-
 def _model(source: str, *, on_cpu: bool) -> Any:
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    from salience.families.base import FAMILIES
+    from transformers import AutoModelForImageTextToText
 
     try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type not in FAMILIES:  # a hub id, which no local check has seen
-            known = ", ".join(sorted(FAMILIES))
-            raise ValueError(f"it is of type {config.model_type!r}; the types that can be pruned are: {known}")
         model, info = AutoModelForImageTextToText.from_pretrained(
             source, dtype="float32" if on_cpu else "auto", output_loading_info=True
         )

@@ -47,7 +47,7 @@ class Outcomes:
     def pytest_runtest_logreport(self, report: Any) -> None:
         noted = dict(report.user_properties)
         if report.when == "call" and "method" in noted:
-            outcome = noted["outcome"] if report.passed else "fails"
+            outcome = noted["outcome"] if report.passed else "fails"  # noted anew as it is found: the last counts
             self.found[noted["family"], noted["method"]] = outcome
 
 
@@ -89,7 +89,7 @@ def _letter(known: list[str], one: str) -> str:
 def main() -> int:
     """Run the tests, write the page; the tests' exit code."""
     outcomes = Outcomes()
-    code = int(pytest.main([str(TESTS), "-q"], plugins=[outcomes]))
+    code = int(pytest.main([str(TESTS), "-q", "-k", "works_or_says_why_not"], plugins=[outcomes]))
     page = HEAD.format(version=version("transformers")) + table(outcomes.found)
     (ROOT / "docs" / "families.md").write_text(page, encoding="utf-8")
     return code

@@ -14,6 +14,7 @@ from salience.apply import pruned_inputs
 from salience.families import adapter_for
 from salience.pruning.budget import Budget
 from salience.pruning.methods.cls_attention import ClsAttention
+from salience.pruning.methods.fastv import FastV
 
 
 @pytest.mark.parametrize("positions", ["original", "compact"])
@@ -31,6 +32,20 @@ def test_stage_by_stage_is_prune(model: Any, make_batch: Any, positions: Any, ke
         position_ids=cut.position_ids,
     ).last_hidden_state  # fmt: skip
     assert torch.equal(adapter.lm_head(hidden), wanted)
+
+
+@pytest.mark.parametrize("method", ["uniform", FastV(layer=1)], ids=["before", "inside"])
+@torch.no_grad()
+def test_a_view_smaller_than_the_count_stays_whole_and_the_trace_says_so(tiny_family: Any, method: Any) -> None:
+    """Pictures of 12, 6 and 10 tokens, 10 asked for."""
+    model, batch = tiny_family("qwen2_vl").model(), tiny_family("qwen2_vl").batch([1, 2])
+    with salience.prune(model, method, tokens=10) as pruned:
+        model(**batch)
+        assert [len(image.kept) for image in pruned.trace.images] == [10, 6, 10]
+        assert pruned.trace.note == "1 of 3 views have fewer than tokens=10 and stay whole."
+    with salience.prune(model, method, tokens=6) as pruned:
+        model(**batch)
+        assert pruned.trace.note == ""
 
 
 def saved(model: Any, folder: Path) -> Any:

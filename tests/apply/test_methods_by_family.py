@@ -1,11 +1,13 @@
 """Every method on every family: works, with a substitute or without, or is refused in a sentence.
 
-`recipes/families_table.py` writes it down.
+`recipes/families_table.py` writes it down; the last test holds the page against what the others found.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ import salience
 from salience.families import adapter_for
 from salience.pruning.methods import METHODS
 from salience.pruning.methods.fastv import FastV
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FAMILIES = (
     "llava", "llava_siglip", "vila", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm",
@@ -33,6 +37,9 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
+FOUND: dict[tuple[str, str], str] = {}  # what `test_works_or_says_why_not` found, for the page's test
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tiny_family: Any) -> Any:
     return tiny_family(request.param)
@@ -46,8 +53,12 @@ def model(family: Any) -> Any:
 @pytest.mark.parametrize("name", sorted(METHODS))
 @torch.no_grad()
 def test_works_or_says_why_not(model: Any, family: Any, name: str, record_property: Any, inside_oracle: Any) -> None:
-    record_property("family", family.name)
-    record_property("method", name)
+    def note(outcome: str) -> None:
+        for field, value in {"family": family.name, "method": name, "outcome": outcome}.items():
+            record_property(field, value)
+        FOUND[family.name, name] = outcome
+
+    note("fails")
     torch.manual_seed(2)
     method = GIVEN[name](adapter_for(model)) if name in GIVEN else name
     batch, seen = family.batch([1, 2]), []
@@ -59,7 +70,7 @@ def test_works_or_says_why_not(model: Any, family: Any, name: str, record_proper
         assert sentence.endswith(".")
         assert "\n" not in sentence
         assert "use " in sentence  # another method that works
-        record_property("outcome", sentence)
+        note(sentence)
         return
     with handle:
         assert torch.equal(model(**batch).logits, wanted)
@@ -78,7 +89,23 @@ def test_works_or_says_why_not(model: Any, family: Any, name: str, record_proper
         real = (columns >= 0) & (batch["attention_mask"][row, columns.clamp_min(0)] == 1)
         torch.testing.assert_close(short[row, real], full[row, columns[real]], atol=FLOAT32, rtol=0)
     assert short.shape[1] < full.shape[1]
-    record_property("outcome", f"substitute: {pruned.trace.substitute}" if pruned.trace.substitute else "works")
+    note(f"substitute: {pruned.trace.substitute}" if pruned.trace.substitute else "works")
+
+
+def test_the_page_says_what_was_found() -> None:
+    if len(FOUND) < len(FAMILIES) * len(METHODS):
+        pytest.skip("not all of them ran")
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert page.endswith(recipe().table(FOUND)), "python recipes/families_table.py writes it anew"
+
+
+def recipe() -> Any:
+    spec = importlib.util.spec_from_file_location("families_table", ROOT / "recipes" / "families_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def whole(model: Any, batch: dict[str, Any], pruned: Any, given: Any) -> dict[str, Any]:

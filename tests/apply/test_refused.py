@@ -44,9 +44,9 @@ def test_positions(model: Any) -> None:
     one_sentence(caught)
 
 
-@pytest.mark.parametrize("method", ["salience", "oracle", "no/such/folder", Path("nowhere"), 3, None], ids=str)
+@pytest.mark.parametrize("method", ["salience", "", "oracle", "no/such/folder", Path("nowhere"), 3, None], ids=str)
 def test_method(model: Any, method: Any) -> None:
-    with pytest.raises(ValueError, match=r"method|scorer") as caught:
+    with pytest.raises(ValueError, match="method must be one of" if method == "" else r"method|scorer") as caught:
         salience.prune(model, method, keep=0.5)
     one_sentence(caught)
 

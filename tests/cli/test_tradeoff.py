@@ -141,6 +141,8 @@ def test_bad_input_is_refused_before_any_work(salience: Run, tiny_vlm: Path, tmp
     base = ("tradeoff", "--model", tiny_vlm, "--out", tmp_path / "out")
     for keep in ("0", "1.2", "nan"):
         refused(salience(*base, "--keep", keep), "keep", keep)
+    refused(salience(*base, "--keep", ","), "--keep", "no value")
+    refused(salience(*base, "--methods", ""), "--methods", "no value")
     refused(salience(*base, "--method", "telepathy"), "telepathy", "random")
     refused(salience(*base, "--method", "divprun"), "did you mean 'divprune'")
     refused(salience(*base, "--keep", ".5,half"), "--keep", "half")

@@ -213,6 +213,7 @@ class Pruned:
             ),
             columns=pruned.columns.index.cpu().unbind(),
             substitute="; ".join(filter(None, [self.substitute, self.method.remark(contexts)])),
+            note=self._kept_whole(contexts),
         )
         self._adapter.settle(pruned.deltas)
         return pruned
@@ -238,6 +239,12 @@ class Pruned:
         for n, group in itertools.groupby(contexts, key=lambda context: context.features.shape[0]):  # a video is one
             found += self.method.select_all(list(group), Budget(tokens=min(tokens, n)))
         return found
+
+    def _kept_whole(self, contexts: Sequence[TokenContext]) -> str:
+        """Of views smaller than a count asks for, which only models that take any size have, a sentence."""
+        tokens = self.budget.tokens or 0
+        short = sum(context.features.shape[0] < tokens for context in contexts)
+        return f"{short} of {len(contexts)} views have fewer than tokens={tokens} and stay whole." if short else ""
 
     def _memory(self, cache: Any, given: dict[str, Any]) -> Memory | None:
         """What a pruned call left on a filled cache; None for a cache that was filled without pruning."""

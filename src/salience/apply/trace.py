@@ -93,8 +93,10 @@ class Trace:
 
     images: in batch order.   columns: for each row of the prompt, (L,) int64 on the CPU, the original column of each
     remaining one, -1 for padding that pruning added.   substitute: as `Pruned.substitute`.
+    note: where pictures had fewer tokens than `tokens` asks for, and were kept whole, a sentence; else empty.
     """
 
     images: tuple[ImageTrace, ...] = ()
     columns: tuple[Tensor, ...] = ()
     substitute: str = ""
+    note: str = ""

@@ -43,8 +43,14 @@ def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Comma
 
 
 def comma_list(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
-    """A callback for a repeatable option whose values may also stand in one, with commas between them."""
-    return tuple(part.strip() for text in given for part in text.split(",") if part.strip())
+    """A callback for a repeatable option whose values may also stand in one, with commas between them.
+
+    Raises: ValueError, naming the option, where it is given and holds none: its default is not what was meant
+    """
+    parts = tuple(part.strip() for text in given for part in text.split(",") if part.strip())
+    if given and not parts:
+        raise ValueError(f"{option.opts[0]} is given, but holds no value.")
+    return parts
 
 
 def comma_numbers(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[float, ...]:

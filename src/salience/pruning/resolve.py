@@ -40,7 +40,7 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_attentio
         raise ValueError("method 'oracle' needs boxes: pass salience.Oracle(boxes=..., image_size=...) itself.")
     if method in METHODS:
         return method_class(method)()
-    if Path(method).is_dir() or "/" in method:
+    if method and (Path(method).is_dir() or "/" in method):
         return Saliency(scorer=Scorer.from_pretrained(method))
     names = sorted({*METHODS, "auto"})
     near = difflib.get_close_matches(method.lower(), names, n=1)

@@ -1,10 +1,8 @@
-"""Several processes that fill the cells of one study, here as threads."""
+"""Several processes that fill the cells of one study."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,7 @@ from salience.training.together import Alone
 NAMES = [f"cell {number}" for number in range(7)]
 
 
-def together(count: int, work: Callable[[Alone], Any]) -> list[Any]:
-    """What `work` gives in each of so many processes."""
-    barrier = threading.Barrier(count, timeout=20)
-
-    def one(index: int) -> Any:
-        group = Alone("cpu")
-        group.index, group.count, group.wait = index, count, barrier.wait  # type: ignore[method-assign]
-        return work(group)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(one, range(count)))
+Threads = Callable[[int, Callable[[Alone], Any]], list[Any]]
 
 
 def filled(out: Path, done: list[tuple[int, str]]) -> Callable[[Alone], tuple[dict[str, str], int]]:
@@ -44,9 +32,9 @@ def filled(out: Path, done: list[tuple[int, str]]) -> Callable[[Alone], tuple[di
     return work
 
 
-def test_each_cell_is_computed_once_and_all_read_all(tmp_path: Path) -> None:
+def test_each_cell_is_computed_once_and_all_read_all(by_threads: Threads, tmp_path: Path) -> None:
     done: list[tuple[int, str]] = []
-    found = together(3, filled(tmp_path, done))
+    found = by_threads(3, filled(tmp_path, done))
     assert [values for values, _ in found] == [{name: f"value of {name}" for name in NAMES}] * 3
     assert sorted(name for _, name in done) == NAMES
     assert [ticks for _, ticks in found] == [3, 2, 2]
@@ -54,26 +42,26 @@ def test_each_cell_is_computed_once_and_all_read_all(tmp_path: Path) -> None:
         assert [name for by, name in done if by == index] == NAMES[index::3]
 
 
-def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
+def test_another_number_of_processes_goes_on(by_threads: Threads, tmp_path: Path) -> None:
     before = Cells(tmp_path, {"seed": 0})
     for name in NAMES[::2]:
         before.get(name, lambda name=name: f"value of {name}")
     done: list[tuple[int, str]] = []
-    found = together(2, filled(tmp_path, done))
+    found = by_threads(2, filled(tmp_path, done))
     assert sorted(done) == [(0, "cell 1"), (0, "cell 5"), (1, "cell 3")]
     assert [values for values, _ in found] == [{name: f"value of {name}" for name in NAMES}] * 2
     alone, ticks = filled(tmp_path, done)(Alone("cpu"))
     assert (len(done), ticks, alone) == (3, 0, found[0][0])
 
 
-def test_another_studys_cells_are_cleared_away_once(tmp_path: Path) -> None:
+def test_another_studys_cells_are_cleared_away_once(by_threads: Threads, tmp_path: Path) -> None:
     Cells(tmp_path, {"seed": 1}).get("cell 0", lambda: "of another seed")
     done: list[tuple[int, str]] = []
-    together(2, filled(tmp_path, done))
+    by_threads(2, filled(tmp_path, done))
     assert sorted(name for _, name in done) == NAMES
 
 
-def test_what_is_not_dealt_out_is_the_firsts(tmp_path: Path) -> None:
+def test_what_is_not_dealt_out_is_the_firsts(by_threads: Threads, tmp_path: Path) -> None:
     done: list[int] = []
 
     def work(group: Alone) -> Any:
@@ -81,12 +69,12 @@ def test_what_is_not_dealt_out_is_the_firsts(tmp_path: Path) -> None:
         assert isinstance(cells, SharedCells)
         return cells.get("costs", lambda: (done.append(group.index), [1.5, None])[1])
 
-    assert together(3, work) == [[1.5, None]] * 3 and done == [0]
+    assert by_threads(3, work) == [[1.5, None]] * 3 and done == [0]
 
 
-def test_without_a_folder_each_computes_everything() -> None:
+def test_without_a_folder_each_computes_everything(by_threads: Threads) -> None:
     def work(group: Alone) -> Any:
         cells = cells_for(group, None, {})
         return cells.share(NAMES), cells.fill({"a": lambda: group.index}, ["a"])
 
-    assert together(2, work) == [(NAMES, {"a": 0}), (NAMES, {"a": 1})]
+    assert by_threads(2, work) == [(NAMES, {"a": 0}), (NAMES, {"a": 1})]

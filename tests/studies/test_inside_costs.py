@@ -17,8 +17,8 @@ from salience.pruning.methods.pyramiddrop import PyramidDrop
 from salience.pruning.methods.sparsevlm import SparseVLM
 from salience.pruning.methods.tome import ToMe
 from salience.pruning.methods.uniform import Uniform
-from salience.studies.costs import BATCH, Case, measure_costs
-from salience.studies.inside_costs import InsidePipeline, measure_inside
+from salience.studies.costs import BATCH, Case
+from salience.studies.inside_costs import InsidePipeline, measure_costs, rounds
 from salience.training.prompts import encode_prompt, prompt_inputs
 
 METHODS = [FastV(layer=1), PyramidDrop(), SparseVLM(), ToMe()]
@@ -57,12 +57,16 @@ def test_columns(asked: tuple[Any, Case, dict[str, Any]]) -> None:
     """Between all tokens' and those of a method that drops as many before the language model."""
     model, case, _ = asked
     adapter = adapter_for(model)
-    found = measure_inside(adapter, case, {m.name: m for m in METHODS}, (1.0, 0.25), repeats=1)
-    outer = measure_costs(adapter, case, {"uniform": Uniform()}, (1.0, 0.25), repeats=1)
-    whole, early = outer["uniform", 1.0], outer["uniform", 0.25]
+    inside, ticks = {method.name: method for method in METHODS}, []
+    found = measure_costs(
+        adapter, case, {"uniform": Uniform()}, inside, (1.0, 0.25), repeats=1, tick=lambda: ticks.append(None)
+    )
+    assert len(ticks) == rounds(1, len(METHODS), 2, repeats=1)
+    whole, early = found["uniform", 1.0], found["uniform", 0.25]
     for method in METHODS:
         full, cut = found[method.name, 1.0], found[method.name, 0.25]
         assert all(full[name] == whole[name] for name in TRADEOFF_COSTS if name != "peak_bytes")
+        assert all(full[name] == whole[name] for name in ("encode_ms", "prefill_ms", "decode_ms_per_token"))
         assert cut["flops_total"] < full["flops_total"]
         assert early["kv_bytes"] <= cut["kv_bytes"] < full["kv_bytes"]
         assert early["flops_llm"] <= cut["flops_llm"] < full["flops_llm"]
@@ -71,3 +75,11 @@ def test_columns(asked: tuple[Any, Case, dict[str, Any]]) -> None:
         assert cut[f"prefill_batch{BATCH}_ms"] > 0 < cut["decode_ms_per_token"]
     assert found["tome", 0.25]["kv_bytes"] == early["kv_bytes"]
     assert found["tome", 0.25]["flops_vision"] < whole["flops_vision"]
+
+
+def test_methods_inside_by_themselves(asked: tuple[Any, Case, dict[str, Any]]) -> None:
+    model, case, _ = asked
+    ticks: list[None] = []
+    inside = {"tome": ToMe()}
+    found = measure_costs(adapter_for(model), case, {}, inside, (1.0, 0.25), repeats=1, tick=lambda: ticks.append(None))
+    assert set(found) == {("tome", 1.0), ("tome", 0.25)} and len(ticks) == rounds(0, 1, 2, repeats=1)

@@ -92,42 +92,42 @@ class Pipeline:
         return nullcontext()
 
 
-def measure_costs(
-    adapter: Adapter,
-    case: Case,
-    methods: Mapping[str, Method],
-    keeps: Sequence[float],
-    *,
-    repeats: int = 11,
-    tick: Callable[[], object] | None = None,
+#: For each loop, what is run of each thing that is measured: of a ratio, or of a method inside the model at one.
+Loops = tuple[Mapping[Any, Callable[[Stopwatch], None]], ...]
+
+
+def method_costs(
+    pipeline: Pipeline, methods: Mapping[str, Method], times: Mapping[float, Mapping[str, float]]
 ) -> dict[tuple[str, float], dict[str, Any]]:
-    """Every cost column of every (method, keep). Times are medians of `repeats` rounds, all ratios in each."""
-    pipeline = Pipeline(adapter, case)
-    with torch.inference_mode():
-        times = _times(pipeline, methods, keeps, repeats, tick)
-    with torch.no_grad():
-        sizes = {keep: _sizes(pipeline, keep) for keep in keeps}
-        selects = {
-            (name, keep): count_flops(lambda m=method, k=keep: pipeline.select(pipeline.encode(), m, k))
-            - sizes[keep]["encode"]
-            for name, method in methods.items()
-            for keep in keeps
-        }
+    """Every cost column of every (method, keep). times: ratio -> what `timed` found of the `loops` of these methods"""
+    sizes = {keep: _sizes(pipeline, keep) for keep in times}
+    selects = {
+        (name, keep): count_flops(lambda m=method, k=keep: pipeline.select(pipeline.encode(), m, k))
+        - sizes[keep]["encode"]
+        for name, method in methods.items()
+        for keep in times
+    }
     return {
         (name, keep): _columns(times[keep], name, sizes[keep], selects[name, keep])
         for name in methods
-        for keep in keeps
+        for keep in times
     }
 
 
-def _times(
-    pipeline: Pipeline,
-    methods: Mapping[str, Method],
-    keeps: Sequence[float],
-    repeats: int,
-    tick: Callable[[], object] | None,
-) -> dict[float, dict[str, float]]:
-    """Median milliseconds by ratio and stage, from `LOOPS` loops, the ratios taking turns in each.
+def timed(
+    loops: Sequence[Loops], repeats: int, device: torch.device, tick: Callable[[], object] | None
+) -> dict[Any, dict[str, float]]:
+    """Median milliseconds by key and stage: each of the `LOOPS` loops on its own, all that is measured taking turns."""
+    found: dict[Any, dict[str, float]] = {}
+    for cases in zip(*loops, strict=True):
+        every = {key: case for some in cases for key, case in some.items()}
+        for key, stages in measure(every, repeats=repeats, device=device, tick=tick).items():
+            found.setdefault(key, {}).update(stages)
+    return found
+
+
+def loops(pipeline: Pipeline, methods: Mapping[str, Method], keeps: Sequence[float]) -> Loops:
+    """The stages, prefill, and prefill of `BATCH` pictures, at each ratio.
 
     Prefill has loops of its own, and alone it is called `BURST` times behind a call that is not timed: behind another
     stage or another ratio it would find its weights gone from the processor's caches, which costs about a millisecond
@@ -152,16 +152,11 @@ def _times(
         encoded = pipeline.encode()
         return prefill_case(pipeline, encoded, _spread(encoded, keep), pictures, stage, burst)
 
-    loops = (
+    return (
         {keep: stages_of(keep) for keep in keeps},
         {keep: prefill_of(keep, 1, "prefill", BURST) for keep in keeps},
         {keep: prefill_of(keep, BATCH, "prefill batch", 1) for keep in keeps},
     )
-    found: dict[float, dict[str, float]] = {keep: {} for keep in keeps}
-    for cases in loops:
-        for keep, stages in measure(cases, repeats=repeats, device=pipeline.device, tick=tick).items():
-            found[keep] |= stages
-    return found
 
 
 def later_stages(pipeline: Pipeline, encoded: Encoded, kept: Tensor, watch: Stopwatch) -> None:

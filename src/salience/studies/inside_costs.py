@@ -1,7 +1,7 @@
-"""What a method inside the model costs at each ratio: the stages of `costs`, tokens going where the method drops them.
+"""What every method costs at each ratio, those inside the model included: tokens go where such a method drops them.
 
-Between the language model's layers, what it takes to choose is part of prefill; merging is part of encode. So
-`select_ms` and `flops_scorer` are null: there is no such stage.
+The stages are those of `costs`. Between the language model's layers, what it takes to choose is part of prefill;
+merging is part of encode. So `select_ms` and `flops_scorer` are null: there is no such stage.
 
 Glossary: p tokens before the picture, n visual tokens of it, L columns of the prompt.
 """
@@ -21,12 +21,25 @@ from salience.families import Adapter
 from salience.families.base import Encoded
 from salience.families.decoder import Decoder
 from salience.profiling.flops import count_flops
-from salience.profiling.latency import Stopwatch, measure
+from salience.profiling.latency import Stopwatch
 from salience.profiling.memory import kv_bytes, peak_bytes
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
 from salience.pruning.inside import Inside
-from salience.studies.costs import BATCH, BURST, DECODE_STEPS, Case, Pipeline, later_stages, prefill_case
+from salience.studies.costs import (
+    BATCH,
+    BURST,
+    DECODE_STEPS,
+    LOOPS,
+    Case,
+    Loops,
+    Pipeline,
+    later_stages,
+    loops,
+    method_costs,
+    prefill_case,
+    timed,
+)  # fmt: skip
 
 DEFINITION = (
     "null for methods that work inside the model: what they choose with is part of prefill_ms and flops_llm (between "
@@ -83,26 +96,38 @@ class InsidePipeline(Pipeline):
             yield
 
 
-def measure_inside(
-    adapter: Adapter, case: Case, methods: Mapping[str, Method], keeps: Sequence[float], *, repeats: int,
-    tick: Callable[[], object] | None = None,
+def measure_costs(
+    adapter: Adapter, case: Case, methods: Mapping[str, Method], inside: Mapping[str, Method], keeps: Sequence[float],
+    *, repeats: int, tick: Callable[[], object] | None = None,
 ) -> dict[tuple[str, float], dict[str, Any]]:  # fmt: skip
-    """Every cost column of every (method, keep), as `costs.measure_costs` has them for the others."""
-    pipelines = {
-        (name, keep): InsidePipeline(adapter, case, method, keep) for name, method in methods.items() for keep in keeps
-    }
-    times: dict[tuple[str, float], dict[str, float]] = {key: {} for key in pipelines}
+    """Every cost column of every (method, keep). Times are medians of `repeats` rounds, everything measured in each.
+
+    methods: those that prune between the encoder and the projector   inside: those that work inside the model
+    keeps: 1 among them; with all tokens everything costs the same, so that is measured once
+    tick: called `rounds` times
+    """
+    outer = Pipeline(adapter, case)
+    pipelines = {(name, keep): InsidePipeline(adapter, case, m, keep) for name, m in inside.items() for keep in keeps}
+    pruned = {key: pipeline for key, pipeline in pipelines.items() if key[1] < 1}
     with torch.inference_mode():
-        loops = (
-            {key: _stages(pipeline) for key, pipeline in pipelines.items()},
-            {key: _prefill(pipeline, 1, "prefill", BURST) for key, pipeline in pipelines.items()},
-            {key: _prefill(pipeline, BATCH, "prefill batch", 1) for key, pipeline in pipelines.items()},
-        )
-        for cases in loops:
-            for key, stages in measure(cases, repeats=repeats, device=adapter.device, tick=tick).items():
-                times[key] |= stages
+        alike = loops(outer, methods, keeps if methods else (1.0,))
+        found = timed((alike, _loops(pruned)), repeats, adapter.device, tick)
     with torch.no_grad():
-        return {key: _columns(pipeline, times[key]) for key, pipeline in pipelines.items()}
+        costs = method_costs(outer, methods, {keep: found[keep] for keep in keeps if keep in found})
+        return costs | {key: _columns(pipeline, found.get(key, found[1.0])) for key, pipeline in pipelines.items()}
+
+
+def rounds(methods: int, inside: int, keeps: int, repeats: int) -> int:
+    """How many rounds `measure_costs` takes for so many methods of either kind at so many ratios."""
+    return LOOPS * (repeats + 2) * ((keeps if methods else 1) + inside * (keeps - 1))
+
+
+def _loops(pipelines: Mapping[tuple[str, float], InsidePipeline]) -> Loops:
+    return (
+        {key: _stages(pipeline) for key, pipeline in pipelines.items()},
+        {key: _prefill(pipeline, 1, "prefill", BURST) for key, pipeline in pipelines.items()},
+        {key: _prefill(pipeline, BATCH, "prefill batch", 1) for key, pipeline in pipelines.items()},
+    )
 
 
 def _stages(pipeline: InsidePipeline) -> Callable[[Stopwatch], None]:

@@ -29,11 +29,11 @@ from salience.studies.arms import (
 )  # fmt: skip
 from salience.studies.asked_tradeoff import asked_arms, inside_rows, run_asked
 from salience.studies.cells import Cells
-from salience.studies.costs import LOOPS, Case, measure_costs
+from salience.studies.costs import Case
 from salience.studies.differences import MARKS, differences
 from salience.studies.examples import choose, for_one, make_examples
 from salience.studies.inside_costs import DEFINITION as INSIDE_COSTS
-from salience.studies.inside_costs import measure_inside
+from salience.studies.inside_costs import measure_costs, rounds
 from salience.studies.picture_tasks import picture_task
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
@@ -126,8 +126,7 @@ def _run(
         whole = cells.get("whole", quality.whole)
         tick()
     rows = all_rows(quality, config, arms, whole, costs, cells, bars)
-    priced = _inside_costs(adapter, processor, config, test, cells, bars) if config.costs else {}
-    rows += inside_rows(adapter, processor, config, test.samples, whole, priced, cells, bars)
+    rows += inside_rows(adapter, processor, config, test.samples, whole, costs, cells, bars)
     apart = differences(rows, quality.full.picture)
     rows = [{name: value for name, value in row.items() if name != MARKS} for row in rows]
     with bars.stage("samples and controls", 2) as tick:
@@ -187,31 +186,15 @@ def _costs(
     methods = {arm.cost: arm.method(first).to(device) for arm in arms}
     if config.wants("oracle-question"):
         methods.setdefault("oracle", oracle_method(first))
-    with bars.stage("timing", LOOPS * (config.repeats + 2) * len(config.keeps)) as tick:
+    inside = {name: method_class(name)().to(device) for name in config.inside}
+    keeps, repeats = config.keeps, config.repeats
+    with bars.stage("timing", rounds(len(methods), len(inside), len(keeps), repeats)) as tick:
 
         def measured() -> list[list[Any]]:
-            found = measure_costs(adapter, case, methods, config.keeps, repeats=config.repeats, tick=tick)
+            found = measure_costs(adapter, case, methods, inside, keeps, repeats=repeats, tick=tick)
             return [[method, keep, columns] for (method, keep), columns in found.items()]
 
         return {(method, keep): columns for method, keep, columns in cells.get("costs", measured)}
-
-
-def _inside_costs(
-    adapter: Adapter, processor: Any, config: TradeoffConfig, test: EncodedPictures, cells: Cells, bars: Stages
-) -> dict[tuple[str, float], dict[str, Any]]:
-    """The same by (method, ratio) of methods that work inside the model."""
-    _, case, device = _case(adapter, processor, test)
-    methods = {name: method_class(name)().to(device) for name in config.inside}
-    if not methods:
-        return {}
-    rounds = LOOPS * (config.repeats + 2) * len(config.keeps) * len(methods)
-    with bars.stage("timing inside the model", rounds) as tick:
-
-        def measured() -> list[list[Any]]:
-            found = measure_inside(adapter, case, methods, config.keeps, repeats=config.repeats, tick=tick)
-            return [[method, keep, columns] for (method, keep), columns in found.items()]
-
-        return {(method, keep): columns for method, keep, columns in cells.get("costs-inside", measured)}
 
 
 def _case(adapter: Adapter, processor: Any, test: EncodedPictures) -> tuple[EncodedPictures, Case, torch.device]:

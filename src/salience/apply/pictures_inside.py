@@ -12,6 +12,7 @@ from salience.apply.inputs import PrunedInputs
 from salience.apply.trace import StageTrace
 from salience.core.types import Merge, Selection, TokenContext, VisualGrid
 from salience.families import Adapter, Encoded
+from salience.families.encoded import places_of
 from salience.pruning.budget import Budget
 from salience.pruning.inside import Inside
 
@@ -92,7 +93,7 @@ def pictures_inside(
         for view, selection in enumerate(selections):
             if encoded.kinds[view] != kind:
                 continue
-            places = _Places(encoded, view)
+            places = _Places(encoded.views[view].shape[0], encoded.breaks[view])
             count = int(places(selection.kept).sum())
             mine = at[start : start + count]
             start += count
@@ -105,21 +106,18 @@ def pictures_inside(
 
 @dataclass(frozen=True)
 class _Places:
-    """Tokens of a view -> its places in the whole prompt."""
+    """A view's tokens -> its places in the whole prompt; without the view, which need not outlive the encoding."""
 
-    encoded: Encoded
-    view: int
+    n: int
+    breaks: Tensor | None
 
     def __call__(self, kept: Tensor) -> Tensor:
-        return self.encoded.places(self.view, kept)
+        return places_of(self.n, self.breaks, kept)
 
     @property
     def tokens(self) -> Tensor:
         """(n,): each token's place."""
-        breaks = self.encoded.breaks[self.view]
-        if breaks is None:
-            return torch.arange(self.encoded.views[self.view].shape[0])
-        return torch.nonzero(~breaks)[:, 0]
+        return torch.arange(self.n) if self.breaks is None else torch.nonzero(~self.breaks)[:, 0]
 
 
 def _of_one(budget: Budget, n: int) -> Budget:

@@ -65,13 +65,12 @@ class Selection:
         rows = values[self.kept.to(values.device)]
         if self.merge is None or self.merge.inside:
             return rows
-        target, source, weight = (
-            x.to(values.device) for x in (self.merge.target, self.merge.source, self.merge.weight)
-        )
-        sums = torch.zeros_like(rows, dtype=torch.float32)
-        sums = sums.index_add(0, target, weight[:, None] * values[source].float())  # (k, d)
-        merged = torch.zeros(len(rows), dtype=torch.bool, device=values.device).index_fill(0, target, True)
-        return torch.where(merged[:, None], sums.to(rows.dtype), rows)
+        target, into = torch.unique(self.merge.target, return_inverse=True)
+        source, of = torch.unique(self.merge.source, return_inverse=True)
+        # as a product: a row for each entry would be many times the picture where a token goes into many
+        share = torch.zeros(len(target), len(source)).index_put((into, of), self.merge.weight, accumulate=True)
+        sums = share.to(values.device) @ values[source.to(values.device)].float()  # (merged, d)
+        return rows.index_copy(0, target.to(values.device), sums.to(rows.dtype))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

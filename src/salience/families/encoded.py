@@ -149,16 +149,7 @@ class Encoded:
 
     def places(self, image: int, kept: Tensor) -> Tensor:
         """(m_i,) bool, on the CPU: the places of one view that stay; a newline does where a token of its row does."""
-        stays = torch.zeros(self.views[image].shape[0], dtype=torch.bool)
-        stays[kept] = True
-        breaks = self.breaks[image]
-        if breaks is None:
-            return stays
-        places = torch.zeros_like(breaks)
-        places[~breaks] = stays
-        row = breaks.long().cumsum(0) - breaks.long()  # (m_i,), the row a place belongs to, its newline included
-        in_row = torch.zeros(int(row[-1]) + 1, dtype=torch.bool).index_put((row[places],), torch.tensor(True))
-        return places | (breaks & in_row[row])
+        return places_of(self.views[image].shape[0], self.breaks[image], kept)
 
     def fill(self, image: int, kept: Tensor, tokens: Tensor) -> Tensor:
         """Kept tokens (k, d_llm) -> what stays of the view's places in the prompt, newlines among them."""
@@ -195,3 +186,16 @@ def _both(first: _Read | None, second: _Read | None) -> _Read | None:
     if first is None or second is None:
         return None
     return lambda: [*first(), *second()]
+
+
+def places_of(n: int, breaks: Tensor | None, kept: Tensor) -> Tensor:
+    """(m,) bool, on the CPU: the places that stay of a view of n tokens, whose newlines are `breaks`; see `Encoded`."""
+    stays = torch.zeros(n, dtype=torch.bool)
+    stays[kept] = True
+    if breaks is None:
+        return stays
+    places = torch.zeros_like(breaks)
+    places[~breaks] = stays
+    row = breaks.long().cumsum(0) - breaks.long()  # (m,), the row a place belongs to, its newline included
+    in_row = torch.zeros(int(row[-1]) + 1, dtype=torch.bool).index_put((row[places],), torch.tensor(True))
+    return places | (breaks & in_row[row])

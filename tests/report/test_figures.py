@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from salience.report import captions
 from salience.report.figures import draw_all
 from salience.report.methods import Style
 from salience.report.panel import RC, Curve, Scale, lines, spread
@@ -103,3 +104,26 @@ def test_lines_say_which_method_they_are(view_of: Make, tmp_path: Path) -> None:
     view = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns={"tokens_kept": {"cls-attention": (9, 5, 1)}})
     svg = draw_all(view, tmp_path, "")["accuracy_tokens"].svg
     assert re.search(r'data-m="cls-attention"', svg)
+
+
+def test_nothing_is_said_to_take_less_than_no_time(view_of: Make, tmp_path: Path) -> None:
+    """A long name and a short time: the room for the name would begin at -60."""
+    columns = {"first_token_ms": {"cls-attention": (260.0, 140.0, 9.0)}, "encode_ms": {"cls-attention": (5.0,) * 3}}
+    view = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns=columns)
+    svg = draw_all(view, tmp_path, "")["accuracy_latency"].svg
+    numbers = [float(text.replace("\u2212", "-")) for text in re.findall(r">([-\u2212]?\d+)</text>", svg)]
+    assert numbers and min(numbers) >= 0 and max(numbers) > 200
+
+
+def test_the_tower_is_as_quick_as_merging_in_it_makes_it(view_of: Make) -> None:
+    def told(flops: tuple[float, ...]) -> tuple[float | None, str]:
+        columns = {
+            "first_token_ms": {"tome": (260.0, 140.0, 60.0)}, "encode_ms": {"tome": (100.0, 60.0, 40.0)},
+            "flops_vision": {"tome": flops},
+        }  # fmt: skip
+        view = view_of({"tome": (0.9, 0.9, 0.8)}, columns=columns)
+        return view.tower_ms, captions.loss_latency(view)
+
+    assert told((4e9, 4e9, 4e9))[0] == 100  # without merging the rest is the clock's
+    quickest, caption = told((4e9, 2e9, 1e9))
+    assert quickest == 40 and "40 ms, at the least, where tokens are merged in it" in caption

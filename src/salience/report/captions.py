@@ -37,9 +37,10 @@ def loss_latency(view: View) -> str:
         )
         random = _loss(view, "random", keep)
         text += f"; random tokens cost it {points(max(random, 0.0))}. " if random is not None else ". "
-    encode = view.full("encode_ms")
+    encode, merged = view.tower_ms, view.full("encode_ms") != view.tower_ms
     if encode is not None:
-        text += f"The shaded part can't be reached: the vision tower alone takes {milliseconds(encode)}."
+        least = ", at the least, where tokens are merged in it" if merged else ""
+        text += f"The shaded part can't be reached: the vision tower alone takes {milliseconds(encode)}{least}."
     return text.strip()
 
 

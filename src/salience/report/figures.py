@@ -143,8 +143,7 @@ def time_scale(view: View) -> Scale:
     marks = [
         (ms, share(point.keep)) for point in view.line(view.subject) if (ms := point.get("first_token_ms")) is not None
     ]
-    encode = view.full("encode_ms")
-    floor = None if encode is None else (encode, "tower alone")
+    floor = None if view.tower_ms is None else (view.tower_ms, "tower alone")
     return Scale(label="time to the first token, ms", marks=tuple(marks), floor=floor)
 
 

@@ -144,7 +144,8 @@ def _frame(axes: Axes, scale: Scale) -> None:
         shown = _apart(axes, scale.ticks)
         axes.set_xticks([position for position, _ in shown], [text for _, text in shown], linespacing=1.25)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        left, right = axes.get_xlim()  # what is below zero is room for the lines' names
+        axes.set_xticks([at for at in MaxNLocator(6).tick_values(left, right) if max(left, 0) <= at <= right])
     for position, text in _apart(axes, scale.marks):
         axes.axvline(position, color=LIGHT["grid"], linewidth=0.8, zorder=0.5)
         axes.text(position, axes.get_ylim()[1], text, ha="center", va="top", color=LIGHT["muted"], fontsize=FONT - 1.5)

@@ -104,6 +104,14 @@ class View:
             return fmean(found)
         return self.setting("full_accuracy") if column == "accuracy" else None
 
+    @property
+    def tower_ms(self) -> float | None:
+        """The least time of the vision tower: with all tokens, or of a method that merges some of them in it."""
+        whole, flops = self.full("encode_ms"), self.full("flops_vision")
+        merged = [point for point in self.points.values() if flops and (point.get("flops_vision") or flops) < flops]
+        found = [ms for ms in (whole, *(point.get("encode_ms") for point in merged)) if ms is not None]
+        return min(found) if found else None
+
     def setting(self, name: str) -> float | None:
         """A number of the configuration, or None."""
         return finite(self.config.get(name))

@@ -133,30 +133,38 @@ def operands() -> torch.Tensor:
     return found
 
 
-def once(loop: Kernel, element: Element, steps: int) -> torch.Tensor:
-    """Runs a loop on every thread: (threads, lanes), what its sums came to."""
+def prepared(loop: Kernel, element: Element, steps: int) -> Callable[[], torch.Tensor]:
+    """A call that runs a loop on every thread: (threads, lanes), what its sums came to."""
     threads, x = torch.get_num_threads(), operands()
     out = torch.full((threads, LANES), torch.nan)
-    params = np.array([(out.data_ptr(), x.data_ptr(), steps)], PARAMS)
-    parallel_for(loop.compiled(element), threads, element, params)
-    return out[:, : element.lanes]
+    params, compiled = np.array([(out.data_ptr(), x.data_ptr(), steps)], PARAMS), loop.compiled(element)
+
+    def run(held: torch.Tensor = x) -> torch.Tensor:  # holds what the addresses point to
+        parallel_for(compiled, threads, element, params)
+        return out[:, : element.lanes]
+
+    return run
 
 
 @functools.cache
 def per_ms(name: str, rounds: int = ROUNDS) -> float:
     """How many multiply-adds, exp2 or state updates all threads together do in a millisecond, by the median round."""
-    return max(_per_ms(name, element, rounds) for element in {F32, native(F32)})
+    return max(_per_ms(name, element, rounds) for element in _elements())
+
+
+def _elements() -> tuple[Element, ...]:
+    return tuple(dict.fromkeys((F32, native(F32))))
 
 
 def _per_ms(name: str, element: Element, rounds: int) -> float:
     loop, each = LOOPS[name]
     steps = 1 << 12
-    found = once(loop, element, steps)
+    found = prepared(loop, element, steps)()
     if not (found.isfinite().all() and (found == found[0]).all()):
         raise SystemExit(f"the loop for {name} gives {found.tolist()}: nothing is measured.")
 
     def median(steps: int, rounds: int) -> float:
-        return median_ms({name: lambda: once(loop, element, steps)}, rounds=rounds, warmup=1)[name]
+        return median_ms({name: prepared(loop, element, steps)}, rounds=rounds, warmup=1)[name]
 
     while median(steps, 1) < LONG_MS:
         steps *= 4
@@ -179,14 +187,20 @@ def reader(size: int) -> Callable[[], object]:
     return read
 
 
-def forward_floor_ms(updates: int) -> float:
-    """Milliseconds of arithmetic in so many state updates."""
-    return updates / per_ms("forward")
+def floor(*names: str, updates: int) -> Callable[[], object]:
+    """A call that does only the arithmetic of so many state updates: a contender that takes its turn among the others.
 
+    `names`: "forward", and "backward" for their gradients, the states' recomputation included. A machine's speed
+    changes from one second to the next; a floor measured before or after would tell that too.
+    """
 
-def backward_floor_ms(updates: int) -> float:
-    """Milliseconds of arithmetic in the gradients of so many state updates, the states' recomputation included."""
-    return updates / per_ms("backward")
+    def one(name: str) -> Callable[[], object]:
+        loop, each = LOOPS[name]
+        element = max(_elements(), key=lambda element: _per_ms(name, element, 3))
+        return prepared(loop, element, round(updates / (each * element.lanes * torch.get_num_threads())))
+
+    runs = [one(name) for name in names]
+    return lambda: [run() for run in runs]
 
 
 @functools.cache

@@ -6,11 +6,13 @@ Forward and backward are an operator each, for any backend whose module has `for
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 @cache
@@ -75,13 +77,35 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
+    return _gradients(ctx, dy, dstate, causal_conv1d_bwd, *ctx.options)
+
+
+def _gradients(
+    ctx: Any, dy: Tensor | None, dstate: Tensor | None, backward: Callable[..., Any], *options: Any
+) -> tuple[Any, ...]:
     inputs = ctx.saved_tensors
     if dy is None:  # only the state was used
         dy = torch.zeros_like(inputs[0])
-    found = causal_conv1d_bwd(dy, dstate, *inputs, *ctx.options)
+    found = backward(dy, dstate, *inputs, *options)
     wanted = [None if t is None or not needed else g
               for g, t, needed in zip(found, inputs[:4], ctx.needs_input_grad[:4], strict=True)]  # fmt: skip
     return (*wanted, None, None, None, None, None)
 
 
 causal_conv1d_fwd.register_autograd(_differentiate, setup_context=_keep)
+
+
+class Direct(torch.autograd.Function):
+    """(y, state) of the operators' arguments, where nothing compiles: without an operator's dispatch."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        y, state = kernels(inputs[-1]).forward(*inputs[:-1])
+        _keep(ctx, inputs, (y, state))
+        return y, state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
+        *options, backend = ctx.options
+        return _gradients(ctx, dy, dstate, kernels(backend).backward, *options)

@@ -31,9 +31,9 @@ class _Call:
         same = all(x.dtype == u.dtype for x in big)
         self.compute = torch.float64 if any(x.dtype == torch.float64 for x in big) else compute_dtype(u.dtype)
         self.dtype = u.dtype if same else self.compute
-        self.u, self.dt, self.B, self.C = (x.detach().to(self.dtype) for x in big[:4])
-        self.z = None if z is None else z.detach().to(self.dtype)
-        self.A = A.detach().to(self.compute)
+        self.u, self.dt, self.B, self.C, *gate = big if same else [x.to(self.dtype) for x in big]
+        self.z = gate[0] if gate else None
+        self.A = A.to(self.compute)
         self.skip, self.bias = self.small(D), self.small(dt_bias)
         self.codes = step_codes(mask, seq_idx, reverse)
         self.masked = mask is not None
@@ -49,7 +49,7 @@ class _Call:
 
     def small(self, x: Tensor | None) -> Tensor | None:
         """Contiguous, in the compute dtype."""
-        return None if x is None else x.detach().to(self.compute).contiguous()
+        return None if x is None else x.to(self.compute).contiguous()
 
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
@@ -96,27 +96,28 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
              reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of u, dt, A, B, C, D, z, dt_bias and initial_state, each in its dtype; None for what is absent."""
     call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
-    dy, dlast = dy.detach().to(call.dtype), call.small(dstate)
+    dy, dlast = dy.to(call.dtype), call.small(dstate)
     batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
     tasks = batch * groups * blocks
     du, ddt, dz = call.empty(), call.empty(), call.empty() if z is not None else None
     make = torch.zeros if call.masked else torch.empty
-    dB, dC = (make(batch, groups, blocks, call.length, call.padded, dtype=call.compute) for _ in range(2))
+    dBC = make(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)
     dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
     dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
     call.run(backward_kernel, BACKWARD, tasks, saved.data_ptr(), *_place(dy), _address(dlast),
-             *(_address(x) for x in (du, ddt, dz, dA, dB, dC, dD, dbias, dh0)))  # fmt: skip
+             *[_address(x) for x in (du, ddt, dz, dA, dBC[0], dBC[1], dD, dbias, dh0)])  # fmt: skip
 
-    def over_channels(partial: Tensor, like: Tensor) -> Tensor:
-        # (B, G, L, N), one block after the other whatever the threads did; numpy's sum wakes no thread of torch's
-        total = torch.from_numpy(np.add.reduce(partial.numpy(), axis=2))[..., : call.states]
-        return total.transpose(1, 2).to(like.dtype).contiguous()
+    # (2, B, L, G, N), one block after the other whatever the threads did; numpy's sum wakes no thread of torch's
+    dB_, dC_ = torch.from_numpy(np.add.reduce(dBC.numpy(), axis=3))[..., : call.states].transpose(2, 3)
 
     def over_rows(partial: Tensor, like: Tensor | None) -> Tensor | None:
-        return None if like is None else torch.from_numpy(np.add.reduce(partial.numpy(), axis=0)).to(like.dtype)
+        if like is None:
+            return None
+        total = partial[0] if batch == 1 else torch.from_numpy(np.add.reduce(partial.numpy(), axis=0))
+        return total.to(like.dtype)
 
     return (
-        du.to(u.dtype), ddt.to(dt.dtype), over_rows(dA, A), over_channels(dB, B), over_channels(dC, C),
+        du.to(u.dtype), ddt.to(dt.dtype), over_rows(dA, A), dB_.to(B.dtype).contiguous(), dC_.to(C.dtype).contiguous(),
         over_rows(dD, D), dz if dz is None or z is None else dz.to(z.dtype), over_rows(dbias, dt_bias),
         None if initial_state is None else dh0.to(initial_state.dtype),
     )  # fmt: skip
@@ -175,4 +176,4 @@ def _place(x: Tensor | None, dims: int = 0) -> tuple[int, ...]:
     if x is None:
         return (0,) * (dims + 1)
     s = x.element_size()
-    return (x.data_ptr(), *(stride * s for stride in x.stride()))
+    return (x.data_ptr(), *[stride * s for stride in x.stride()])

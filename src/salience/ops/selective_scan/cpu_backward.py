@@ -23,7 +23,8 @@ from salience.ops.selective_scan.cpu_tiles import (
     clear,
     decay,
     largest_magnitude,
-    next_chunk,
+    line_vectors,
+    next_line,
     plan_chunk,
     row_address,
     scratch_bytes,
@@ -278,25 +279,22 @@ def backward_kernel(tag, ctag, params, task):
             enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles)
             at = (b * p.L * p.D + d) * s
             out = p.D * s
-            ahead = (
-                next_chunk(p, u, -1), next_chunk(p, dt, -1), next_chunk(p, dy, -1),
-                next_chunk(p, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1), -1),
-            )  # fmt: skip
-            behind = (
-                next_chunk(p, (p.du + at, out, 1), -1), next_chunk(p, (p.ddt + at, out, 1), -1),
-                next_chunk(p, (p.dz + at, out, 1), -1), next_chunk(p, u, -1),
-            )  # fmt: skip
+            flat = (u, dt, dy, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1))
+            made = ((p.du + at, out, 1), (p.ddt + at, out, 1), (p.dz + at, out, 1), u)
+            turn = v % line_vectors(tag, ctag) * (p.NP // 4)
             far = beyond(ctag, tile(ctag, tiles, STEP), count, largest_magnitude(ctag, a + v * p.NP * R, p.NP))
             for i in range(0, p.NP, 4):
+                ahead = next_line(tag, ctag, p, flat[(i // 4 + turn) % 4], v, vectors, -1)
+                behind = next_line(tag, ctag, p, made[(i // 4 + turn) % 4], v, vectors, -1)
                 vi, part, bi, ci = (v * p.NP + i) * R, i * CHUNK * cs, bs + i * cs, cc + i * cs
                 if far:
                     recompute(ctag, tiles, bi, ci, row, a + vi, saved + vi, count, restarts, n_restarts, states,
-                              decays, True, times, ahead[i // 4 % 4])  # fmt: skip
+                              decays, True, times, ahead)  # fmt: skip
                 else:
                     recompute(ctag, tiles, bi, ci, row, a + vi, saved + vi, count, restarts, n_restarts, states,
-                              decays, False, times, ahead[i // 4 % 4])  # fmt: skip
+                              decays, False, times, ahead)  # fmt: skip
                 retreat(ctag, tiles, bi, ci, row, a + vi, gs + vi, das + vi, count, restarts, n_restarts, states,
-                        decays, db + part, dc + part, times, behind[i // 4 % 4])  # fmt: skip
+                        decays, db + part, dc + part, times, behind)  # fmt: skip
             leave_backward(tag, ctag, p, u, times, count, n, skip, tiles, at, out, sums + 2 * v * R)
         for j in range(count):
             at = (((b * p.G + g) * p.blocks + block) * p.L + times[j]) * row

@@ -18,7 +18,8 @@ from salience.ops.selective_scan.cpu_tiles import (
     beyond,
     decay,
     largest_magnitude,
-    next_chunk,
+    line_vectors,
+    next_line,
     plan_chunk,
     row_address,
     scratch_bytes,
@@ -118,7 +119,8 @@ def forward_kernel(tag, ctag, params, task):
     width = min(BLOCK, p.channels - block * BLOCK)
     s, cs, W, ROW = size(tag), compute_size(ctag), lanes(ctag), vector_size(ctag)
     TILE = CHUNK * ROW
-    row, state_bytes = p.NP * cs, (width + W - 1) // W * p.NP * ROW
+    row, vectors = p.NP * cs, (width + W - 1) // W
+    state_bytes = vectors * p.NP * ROW
 
     times, restarts = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
     scratch = np.empty(scratch_bytes(ctag, 6 * CHUNK, p.NP), np.uint8)
@@ -146,7 +148,7 @@ def forward_kernel(tag, ctag, params, task):
         count, n_restarts = plan_chunk(p, b, chunk, times, restarts)
         stage_matrix(tag, ctag, p.B + b * p.B_b + g * p.B_g, p.B_l, p.B_n, p.N, p.NP, times, count, bs)
         stage_matrix(tag, ctag, p.C + b * p.C_b + g * p.C_g, p.C_l, p.C_n, p.N, p.NP, times, count, cc)
-        for v in range((width + W - 1) // W):
+        for v in range(vectors):
             d = first + v * W
             n = min(W, width - v * W)
             bias, skip = splat(ctag, 0.0), splat(ctag, 0.0)
@@ -159,13 +161,15 @@ def forward_kernel(tag, ctag, params, task):
             enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles)
             y = p.y + (b * p.L * p.D + d) * s
             ahead = (
-                next_chunk(p, u, 1), next_chunk(p, dt, 1), next_chunk(p, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1), 1),
-                next_chunk(p, (y, p.D * s, 1), 1),
+                next_line(tag, ctag, p, u, v, vectors, 1), next_line(tag, ctag, p, dt, v, vectors, 1),
+                next_line(tag, ctag, p, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1), v, vectors, 1),
+                next_line(tag, ctag, p, (y, p.D * s, 1), v, vectors, 1),
             )  # fmt: skip
+            turn = v % line_vectors(tag, ctag) * (p.NP // 4)
             far = beyond(ctag, tiles, count, largest_magnitude(ctag, a + v * p.NP * ROW, p.NP))
             for i in range(0, p.NP, 4):
                 vi, bi, ci = (v * p.NP + i) * ROW, bs + i * cs, cc + i * cs
-                next_ = ahead[(i // 4 + v) % 4]
+                next_ = ahead[(i // 4 + turn) % 4]
                 if far:
                     advance(ctag, tiles, bi, ci, row, a + vi, h + vi, count, restarts, n_restarts, True, times, next_)
                 else:

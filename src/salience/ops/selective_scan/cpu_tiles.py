@@ -98,12 +98,24 @@ def row_address(rows, times, i):
 
 
 @inline
-def next_chunk(p, rows, way):
-    """(address, step) of the rows a chunk later in the scan's order (`way` 1) or earlier (-1), by time, to prefetch.
+def line_vectors(tag, ctag):
+    """How many vectors of channels lie in a line of the cache."""
+    return max(1, 64 // (lanes(ctag) * size(tag)))
 
-    They lie a stride apart that no hardware follows, mostly in a page each.
+
+@inline
+def next_line(tag, ctag, p, rows, v, vectors, way):
+    """(address, step), by time, of the line that the vectors after `v` lie on, to prefetch: rows[0] is where `v` lies.
+
+    Behind the chunk's last one it is the first of the chunk that comes next in the scan's order (`way` 1) or before
+    (-1). The rows lie a stride apart that no hardware follows, mostly in a page each; a chunk ahead is too far: such
+    strides use few sets of a cache, and what comes so early is gone again.
     """
-    return rows[0] + way * CHUNK * (-rows[1] if p.reverse != 0 else rows[1]), rows[1]
+    per, width = line_vectors(tag, ctag), lanes(ctag) * size(tag)
+    beyond_ = v // per * per + per
+    if beyond_ < vectors:
+        return rows[0] + (beyond_ - v) * width, rows[1]
+    return rows[0] - v * width + way * CHUNK * (-rows[1] if p.reverse != 0 else rows[1]), rows[1]
 
 
 @inline

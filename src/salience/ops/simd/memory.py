@@ -78,14 +78,19 @@ def load_n(typingctx: Any, tag: Any, address: Any, n: Any) -> Any:
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         stored, full = _stored(tag), ir.Constant(I64, tag.element.lanes)
-        out = cgutils.alloca_once(b, stored)
+        buffer = cgutils.alloca_once(b, stored)
         with b.if_else(b.icmp_signed(">=", args[2], full), likely=True) as (whole, tail):
             with whole:
-                b.store(b.load(pointer(b, args[1], stored), align=tag.element.size), out)
+                straight, ends = b.load(pointer(b, args[1], stored), align=tag.element.size), [b.block]
             with tail:
-                b.store(ir.Constant(stored, None), out)
-                _copy(b, args[1], b.ptrtoint(out, I64), args[2], tag)
-        return widen(context, b, tag.element.name, b.load(out))
+                b.store(ir.Constant(stored, None), buffer)
+                _copy(b, args[1], b.ptrtoint(buffer, I64), args[2], tag)
+                gathered = b.load(buffer)
+                ends.append(b.block)
+        raw = b.phi(stored)  # only a tail goes through memory
+        raw.add_incoming(straight, ends[0])
+        raw.add_incoming(gathered, ends[1])
+        return widen(context, b, tag.element.name, raw)
 
     return _vector(tag)(tag, types.int64, types.int64), codegen
 

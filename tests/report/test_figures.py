@@ -127,3 +127,14 @@ def test_the_tower_is_as_quick_as_merging_in_it_makes_it(view_of: Make) -> None:
     assert told((4e9, 4e9, 4e9))[0] == 100  # without merging the rest is the clock's
     quickest, caption = told((4e9, 2e9, 1e9))
     assert quickest == 40 and "40 ms, at the least, where tokens are merged in it" in caption
+
+
+@pytest.mark.parametrize("values", [(0.07, 0.07), (0.33, 0.33), (0.0, 0.02)])
+def test_names_of_level_lines_stay_apart(values: tuple[float, float]) -> None:
+    curve = Curve(method="random", label="random", style=Style(colour="blue", marker="o"), x=(1, 2), y=(0.9, 1))
+    with matplotlib.rc_context(RC):
+        levels = [*zip(("question only", "majority"), values, strict=True)]
+        figure = lines([curve], Scale(label="x"), "y", levels, (300.0, 200.0))
+        FigureCanvasAgg(figure).draw()
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()[:1] in ("q", "m")]
+    assert len(boxes) == 2 and not boxes[0].overlaps(boxes[1])

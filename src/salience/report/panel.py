@@ -178,13 +178,16 @@ def _apart(axes: Axes, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, 
 def _baselines(axes: Axes, baselines: Sequence[tuple[str, float]], start: float) -> None:
     """Level lines that begin right of the methods' labels."""
     ordered = sorted(baselines, key=lambda item: item[1])
+    at = [_points(axes, value) for _, value in ordered]
+    crowded = len(at) > 1 and at[1] - at[0] < LABEL_GAP
+    below = crowded and at[0] - axes.bbox.y0 > LABEL_GAP  # the lower one's name hangs; at the bottom the other's rises
     for number, (name, value) in enumerate(ordered):
         axes.axhline(value, xmin=start, color=LIGHT["muted"], linewidth=1, dashes=(1, 2), zorder=1)
-        near = len(ordered) > 1 and number == 0 and _points(axes, ordered[1][1]) - _points(axes, value) < LABEL_GAP
-        below = near and _points(axes, value) - axes.bbox.y0 > LABEL_GAP
+        hangs = below and number == 0
+        away = -2 if hangs else 2 + (LABEL_GAP - (at[1] - at[0]) if crowded and not below and number == 1 else 0)
         axes.annotate(
-            f"{name} {value:.2f}", (1, value), xycoords=("axes fraction", "data"), xytext=(0, -2 if below else 2),
-            textcoords="offset points", ha="right", va="top" if below else "bottom", color=LIGHT["muted"],
+            f"{name} {value:.2f}", (1, value), xycoords=("axes fraction", "data"), xytext=(0, away),
+            textcoords="offset points", ha="right", va="top" if hangs else "bottom", color=LIGHT["muted"],
             fontsize=FONT - 1.5,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import salience
 from salience.profiling.flops import count_flops
 from salience.profiling.memory import kv_bytes
+from salience.profiling.profile import vision_dominates_at
 from salience.profiling.roof import Roof
 from salience.profiling.shapes import shapes_only
 from salience.pruning import then
@@ -89,6 +91,31 @@ def test_shapes_count_as_the_real_thing_does(tiny_llava: Any) -> None:
     )
     assert row["flops_llm"] == whole - encoded
     assert row["flops_scorer"] == 36 * 2 * (24 * 64 + 64)
+
+
+@pytest.mark.parametrize("known", [[], [576], [576, 288, 144], [144, 576], [58, 29, 14, 576]], ids=str)
+def test_where_the_tower_dominates_hangs_on_no_counts_that_are_known(known: list[int]) -> None:
+    """8 k + k^2 / 100 of the language model and the projector against a tower of 850."""
+
+    def language(kept: int) -> Any:
+        return SimpleNamespace(prefill=SimpleNamespace(flops=500 + 6 * kept + kept**2 / 100))
+
+    counted: Any = SimpleNamespace(
+        n=576, counts=known, language=language, vision=SimpleNamespace(flops=850),
+        projector=SimpleNamespace(flops=2 * 576),
+    )  # fmt: skip
+    assert vision_dominates_at(counted) == 94  # 94: 840.36, 95: 850.25
+
+
+def test_where_the_tower_dominates_a_picture_of_one_token() -> None:
+    work = SimpleNamespace(flops=3)
+    counted: Any = SimpleNamespace(
+        n=1, counts=[], language=lambda kept: SimpleNamespace(prefill=SimpleNamespace(flops=5 + 2 * kept)), vision=work,
+        projector=SimpleNamespace(flops=1),
+    )  # fmt: skip
+    assert vision_dominates_at(counted) == 1
+    work.flops = 2
+    assert vision_dominates_at(counted) == 0
 
 
 @pytest.mark.parametrize("method", ["fastv", "pyramiddrop", "then"])

@@ -89,6 +89,11 @@ class Counted:
             self._seen[kept, method] = _language(self.model, self.prompt, self.prompt.images * entered, within)
         return self._seen[kept, method]
 
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of tokens whose work is known, where none go inside the language model."""
+        return [kept for kept, method in self._seen if method is None]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Language:

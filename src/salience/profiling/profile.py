@@ -168,15 +168,20 @@ def vision_dominates_at(counted: Counted) -> int:
     """The most tokens of a picture whose work after the tower is no more than the tower's own; 0 where even one is.
 
     With as many or fewer, pruning all the rest away would save less than the tower takes. The language model's work is
-    a square of the number of tokens, so three counts tell all of them.
+    a square of the number of tokens, so three counts tell all of them: those of the rows, where there are three.
     """
     n = counted.n
-    text, half, whole = (counted.language(kept).prefill.flops for kept in (0, max(1, n // 2), n))
-    middle = max(1, n // 2)
-    # text + a k + b k^2 through both points
-    b = ((whole - text) / n - (half - text) / middle) / (n - middle) if n > middle else 0.0
-    a = (whole - text) / n - b * n + counted.projector.flops / n
+    (x, y), *others = ((kept, counted.language(kept).prefill.flops) for kept in _three(n, counted.counts))
+    slopes = [((other - y) / (kept - x), kept) for kept, other in others]  # y + slope (kept - x) through each
+    (first, middle), (second, last) = slopes[0], slopes[-1]
+    b = (second - first) / (last - middle) if last != middle else 0.0  # text + a k + b k^2 through all
+    a = first - b * (x + middle) + counted.projector.flops / n
     kept = 0
     while kept < n and a * (kept + 1) + b * (kept + 1) ** 2 <= counted.vision.flops:
         kept += 1
     return kept
+
+
+def _three(n: int, known: Sequence[int]) -> list[int]:
+    """Three counts of tokens, fewer where there are no three from 0 to n, those that are known first."""
+    return list(dict.fromkeys([*known, n, 0, max(1, n // 2)]))[:3]

@@ -153,6 +153,13 @@ def test_bad_input_is_refused_before_any_work(salience: Run, tiny_vlm: Path, tmp
     refused(salience("study", "--out", picture / "below"), "--out", "can't be written")
 
 
+def test_help_names_the_ratios_that_are_measured(salience: Run) -> None:
+    from salience.studies.study import StudyConfig
+
+    keeps = ",".join(f"{keep:g}".removeprefix("0") for keep in StudyConfig.of().tradeoff.keeps)
+    assert f"[default: {keeps}]" in " ".join(salience("tradeoff", "--help").out.split())
+
+
 def test_a_scorer_of_the_wrong_width_is_refused(salience: Run, tiny_vlm: Path, tmp_path: Path) -> None:
     package.Scorer(10).save_pretrained(tmp_path / "narrow")
     ran = salience("tradeoff", "--model", tiny_vlm, *SMALL, "--scorer", tmp_path / "narrow", "--out", tmp_path / "out")

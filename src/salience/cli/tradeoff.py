@@ -45,7 +45,7 @@ _COUNT = click.IntRange(min=1)
     multiple=True,
     metavar="RATIOS",
     callback=comma_numbers,
-    help="With commas between them, or repeated.  [default: 1,.75,.5,.25,.1,.05,.025]",
+    help="With commas between them, or repeated.  [default: 1,.5,.25,.1,.05,.025]",
 )
 @click.option(
     "--scorer",

@@ -276,7 +276,10 @@ def backward_kernel(tag, ctag, params, task):
             z = u
             if p.z != 0:
                 z = stage_rows(tag, p.z + b * p.z_b + d * p.z_d, p.z_l, p.z_d, n, times, count, tile(ctag, raw, 3))
-            enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles)
+            if n == W:  # a constant: no branch at every load
+                enter_backward(tag, ctag, p, u, dt, dy, z, times, count, W, bias, skip, tiles)
+            else:
+                enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles)
             at = (b * p.L * p.D + d) * s
             out = p.D * s
             flat = (u, dt, dy, (p.z + b * p.z_b + d * p.z_d, p.z_l, 1))
@@ -295,7 +298,10 @@ def backward_kernel(tag, ctag, params, task):
                               decays, False, times, ahead)  # fmt: skip
                 retreat(ctag, tiles, bi, ci, row, a + vi, gs + vi, das + vi, count, restarts, n_restarts, states,
                         decays, db + part, dc + part, times, behind)  # fmt: skip
-            leave_backward(tag, ctag, p, u, times, count, n, skip, tiles, at, out, sums + 2 * v * R)
+            if n == W:
+                leave_backward(tag, ctag, p, u, times, count, W, skip, tiles, at, out, sums + 2 * v * R)
+            else:
+                leave_backward(tag, ctag, p, u, times, count, n, skip, tiles, at, out, sums + 2 * v * R)
         for j in range(count):
             at = (((b * p.G + g) * p.blocks + block) * p.L + times[j]) * row
             for i in range(p.NP):

@@ -158,7 +158,10 @@ def forward_kernel(tag, ctag, params, task):
                 skip = load_n(ctag, p.skip + d * cs, n)
             u = stage_rows(tag, p.u + b * p.u_b + d * p.u_d, p.u_l, p.u_d, n, times, count, raw)
             dt = stage_rows(tag, p.dt + b * p.dt_b + d * p.dt_d, p.dt_l, p.dt_d, n, times, count, raw + TILE)
-            enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles)
+            if n == W:  # a constant: no branch at every load
+                enter(tag, ctag, p, u, dt, times, count, W, bias, skip, tiles)
+            else:
+                enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles)
             y = p.y + (b * p.L * p.D + d) * s
             ahead = (
                 next_line(tag, ctag, p, u, v, vectors, 1), next_line(tag, ctag, p, dt, v, vectors, 1),
@@ -177,6 +180,9 @@ def forward_kernel(tag, ctag, params, task):
             z = u
             if p.z != 0:
                 z = stage_rows(tag, p.z + b * p.z_b + d * p.z_d, p.z_l, p.z_d, n, times, count, raw + 2 * TILE)
-            leave(tag, ctag, p, z, times, count, n, tiles + 2 * TILE, y, p.D * s)
+            if n == W:
+                leave(tag, ctag, p, z, times, count, W, tiles + 2 * TILE, y, p.D * s)
+            else:
+                leave(tag, ctag, p, z, times, count, n, tiles + 2 * TILE, y, p.D * s)
     turn_out(ctag, h, width, p.N, p.NP, p.last + (b * p.D + first) * p.N * cs, p.N * cs)
     scratch[0] = 0  # keeps it alive until here

@@ -61,11 +61,11 @@ def numbers(fit: SequenceFit) -> list[dict[str, Any]]:
 
 
 def test_it_learns_and_a_shuffled_control_does_not() -> None:
-    task = load("digits49:test=200")
+    task = load("digits49:train=1500,test=200")
     config = SequenceFitConfig(epochs=3, batch=32, lr=1e-2, ssm_lr=1e-2)
     fit, control = (fit_sequence(Tiny(t, 32), t, config, groups=groups) for t in (task, task.shuffled()))
     accuracies = [row["test_accuracy"] for row in fit.rows]
-    assert len(accuracies) == 3 and accuracies[-1] > 0.6 and fit.diverged is None  # .81 was seen
+    assert len(accuracies) == 3 and accuracies[-1] > 0.4 and fit.diverged is None  # .50 was seen; .1 is chance
     assert fit.rows[0]["train_loss"] > fit.rows[-1]["train_loss"]
     assert all(row["train_tokens_per_s"] > 0 for row in fit.rows)
     assert fit.last is not None and fit.last.accuracy == accuracies[-1]

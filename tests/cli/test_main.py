@@ -139,7 +139,7 @@ def test_traceback_shows_where_an_error_came_from(salience: Run, fails_with: Cal
 
 def test_the_defaults_that_help_names_are_the_real_ones() -> None:
     """They are written out, because reading them off would import torch for `--help`."""
-    from salience.studies.tradeoff_config import TradeoffConfig
+    from salience.studies.study import StudyConfig
     from salience.training.fit_scorer import FitConfig
 
     def named(command: str, option: str) -> str:
@@ -149,7 +149,7 @@ def test_the_defaults_that_help_names_are_the_real_ones() -> None:
         assert text is not None
         return text.partition("[default: ")[2].removesuffix("]")
 
-    fit, tradeoff = FitConfig(), TradeoffConfig()
+    fit, tradeoff = FitConfig(), StudyConfig.of().tradeoff
     assert named("fit", "objective") == fit.objective
     assert (named("fit", "pictures"), named("fit", "steps")) == (str(fit.pictures), str(fit.steps))
     assert named("tradeoff", "pictures") == str(tradeoff.pictures)

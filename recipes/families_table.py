@@ -34,8 +34,8 @@ two layers): there the later layers alone are held against the masked sequence. 
 
 Unmeasured: FlashAttention (no GPU was at hand); weights of 8 and 4 bits where bitsandbytes isn't installed (its test in
 `tests/apply/test_placed.py` runs where it is); the own processors of InternVL, LLaVA-OneVision and Qwen's models, which
-need torchvision, so that videos and their pictures were given as tensors. VILA-like is LLaVA's class with a SigLIP tower
-and a down-sampling projector; `salience.families.vila` lists what differs from the original.
+need torchvision, so that videos and their pictures were given as tensors. VILA-like is LLaVA's class with a SigLIP
+tower and a down-sampling projector; `salience.families.vila` lists what differs from the original.
 
 Written by `python recipes/families_table.py` from a run of `tests/apply/test_methods_by_family.py` with transformers
 {version}; not to be edited.

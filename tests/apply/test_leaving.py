@@ -96,6 +96,14 @@ def test_handle(make_model: Any, make_batch: Any, photograph: Any) -> None:
     assert photograph(model) == before
 
 
+def test_entering_a_handle_again_is_refused(make_model: Any) -> None:
+    model = make_model()
+    with salience.prune(model, "uniform", keep=0.5) as handle:
+        with pytest.raises(ValueError, match="entered already"), handle:
+            pass
+        assert "forward" in vars(model)  # the outer one goes on
+
+
 def test_twice_is_refused(make_model: Any, photograph: Any) -> None:
     model = make_model()
     before = photograph(model)

@@ -54,7 +54,7 @@ class Pruned:
         self._adapter, self._model = adapter, adapter.model
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
         self._between = BetweenLayers(adapter, method, budget, positions)
-        self._active = True
+        self._active, self._entered = True, False
         self._ours: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
         for name, wrap in (("forward", self._wrap_forward), ("generate", self._wrap_generate)):
@@ -88,6 +88,9 @@ class Pruned:
     def __enter__(self) -> Pruned:
         if not self._active:
             raise ValueError("this pruning has been undone: call salience.prune again.")
+        if self._entered:
+            raise ValueError("this pruning is entered already: the inner `with` would end it for the outer one too.")
+        self._entered = True
         return self
 
     def __exit__(

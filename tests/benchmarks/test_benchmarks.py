@@ -77,9 +77,11 @@ def test_the_claim_about_selection(bench: Run) -> None:
 
 
 def test_the_claim_about_pruned_prefill(bench: Run) -> None:
-    found = bench("pruned_prefill", "--rounds", "1", "--layers", "1", "--width", "256")["measured"]
-    for one in found.values():
-        assert 1 < one["by_causal_flops"] < one["by_flops"] < 9  # between linear and square in 640 over 208 tokens
+    small = ("--rounds", "1", "--rounds-of-four", "1", "--layers", "1", "--width", "256")
+    for one in bench("pruned_prefill", *small)["measured"].values():
+        for pictures in ("1", "4"):  # between linear and square in 640 over 208 tokens
+            assert 1 < one[pictures]["by_causal_flops"] < one[pictures]["by_flops"] < 9
+        assert one["1"]["by_flops"] == pytest.approx(one["4"]["by_flops"], rel=1e-3)  # four of everything
         assert max(one["peak"].values()) < 1  # never above unpruned
 
 

@@ -27,12 +27,12 @@ class Joined:
 
     def __init__(self, model: MambaLM, x: Tensor) -> None:
         from salience.ops.linear_rows.cpu_many import packed_size
-        from salience.ops.simd import on_large_pages
+        from salience.ops.simd import empty
 
         self.model, self.shape, self.x = model, x.shape[:-1], x.view(-1, x.shape[-1])
         mixer, rows = model._blocks[0].mixer, math.prod(self.shape)
-        self.xz = on_large_pages(x.new_empty(rows, 2 * mixer.d_inner))
-        self.packed = on_large_pages(x.new_empty(packed_size(rows, max(mixer.d_inner, mixer.d_model))))
+        self.xz = empty(rows, 2 * mixer.d_inner)
+        self.packed = empty(packed_size(rows, max(mixer.d_inner, mixer.d_model)))
 
     def __call__(self, block: Block, **options: Any) -> MambaState:
         """x + mixer(norm(x)) into x; the options as `Mamba.mix` has them, whose state this returns."""

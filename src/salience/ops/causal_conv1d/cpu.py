@@ -12,7 +12,7 @@ from salience.ops.causal_conv1d.cpu_backward import backward_kernel
 from salience.ops.causal_conv1d.cpu_forward import forward_kernel
 from salience.ops.causal_conv1d.cpu_rows import BACKWARD, BLOCK, FORWARD
 from salience.ops.causal_conv1d.cpu_step import STEP, step_kernel
-from salience.ops.simd import F32, F64, compute_dtype, element_of, on_large_pages, parallel_for
+from salience.ops.simd import F32, F64, compute_dtype, element_of, empty, parallel_for
 from salience.ops.steps import step_codes
 
 TASK_STEPS = 512  # of a task: short rows of the batch share one
@@ -46,7 +46,7 @@ class _Call:
 
     def empty(self) -> Tensor:
         """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-        made = on_large_pages(torch.empty(self.batch, self.length, self.channels, dtype=self.x.dtype))
+        made = empty(self.batch, self.length, self.channels, dtype=self.x.dtype)
         return made.zero_() if self.masked else made
 
     def state(self) -> Tensor:

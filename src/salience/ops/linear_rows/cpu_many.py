@@ -22,6 +22,7 @@ from torch import Tensor
 
 from salience.ops.simd import (
     F32,
+    empty,
     features,
     fma,
     horizontal_sum,
@@ -31,7 +32,6 @@ from salience.ops.simd import (
     load_n,
     load_scalar,
     load_splat,
-    on_large_pages,
     parallel_for,
     splat,
     store,
@@ -200,9 +200,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, y: Tensor 
     """
     (rows, n), outputs, threads = x.shape, weight.shape[0], torch.get_num_threads()
     if y is None:
-        y = on_large_pages(torch.empty(rows, outputs))
+        y = empty(rows, outputs)
     if packed is None:
-        packed = on_large_pages(torch.empty(packed_size(rows, n)))
+        packed = empty(packed_size(rows, n))
     bias_at, norm_at = (0 if each is None else each.data_ptr() for each in (bias, norm))
     blocks = -(-outputs // OUTPUTS)
     for first in range(0, rows, AT_ONCE):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from salience.ops.linear_scan.cpu_kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
-from salience.ops.simd import Kernel, element_of, parallel_for
+from salience.ops.simd import Kernel, element_of, empty, parallel_for
 from salience.ops.steps import step_codes
 
 
@@ -63,4 +63,5 @@ def _side_by_side(x: Tensor) -> Tensor:
 
 def _empty(like: Tensor, mask: Tensor | None) -> Tensor:
     """As `like`, contiguous, to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-    return (torch.empty if mask is None else torch.zeros)(like.shape, dtype=like.dtype)
+    made = empty(*like.shape, dtype=like.dtype)
+    return made if mask is None else made.zero_()

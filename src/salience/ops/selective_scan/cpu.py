@@ -12,7 +12,7 @@ from salience.ops.selective_scan.cpu_backward import BACKWARD, backward_kernel
 from salience.ops.selective_scan.cpu_forward import FORWARD, forward_kernel
 from salience.ops.selective_scan.cpu_step import STEP, step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
-from salience.ops.simd import F32, F64, Element, compute_dtype, element_of, native, on_large_pages, parallel_for
+from salience.ops.simd import F32, F64, Element, compute_dtype, element_of, empty, native, parallel_for
 from salience.ops.steps import step_codes
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
@@ -62,7 +62,7 @@ class _Call:
 
     def empty(self) -> Tensor:
         """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-        made = on_large_pages(torch.empty(self.batch, self.length, self.width, dtype=self.dtype))
+        made = empty(self.batch, self.length, self.width, dtype=self.dtype)
         return made.zero_() if self.masked else made
 
     def run(self, kernel: Any, record: np.dtype[Any], tasks: int, *fields: int) -> None:
@@ -84,7 +84,7 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     y = call.empty()
     last = torch.empty(call.batch, call.width, call.states, dtype=call.compute)
     tasks = call.batch * call.groups * call.blocks
-    saved = on_large_pages(torch.empty((tasks, call.chunks, BLOCK, call.padded) if save else 0, dtype=call.compute))
+    saved = empty(*((tasks, call.chunks, BLOCK, call.padded) if save else (0,)), dtype=call.compute)
     initial = call.small(initial_state)
     call.run(forward_kernel, FORWARD, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
     return y.to(u.dtype), last, saved
@@ -100,8 +100,9 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
     batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
     tasks = batch * groups * blocks
     du, ddt, dz = call.empty(), call.empty(), call.empty() if z is not None else None
-    make = torch.zeros if call.masked else torch.empty
-    dBC = make(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)
+    dBC = empty(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)
+    if call.masked:
+        dBC.zero_()
     dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
     dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
     call.run(backward_kernel, BACKWARD, tasks, saved.data_ptr(), *_place(dy), _address(dlast),

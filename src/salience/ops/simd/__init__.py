@@ -71,9 +71,9 @@ from salience.ops.simd.memory import (
     store_scalar,
     vector_size,
 )
-from salience.ops.simd.pages import on_large_pages
 from salience.ops.simd.pool import parallel_for
 from salience.ops.simd.registers import features, native
+from salience.ops.simd.reuse import empty
 from salience.ops.simd.turn import turn8, turn8_onto
 
 __all__ = [
@@ -88,6 +88,7 @@ __all__ = [
     "compute_size",
     "copy_strided",
     "element_of",
+    "empty",
     "exp2",
     "exp2_range",
     "exp2_within",
@@ -108,7 +109,6 @@ __all__ = [
     "maximum",
     "minimum",
     "native",
-    "on_large_pages",
     "parallel_for",
     "prefetch",
     "sigmoid",

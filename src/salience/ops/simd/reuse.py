@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 ROUND = 1 << 18  # bytes that blocks are multiples of; smaller tensors are left to torch
 LARGE = 1 << 21  # bytes of a large page, where Linux is asked for these: one fault instead of 512
 WAITING = 1 << 28  # bytes that may wait
+KINDS = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16, torch.bfloat16: np.int16}
 
 _waiting: dict[int, deque[_Block]] = {}  # by size; appended to and popped from in one step, which needs no lock
 
@@ -34,8 +36,8 @@ class _Block:
             self.memory.madvise(mmap.MADV_HUGEPAGE, self.start, whole)
 
 
-class _Lent(np.ndarray):  # type: ignore[type-arg]
-    """The bytes of a block. The tensors on it hold this array; when it goes, the block may be lent again."""
+class _Lent(np.ndarray[Any, Any]):
+    """What is on a block. The tensors on it hold this array; when it goes, the block may be lent again."""
 
     block: _Block
 
@@ -55,6 +57,9 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         block = _waiting[rounded].pop()
     except (KeyError, IndexError):
         block = _Block(rounded)
-    lent = _Lent(size, np.uint8, block.memory, block.start)
+    lent = _Lent(shape, KINDS[dtype], block.memory, block.start)
     lent.block = block
-    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(lent).untyped_storage(), 0, shape)
+    made = torch.from_numpy(lent)
+    if made.dtype == dtype:
+        return made
+    return torch.empty(0, dtype=dtype).set_(made.untyped_storage(), 0, shape, made.stride())

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from harness import arguments, median_ms, report
 
-from salience.ops.simd import F32, Element, Kernel, exp2_within, fma, kernel, load, native, parallel_for, splat, store
+from salience.ops.simd import F32, Element, Kernel, exp2_within, fma, kernel, load, native, splat, store
 
 LANES, ROW = 16, 64  # of a row of operands: values, bytes
 PARAMS = np.dtype([("out", "i8"), ("operands", "i8"), ("steps", "i8")])
@@ -137,10 +137,10 @@ def prepared(loop: Kernel, element: Element, steps: int) -> Callable[[], torch.T
     """A call that runs a loop on every thread: (threads, lanes), what its sums came to."""
     threads, x = torch.get_num_threads(), operands()
     out = torch.full((threads, LANES), torch.nan)
-    params, compiled = np.array([(out.data_ptr(), x.data_ptr(), steps)], PARAMS), loop.compiled(element)
+    job = loop.job((element,), threads, (out.data_ptr(), x.data_ptr(), steps))
 
     def run(held: torch.Tensor = x) -> torch.Tensor:  # holds what the addresses point to
-        parallel_for(compiled, threads, element, params)
+        job.run()
         return out[:, : element.lanes]
 
     return run
@@ -176,10 +176,10 @@ def reader(size: int) -> Callable[[], object]:
     threads = torch.get_num_threads()
     steps = size // (4 * ROW * threads)
     held, out = torch.ones(4 * LANES * steps * threads), torch.empty(threads, LANES)
-    params, run = np.array([(out.data_ptr(), held.data_ptr(), steps)], PARAMS), read_loop.compiled(F32)
+    job = read_loop.job((F32,), threads, (out.data_ptr(), held.data_ptr(), steps))
 
     def read(held: torch.Tensor = held) -> torch.Tensor:  # holds what the addresses point to
-        parallel_for(run, threads, F32, params)
+        job.run()
         return out
 
     if float(read().sum()) != held.numel():

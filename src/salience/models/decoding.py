@@ -54,11 +54,9 @@ class Decoder:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """ids (B,) -> logits (B, rows) in the compute dtype; the states move on."""
-        from salience.ops.simd import parallel_for
-
         self.x.copy_(F.embedding(ids, self.embedding))
         for call in self.calls:
-            parallel_for(*call)
+            call.run()
         return self.logits.clone()
 
 

@@ -39,6 +39,6 @@ def apply_kernel(tag, params, task):
 def apply(kind: str, x: Tensor, threads: int | None = None, element: simd.Element | None = None) -> Tensor:
     """The function called `kind` of every element of a contiguous tensor; the output was full of NaN."""
     y, element = torch.full_like(x, torch.nan), element or simd.element_of(x.dtype)
-    params = np.array([(x.data_ptr(), y.data_ptr(), x.numel(), KINDS.index(kind))], PARAMS)
-    simd.parallel_for(apply_kernel.compiled(element), -(-x.numel() // CHUNK), element, params, threads=threads)
+    fields = (x.data_ptr(), y.data_ptr(), x.numel(), KINDS.index(kind))
+    apply_kernel.job((element,), -(-x.numel() // CHUNK), fields).run(threads)
     return y

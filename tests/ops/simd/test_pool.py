@@ -1,4 +1,4 @@
-"""The thread pool: every task once, errors handed on, many callers at once, forked children."""
+"""Jobs on several threads: every task once, many callers at once, with and without torch's threads, forked children."""
 
 from __future__ import annotations
 
@@ -7,44 +7,82 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
-from salience.ops.simd import parallel_for
+from salience.ops import simd
+from salience.ops.simd import pool
 
 from .kernels import apply
 
+PARAMS = np.dtype([("counts", "i8"), ("met", "i8"), ("partners", "i8"), ("bytes", "i8")])
 
+
+@simd.kernel(PARAMS)
+def counting_kernel(tag, params, task):
+    """One more in the task's own place; waits until `partners` tasks are in; wants some scratch."""
+    p = params[0]
+    scratch = np.empty(p.bytes, np.uint8)
+    simd.count_up(p.counts + 8 * task)
+    simd.count_up(p.met)
+    while simd.count_up(p.met + 8) < 1 << 28 and simd.load_byte(p.met) < p.partners:
+        pass
+    scratch[0] = 0
+
+
+def counted(n: int, threads: int | None, partners: int = 0, scratch: int = 8) -> list[int]:
+    """How often each task ran."""
+    counts = np.zeros(n + 2, np.int64)
+    fields = (counts.ctypes.data, counts.ctypes.data + 8 * n, partners, scratch)
+    counting_kernel.job((simd.F32,), n, fields).run(threads)
+    found: list[int] = counts[:n].tolist()
+    return found
+
+
+@pytest.fixture(params=["torch's threads", "threads of ours"])
+def _helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "threads of ours":
+        monkeypatch.setattr(pool, "on_team", lambda *_: False)
+
+
+@pytest.mark.usefixtures("_helpers")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("n", [0, 1, 2, 100])
 def test_every_task_runs_once(n: int, threads: int) -> None:
-    seen: list[int] = []
-    parallel_for(seen.append, n, threads=threads)
-    assert sorted(seen) == list(range(n))
+    assert counted(n, threads) == [1] * n
 
 
+@pytest.mark.usefixtures("_helpers")
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     x = torch.randn(50_001, generator=torch.Generator().manual_seed(0))
     one = apply("softplus", x, threads=1)
     assert all(torch.equal(apply("softplus", x, threads=threads), one) for threads in (2, 3, 8))
 
 
+@pytest.mark.usefixtures("_helpers")
 def test_helpers_take_part() -> None:
-    both = threading.Barrier(2, timeout=20)
-    parallel_for(lambda task: both.wait(), 2, threads=2)  # would break the barrier if one thread did both
+    assert counted(2, 2, partners=2) == [1, 1]  # neither task ends before the other has begun
 
 
+def test_a_job_runs_again() -> None:
+    counts = np.zeros(12, np.int64)
+    job = counting_kernel.job((simd.F32,), 10, (counts.ctypes.data, counts.ctypes.data + 80, 0, 8))
+    for _ in range(3):
+        job.run(2)
+    assert counts[:10].tolist() == [3] * 10
+
+
+@pytest.mark.usefixtures("_helpers")
 @pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_in_a_task_reaches_the_caller(threads: int) -> None:
-    def fail(task: int) -> None:
-        if task == 3:
-            raise KeyError("three")
-
-    with pytest.raises(KeyError, match="three"):
-        parallel_for(fail, 10, threads=threads)
-    test_every_task_runs_once(10, threads)  # and the pool is as good as before
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numba tells it at once, too
+def test_no_memory_for_scratch_reaches_the_caller(threads: int) -> None:
+    with pytest.raises(MemoryError, match="0 of its 10 tasks"):
+        counted(10, threads, scratch=1 << 60)
+    assert counted(10, threads) == [1] * 10  # and the pool is as good as before
 
 
+@pytest.mark.usefixtures("_helpers")
 def test_eight_threads_call_at_once() -> None:
     inputs = [torch.randn(20_000 + i, generator=torch.Generator().manual_seed(i)) for i in range(8)]
     want = [apply("exp2", x, threads=1) for x in inputs]
@@ -58,16 +96,11 @@ def test_eight_threads_call_at_once() -> None:
         assert all(callers.map(many, range(8)))
 
 
-def test_a_task_may_call_the_pool() -> None:
-    seen: list[int] = []
-    parallel_for(lambda task: parallel_for(seen.append, 10, threads=3), 6, threads=3)
-    assert sorted(seen) == sorted(list(range(10)) * 6)
-
-
 def _child(x: torch.Tensor, want: torch.Tensor) -> None:
     raise SystemExit(0 if torch.equal(apply("sigmoid", x, threads=3), want) else 1)
 
 
+@pytest.mark.usefixtures("_helpers")
 def test_forked_children_have_helpers_of_their_own() -> None:
     x = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     want = apply("sigmoid", x, threads=3)  # the parent's helpers are running

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from salience.ops.causal_conv1d.cpu_backward import backward_kernel
 from salience.ops.causal_conv1d.cpu_forward import forward_kernel
-from salience.ops.causal_conv1d.cpu_rows import BACKWARD, BLOCK, FORWARD
-from salience.ops.causal_conv1d.cpu_step import STEP, step_kernel
-from salience.ops.simd import F32, F64, compute_dtype, element_of, empty, parallel_for
+from salience.ops.causal_conv1d.cpu_rows import BLOCK
+from salience.ops.causal_conv1d.cpu_step import step_kernel
+from salience.ops.simd import F32, F64, Kernel, compute_dtype, element_of, empty
 from salience.ops.steps import step_codes
 
 TASK_STEPS = 512  # of a task: short rows of the batch share one
@@ -53,11 +50,10 @@ class _Call:
         """(B, W - 1, D) to be filled by a kernel."""
         return torch.empty(self.batch, self.width - 1, self.channels, dtype=self.x.dtype)
 
-    def run(self, kernel: Any, record: np.dtype[Any], *fields: int) -> None:
-        """All tasks of a kernel on the pool."""
+    def run(self, kernel: Kernel, *fields: int) -> None:
+        """All tasks of a kernel."""
         tags = (element_of(self.x.dtype), F64 if self.compute == torch.float64 else F32)
-        params = np.array([(*self.common(), *fields)], record)
-        parallel_for(kernel.compiled(*tags), self.parts * self.blocks, *tags, params)
+        kernel.job(tags, self.parts * self.blocks, (*self.common(), *fields)).run()
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
@@ -65,7 +61,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tenso
     """y (B, L, D) and the last state (B, W - 1, D) in x.dtype. Shapes as `causal_conv1d`'s, any strides."""
     call = _Call(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
     y, last = call.empty(), call.state()
-    call.run(forward_kernel, FORWARD, y.data_ptr(), last.data_ptr())
+    call.run(forward_kernel, y.data_ptr(), last.data_ptr())
     return y, last
 
 
@@ -78,7 +74,7 @@ def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias:
     dstate = None if dstate is None else dstate.detach().to(x.dtype).contiguous()
     dx, dinitial = call.empty(), call.state()
     partial = torch.empty(call.parts, call.width + 1, call.channels, dtype=call.compute)
-    call.run(backward_kernel, BACKWARD, *_place(dy), _address(dstate), dx.data_ptr(), partial.data_ptr(),
+    call.run(backward_kernel, *_place(dy), _address(dstate), dx.data_ptr(), partial.data_ptr(),
              dinitial.data_ptr())  # fmt: skip
     # One task after the other, whatever the threads did; two sums, since they may not share memory.
     dweight = partial[:, :-1].sum(0).t().to(weight.dtype).contiguous()
@@ -103,10 +99,10 @@ def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bo
     y = torch.empty(batch, channels, dtype=x.dtype)
     tasks = max(1, min(batch, batch * channels // STEP_ELEMENTS))
     rows = -(-batch // tasks)
-    params = np.array([(*_place(state), *_place(x), *_place(weight), _address(bias), y.data_ptr(), batch, rows,
-                        channels, weight.shape[1], silu)], STEP)  # fmt: skip
+    fields = (*_place(state), *_place(x), *_place(weight), _address(bias), y.data_ptr(), batch, rows, channels,
+              weight.shape[1], silu)  # fmt: skip
     tags = (element_of(x.dtype), F64 if compute == torch.float64 else F32)
-    parallel_for(step_kernel.compiled(*tags), tasks, *tags, params)
+    step_kernel.job(tags, tasks, fields).run()
     return y
 
 

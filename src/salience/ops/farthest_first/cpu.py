@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.simd import F32, inline, kernel, load_scalar, parallel_for, store_scalar
+from salience.ops.simd import F32, inline, kernel, load_scalar, store_scalar
 
 PARAMS = np.dtype([(name, "i8") for name in ("distance", "nearest", "chosen", "n", "count")])
 INFINITY = np.float32(np.inf)
@@ -45,6 +45,5 @@ def steps(distance: Tensor, nearest: Tensor, count: int) -> Tensor:
     """See `reference.steps`; distance contiguous, `nearest` is overwritten."""
     batch, n = nearest.shape
     chosen = torch.empty(batch, count)  # whole numbers in float32, the kernels' only kind: exact up to 2**24
-    params = np.array([(distance.data_ptr(), nearest.data_ptr(), chosen.data_ptr(), n, count)], PARAMS)
-    parallel_for(steps_kernel.compiled(F32), batch, F32, params)
+    steps_kernel.job((F32,), batch, (distance.data_ptr(), nearest.data_ptr(), chosen.data_ptr(), n, count)).run()
     return chosen.long()

@@ -7,8 +7,6 @@ weights: 21 GB/s on two cores of a Zen 3 whose single stream a core gives 15, an
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from salience.ops.simd import (
     F32,
     F64,
+    Job,
     compute_size,
     element_of,
     fma,
@@ -27,7 +26,6 @@ from salience.ops.simd import (
     load,
     load_n,
     load_scalar,
-    parallel_for,
     size,
     splat,
     store4,
@@ -119,8 +117,8 @@ def linear_kernel(tag, xtag, ytag, ctag, params, task):
 
 
 def call(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, norm: Tensor | None = None, eps: float = 0.0,
-         add: bool = False) -> tuple[Any, ...]:  # fmt: skip
-    """What `parallel_for` takes for y = W x + bias, all contiguous; it holds addresses and keeps nothing alive.
+         add: bool = False) -> Job:  # fmt: skip
+    """y = W x + bias as a job, all contiguous; it holds addresses and keeps nothing alive.
 
     Args:    x: (B, K)   weight: (O, K)   bias: (O,)   y: (B, O), of any floating dtype   norm: (K,), the weight of an
              RMS norm of x, which then is in the compute dtype   add: y += W x + bias
@@ -132,12 +130,12 @@ def call(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, norm: Ten
     fields = (x.data_ptr(), weight.data_ptr(), bias_at, y.data_ptr(), rows, n, outputs, block, norm_at, add, eps)
     compute = F64 if element.compute == "f64" else F32
     tags = (element, element_of(x.dtype), element_of(y.dtype), compute)
-    return linear_kernel.compiled(*tags), -(-outputs // block), *tags, np.array([fields], PARAMS)
+    return linear_kernel.job(tags, -(-outputs // block), fields)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (B, K), weight (O, K) with its rows one after another, bias (O,) -> (B, O), all of one dtype."""
     x, bias = x.contiguous(), None if bias is None else bias.contiguous()
     y = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype)
-    parallel_for(*call(x, weight, bias, y))
+    call(x, weight, bias, y).run()
     return y

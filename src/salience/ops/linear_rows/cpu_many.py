@@ -32,7 +32,6 @@ from salience.ops.simd import (
     load_n,
     load_scalar,
     load_splat,
-    parallel_for,
     splat,
     store,
     store_n,
@@ -209,10 +208,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, y: Tensor 
         count = min(AT_ONCE, rows - first)
         source, target = x.data_ptr() + first * x.stride(0) * S, y.data_ptr() + first * y.stride(0) * S
         fields = (source, x.stride(0) * S, count, n, norm_at, packed.data_ptr(), eps)
-        parallel_for(pack_kernel.compiled(F32), -(-count // PANEL), F32, np.array([fields], PACK))
+        pack_kernel.job((F32,), -(-count // PANEL), fields).run()
         parts = 1 if blocks >= FEW_BLOCKS * threads else -(-count // ROWS)
         span = -(-count // (parts * ROWS)) * ROWS
         held = (packed.data_ptr(), count, n, weight.data_ptr(), weight.stride(0) * S, outputs, bias_at)
-        record = np.array([(*held, target, y.stride(0) * S, add, blocks, span)], MULTIPLY)
-        parallel_for(multiply_kernel.compiled(F32), blocks * parts, F32, record)
+        multiply_kernel.job((F32,), blocks * parts, (*held, target, y.stride(0) * S, add, blocks, span)).run()
     return y

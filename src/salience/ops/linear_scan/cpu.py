@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.linear_scan.cpu_kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
-from salience.ops.simd import Kernel, element_of, empty, parallel_for
+from salience.ops.linear_scan.cpu_kernels import backward_kernel, forward_kernel
+from salience.ops.simd import Kernel, element_of, empty
 from salience.ops.steps import step_codes
 
 
@@ -20,7 +17,7 @@ def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | N
     x = _empty(b, mask)
     last = torch.empty(b.shape[0], *b.shape[2:], dtype=b.dtype)
     codes = step_codes(mask, seq_idx, reverse)
-    _run(forward_kernel, FORWARD, a, b, initial_state, x, codes, reverse, last.data_ptr())
+    _run(forward_kernel, a, b, initial_state, x, codes, reverse, last.data_ptr())
     return x, last
 
 
@@ -34,11 +31,11 @@ def backward(dx: Tensor, dstate: Tensor | None, x: Tensor, a: Tensor, initial_st
     dlast = None if dstate is None else dstate.detach().contiguous()
     codes = step_codes(mask, seq_idx, reverse)
     fields = (0 if dlast is None else dlast.data_ptr(), da.data_ptr(), db.data_ptr(), dinitial.data_ptr())
-    _run(backward_kernel, BACKWARD, a, dx, initial_state, x, codes, reverse, *fields)
+    _run(backward_kernel, a, dx, initial_state, x, codes, reverse, *fields)
     return (da if varying else da.sum(0)), db, dinitial  # row after row, whatever the threads did
 
 
-def _run(kernel: Kernel, record: np.dtype[Any], a: Tensor, b: Tensor, initial_state: Tensor | None, x: Tensor,
+def _run(kernel: Kernel, a: Tensor, b: Tensor, initial_state: Tensor | None, x: Tensor,
          codes: Tensor | None, reverse: bool, *fields: int) -> None:  # fmt: skip
     """All tasks on the pool. b: of the forward pass, or the gradient of x."""
     a, b = _side_by_side(a), _side_by_side(b)
@@ -51,8 +48,7 @@ def _run(kernel: Kernel, record: np.dtype[Any], a: Tensor, b: Tensor, initial_st
         0 if initial is None else initial.data_ptr(), x.data_ptr(), 0 if codes is None else codes.data_ptr(),
         length, width, planes, -(-width // element.lanes), int(a.dim() == 4), int(reverse),
     )  # fmt: skip
-    params = np.array([(*common, *fields)], record)
-    parallel_for(kernel.compiled(element), batch * -(-width // element.lanes), element, params)
+    kernel.job((element,), batch * -(-width // element.lanes), (*common, *fields)).run()
 
 
 def _side_by_side(x: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from salience.ops.linear_rows.cpu import dot4
 from salience.ops.simd import (
     F32,
     F64,
+    Job,
     compute_size,
     element_of,
     exp2,
@@ -24,7 +23,6 @@ from salience.ops.simd import (
     load_n,
     load_scalar,
     load_splat,
-    parallel_for,
     sigmoid,
     size,
     softplus,
@@ -122,8 +120,8 @@ def step_kernel(tag, ptag, ctag, params, task):
 
 def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
          x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
-         y: Tensor) -> tuple[Any, ...]:  # fmt: skip
-    """What `parallel_for` takes for a step into y (B, E); it holds addresses and keeps nothing alive.
+         y: Tensor) -> Job:  # fmt: skip
+    """A step into y (B, E) as a job; it holds addresses and keeps nothing alive.
 
     conv_weight, conv_bias, dt_bias, A_log and D are of one dtype, last stride 1; the others as `mamba_step`'s.
     """
@@ -138,7 +136,7 @@ def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: T
         x.shape[1], A_log.shape[1], dt_weight.shape[1], conv_weight.shape[1],
     )  # fmt: skip
     tags = (element_of(x.dtype), element_of(A_log.dtype), F64 if state.dtype == torch.float64 else F32)
-    return step_kernel.compiled(*tags), x.shape[0], *tags, np.array([fields], PARAMS)
+    return step_kernel.job(tags, x.shape[0], fields)
 
 
 def step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
@@ -149,5 +147,5 @@ def step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: T
         small = tuple(None if each is None else each.to(state.dtype).contiguous() for each in small)  # type: ignore[assignment]
     conv_weight, conv_bias, dt_bias, A_log, D = small
     y = torch.empty(x.shape, dtype=x.dtype)
-    parallel_for(*call(conv_state, state, x, z, conv_weight, conv_bias, x_weight, dt_weight, dt_bias, A_log, D, y))
+    call(conv_state, state, x, z, conv_weight, conv_bias, x_weight, dt_weight, dt_bias, A_log, D, y).run()
     return y

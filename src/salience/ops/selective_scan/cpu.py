@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.selective_scan.cpu_backward import BACKWARD, backward_kernel
-from salience.ops.selective_scan.cpu_forward import FORWARD, forward_kernel
-from salience.ops.selective_scan.cpu_step import STEP, step_kernel
+from salience.ops.selective_scan.cpu_backward import backward_kernel
+from salience.ops.selective_scan.cpu_forward import forward_kernel
+from salience.ops.selective_scan.cpu_step import step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
-from salience.ops.simd import F32, F64, Element, compute_dtype, element_of, empty, native, parallel_for
+from salience.ops.simd import F32, F64, Element, Kernel, compute_dtype, element_of, empty, native
 from salience.ops.steps import step_codes
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
@@ -65,10 +63,9 @@ class _Call:
         made = empty(self.batch, self.length, self.width, dtype=self.dtype)
         return made.zero_() if self.masked else made
 
-    def run(self, kernel: Any, record: np.dtype[Any], tasks: int, *fields: int) -> None:
-        """All tasks of a kernel on the pool."""
-        params = np.array([(*self.common(), *fields)], record)
-        parallel_for(kernel.compiled(*self.tags), tasks, *self.tags, params)
+    def run(self, kernel: Kernel, tasks: int, *fields: int) -> None:
+        """All tasks of a kernel."""
+        kernel.job(self.tags, tasks, (*self.common(), *fields)).run()
 
 
 def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
@@ -86,7 +83,7 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     tasks = call.batch * call.groups * call.blocks
     saved = empty(*((tasks, call.chunks, BLOCK, call.padded) if save else (0,)), dtype=call.compute)
     initial = call.small(initial_state)
-    call.run(forward_kernel, FORWARD, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
+    call.run(forward_kernel, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
     return y.to(u.dtype), last, saved
 
 
@@ -105,7 +102,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
         dBC.zero_()
     dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
     dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
-    call.run(backward_kernel, BACKWARD, tasks, saved.data_ptr(), *_place(dy), _address(dlast),
+    call.run(backward_kernel, tasks, saved.data_ptr(), *_place(dy), _address(dlast),
              *[_address(x) for x in (du, ddt, dz, dA, dBC[0], dBC[1], dD, dbias, dh0)])  # fmt: skip
 
     # (2, B, L, G, N), one block after the other whatever the threads did; numpy's sum wakes no thread of torch's
@@ -150,7 +147,7 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     )  # fmt: skip
     tags = (element_of(dtype), F64 if compute == torch.float64 else F32)
     threads = 1 if batch * width * states <= STEP_UPDATES else None
-    parallel_for(step_kernel.compiled(*tags), batch * parts, *tags, np.array([fields], STEP), threads=threads)
+    step_kernel.job(tags, batch * parts, fields).run(threads)
     if moved is not state:
         state.copy_(moved)
     return y if dtype == u.dtype else y.to(u.dtype)

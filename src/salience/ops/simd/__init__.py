@@ -20,8 +20,7 @@ holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. A
 
     def run(x):                                        # a contiguous tensor
         y, element = torch.empty_like(x), simd.element_of(x.dtype)
-        params = np.array([(x.data_ptr(), y.data_ptr(), x.numel())], PARAMS)
-        simd.parallel_for(silu.compiled(element), -(-x.numel() // 4096), element, params)
+        silu.job((element,), -(-x.numel() // 4096), (x.data_ptr(), y.data_ptr(), x.numel())).run()
         return y
 
 - vectors: `+ - * /` (and `+=` ...), `fma`, `maximum`, `minimum`, `exp2`, `sigmoid`, `softplus`, `splat(tag, number)`,
@@ -57,6 +56,7 @@ from salience.ops.simd.kernel import Kernel, inline, kernel
 from salience.ops.simd.memory import (
     compute_size,
     copy_strided,
+    count_up,
     lanes,
     load,
     load_byte,
@@ -71,7 +71,7 @@ from salience.ops.simd.memory import (
     store_scalar,
     vector_size,
 )
-from salience.ops.simd.pool import parallel_for
+from salience.ops.simd.pool import Job
 from salience.ops.simd.registers import features, native
 from salience.ops.simd.reuse import empty
 from salience.ops.simd.turn import turn8, turn8_onto
@@ -82,11 +82,13 @@ __all__ = [
     "F32",
     "F64",
     "Element",
+    "Job",
     "Kernel",
     "add4",
     "compute_dtype",
     "compute_size",
     "copy_strided",
+    "count_up",
     "element_of",
     "empty",
     "exp2",
@@ -109,7 +111,6 @@ __all__ = [
     "maximum",
     "minimum",
     "native",
-    "parallel_for",
     "prefetch",
     "sigmoid",
     "silu_for_halves",

@@ -23,6 +23,8 @@ from typing import Any
 import llvmlite
 import numba
 
+from salience.ops.simd.element import Element
+
 OPS = Path(__file__).parents[1]  # kernels and their helpers live below `ops`
 
 
@@ -46,10 +48,10 @@ def sources() -> str:
 
 
 class DiskCache:
-    """What a numba dispatcher asks for compiled code and hands it to; see the module."""
+    """What numba asks for compiled code and hands it to; see the module."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.name = f"{function.__module__}.{function.__qualname__}"
+    def __init__(self, function: Callable[..., Any], elements: tuple[Element, ...]) -> None:
+        self.name, self.elements = f"{function.__module__}.{function.__qualname__}", elements
         code = function.__code__
         own = Path(code.co_filename)  # a kernel may live elsewhere: in a test, in somebody's program
         self.source = own.read_bytes() if own.is_file() else code.co_code + repr(code.co_consts).encode()
@@ -60,10 +62,11 @@ class DiskCache:
         return str(folder())
 
     def path(self, signature: Any, codegen: Any) -> Path | None:
-        """The file for one signature on one machine."""
+        """The file for these element types on one machine."""
         if (root := folder()) is None:
             return None
-        key = "|".join([self.name, str(signature), str(codegen.magic_tuple()), sources()]).encode() + self.source
+        key = "|".join([self.name, str(self.elements), str(signature), str(codegen.magic_tuple()), sources()]).encode()
+        key += self.source
         return root / f"{self.name.rpartition('.')[2]}-{hashlib.sha256(key).hexdigest()[:32]}.kernel"
 
     def load_overload(self, signature: Any, target: Any) -> Any:

@@ -202,6 +202,26 @@ def prefetch(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def count_up(typingctx: Any, address: Any) -> Any:
+    """count_up(address) -> the int64 there, which is one more from then on: in one step, whoever else counts."""
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.atomic_rmw("add", pointer(b, args[0], I64), ir.Constant(I64, 1), "seq_cst")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def pointer_to(typingctx: Any, address: Any) -> Any:
+    """pointer_to(address) -> what numba's `carray` takes."""
+
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return pointer(b, args[0], I8)
+
+    return types.voidptr(types.int64), codegen
+
+
+@intrinsic
 def load_byte(typingctx: Any, address: Any) -> Any:
     """load_byte(address) -> the unsigned byte there, as int64: flags, masks."""
 

@@ -1,76 +1,110 @@
-"""A small thread pool for kernels that run off the GIL.
+"""A kernel's tasks on several threads, off the GIL.
 
 numba's own layers do not serve: OpenMP dies in a forked child and `workqueue` aborts when two threads call at once.
-Here a caller numbers its tasks, and takes part in them until none is left. Its helpers are torch's own threads
-(`team`), or where those cannot be had threads of ours: for each it would like it puts a ticket into a queue, and never
-depends on one being free, so any number of callers may share the pool. Which thread does which task is chance, what a
-task computes is not: results do not depend on the number of threads.
+Here compiled code counts the tasks, and whoever takes part does them until none is left: the caller, and torch's own
+threads (`team`) or, where those cannot be had, threads of ours. For each of these a ticket goes into a queue, and the
+caller never depends on one being free, so any number of callers may share the pool. Which thread does which task is
+chance, what a task computes is not: results do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-import itertools
+import ctypes
 import os
 import threading
-from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 
 from salience.ops.simd.team import on_team
 
+HEAD = 64  # bytes before a job's parameters: how many tasks are taken, how many are done, how many there are, nothing
+Entry = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # compiled: does tasks of the job at an address until none is left
 
-class _Job:
-    """Tasks 0..n-1 of one call; each thread that takes part calls `work` once."""
 
-    def __init__(self, run: Callable[..., None], n_tasks: int, args: tuple[Any, ...]) -> None:
-        self.run, self.n_tasks, self.args = run, n_tasks, args
-        self.next_task = itertools.count().__next__  # atomic under the GIL
-        self.finished = 0
-        self.error: BaseException | None = None
-        self.lock, self.done = threading.Lock(), threading.Event()
+class Job:
+    """Tasks 0..n_tasks-1 of a compiled kernel with its parameters, which hold addresses and keep nothing alive.
+
+    It may run again and again, once at a time. Tasks must not write to the same memory; their order is not defined.
+    """
+
+    def __init__(self, entry: Entry, n_tasks: int, params: bytes) -> None:  # type: ignore[valid-type]
+        self.entry, self.n_tasks = entry, n_tasks
+        self.memory = ctypes.create_string_buffer(bytes(16) + n_tasks.to_bytes(8, "little") + bytes(HEAD - 24) + params)
+        self.address = ctypes.addressof(self.memory)
+        self.done = ctypes.c_int64.from_buffer(self.memory, 8)
+
+    def run(self, threads: int | None = None) -> None:
+        """On torch.get_num_threads() threads (or `threads`); MemoryError where a kernel got no memory for its scratch."""
+        asked = torch.get_num_threads() if threads is None else threads
+        useful = min(asked, self.n_tasks)
+        if useful <= 1:
+            self.work()
+        elif not on_team(
+            self.entry, self.address, asked
+        ):  # all of torch's threads: a smaller team would end the others
+            _pool.share(self, useful - 1)
+        done = self.done.value
+        ctypes.memset(self.address, 0, 16)
+        if done != self.n_tasks:
+            raise MemoryError(f"a kernel did {done} of its {self.n_tasks} tasks: there was no memory for its scratch.")
 
     def work(self) -> None:
         """Take tasks until none is left."""
-        did = 0
-        while (task := self.next_task()) < self.n_tasks:
-            try:
-                if self.error is None:
-                    self.run(*self.args, task)
-            except BaseException as error:  # handed to the caller
-                self.error = error
-            did += 1
-        if did:
-            with self.lock:
-                self.finished += did
-                if self.finished == self.n_tasks:
-                    self.done.set()
+        self.entry(self.address)  # type: ignore[misc]
+
+
+class _Shared:
+    """A job that helpers may join until its caller finds no task left."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.working, self.closed = job, 0, False
+        self.changed = threading.Condition()
+
+    def join(self) -> None:
+        """A helper's part."""
+        with self.changed:
+            if self.closed:
+                return
+            self.working += 1
+        self.job.work()
+        with self.changed:
+            self.working -= 1
+            self.changed.notify()
+
+    def finish(self) -> None:
+        """The caller's part: nobody is in the job when it returns."""
+        self.job.work()
+        with self.changed:
+            self.closed = True
+            self.changed.wait_for(lambda: self.working == 0)
 
 
 class _Pool:
     """The helpers of one process, started as they are needed."""
 
     def __init__(self) -> None:
-        self.queue: SimpleQueue[_Job] = SimpleQueue()
+        self.queue: SimpleQueue[_Shared] = SimpleQueue()
         self.lock = threading.Lock()
         self.helpers = 0
 
-    def ask(self, job: _Job, helpers: int) -> None:
-        """Invite `helpers` threads to a job."""
+    def share(self, job: Job, helpers: int) -> None:
+        """Do a job with up to so many helpers."""
         if self.helpers < helpers:
             with self.lock:
                 while self.helpers < helpers:
                     self.helpers += 1
                     name = f"salience-{self.helpers}"
                     threading.Thread(target=self._serve, args=(self.queue,), name=name, daemon=True).start()
+        shared = _Shared(job)
         for _ in range(helpers):
-            self.queue.put(job)
+            self.queue.put(shared)
+        shared.finish()
 
     @staticmethod
-    def _serve(queue: SimpleQueue[_Job]) -> None:
+    def _serve(queue: SimpleQueue[_Shared]) -> None:
         while True:
-            queue.get().work()
+            queue.get().join()
 
 
 _pool = _Pool()
@@ -84,24 +118,3 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-def parallel_for(run: Callable[..., None], n_tasks: int, *args: Any, threads: int | None = None) -> None:
-    """run(*args, task) for every task in 0..n_tasks-1, on torch.get_num_threads() threads (or `threads`).
-
-    `run` should release the GIL (`Kernel.compiled` gives such functions). Returns when all are done; what a task raises
-    is raised here. Tasks must not write to the same memory; their order is not defined.
-    """
-    asked = torch.get_num_threads() if threads is None else threads
-    threads = min(asked, n_tasks)
-    if threads <= 1:
-        for task in range(n_tasks):
-            run(*args, task)
-        return
-    job = _Job(run, n_tasks, args)
-    if not on_team(job.work, asked):  # all of torch's threads: a smaller team would end the others
-        _pool.ask(job, threads - 1)
-        job.work()
-        job.done.wait()
-    if job.error is not None:
-        raise job.error

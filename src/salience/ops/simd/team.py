@@ -9,19 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 
-_Body = ctypes.CFUNCTYPE(None, ctypes.py_object)
 _forked = False
-
-
-@_Body
-def _take_part(work: Callable[[], None]) -> None:
-    work()
 
 
 @cache
@@ -33,18 +26,18 @@ def _gomp_parallel() -> Any:
         found = ctypes.CDLL(torch._C.__file__).GOMP_parallel
     except (OSError, AttributeError):
         return None
-    found.argtypes, found.restype = (_Body, ctypes.py_object, ctypes.c_uint, ctypes.c_uint), None
+    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint, ctypes.c_uint), None
     return found
 
 
-def on_team(work: Callable[[], None], threads: int) -> bool:
-    """`work()` on so many of torch's threads, the caller among them; False where there is no team to ask.
+def on_team(entry: Any, address: int, threads: int) -> bool:
+    """entry(address) on so many of torch's threads, the caller among them; False where there is no team to ask.
 
-    `work` must not raise. A forked child is refused: libgomp would wait for its parent's threads.
+    `entry` is compiled code that needs no GIL. A forked child is refused: libgomp would wait for its parent's threads.
     """
     if _forked or (parallel := _gomp_parallel()) is None:
         return False
-    parallel(_take_part, work, threads, 0)
+    parallel(entry, address, threads, 0)
     return True
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
+from numba.core.imputils import lower_constant
+from numba.extending import models, register_model, typeof_impl
 
 from salience.ops.simd.element import BF16, F16, F32, F64, Element
 
@@ -58,6 +59,6 @@ def _typeof_element(value: Element, c: Any) -> ElementType:
     return ELEMENT_TYPES[value]
 
 
-@unbox(ElementType)
-def _unbox_element(typ: ElementType, obj: Any, c: Any) -> NativeValue:
-    return NativeValue(c.context.get_dummy_value())
+@lower_constant(ElementType)
+def _lower_element(context: Any, builder: Any, typ: ElementType, value: Element) -> Any:
+    return context.get_dummy_value()

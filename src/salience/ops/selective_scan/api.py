@@ -10,7 +10,7 @@ from torch import Tensor
 from salience.core.backend import eager, pick
 from salience.ops.selective_scan import operators, reference
 from salience.ops.selective_scan.checks import check, check_step
-from salience.ops.selective_scan.operators import kernels
+from salience.ops.selective_scan.operators import grouped, kernels
 
 
 @overload
@@ -51,19 +51,17 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     Source:  Gu and Dao, Mamba (arXiv 2312.00752), algorithm 2, discretised as the official kernel does: zero-order hold
              for A, Euler for B. Deviation: initial_state, mask, seq_idx and reverse are ours
     """
-    B, C = (x[:, :, None] if x.dim() == 3 else x for x in (B, C))
-    check(u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx)
-    name = pick("selective_scan", (u, A), backend)
     tensors, options = (u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx), (dt_softplus, reverse)
+    check(*tensors)
+    name = pick("selective_scan", (u, A), backend)
     if name == "reference":
-        y, state = reference.forward(*tensors, *options)
-    elif eager():
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            y, state = operators.Direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
-        else:
-            y, state, _ = kernels(name).forward(*tensors, *options, False)
+        y, state = reference.forward(*grouped((*tensors, *options)))
+    elif not eager():
+        y, state, _ = operators.selective_scan_fwd(*grouped(tensors), *options, name)
+    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        y, state = operators.Direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
     else:
-        y, state, _ = operators.selective_scan_fwd(*tensors, *options, name)
+        y, state, _ = kernels(name).forward(*grouped(tensors), *options, False)
     return (y, state) if return_state else y
 
 

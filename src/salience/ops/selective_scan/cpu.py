@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.selective_scan.cpu_backward import backward_kernel
+from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kernel
 from salience.ops.selective_scan.cpu_forward import forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
@@ -25,13 +27,12 @@ class _Call:
     def __init__(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
                  dt_bias: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
                  reverse: bool) -> None:  # fmt: skip
-        big = [u, dt, B, C] if z is None else [u, dt, B, C, z]
-        same = all(x.dtype == u.dtype for x in big)
-        self.compute = torch.float64 if any(x.dtype == torch.float64 for x in big) else compute_dtype(u.dtype)
-        self.dtype = u.dtype if same else self.compute
-        self.u, self.dt, self.B, self.C, *gate = big if same else [x.to(self.dtype) for x in big]
-        self.z = gate[0] if gate else None
-        self.A = A.to(self.compute)
+        dtypes = {u.dtype, dt.dtype, B.dtype, C.dtype, u.dtype if z is None else z.dtype}
+        self.compute = torch.float64 if torch.float64 in dtypes else torch.float32
+        self.dtype = dtype = u.dtype if len(dtypes) == 1 else self.compute
+        self.u, self.dt, self.B, self.C = _as(u, dtype), _as(dt, dtype), _as(B, dtype), _as(C, dtype)
+        self.z = None if z is None else _as(z, dtype)
+        self.A = _as(A, self.compute)
         self.skip, self.bias = self.small(D), self.small(dt_bias)
         self.codes = step_codes(mask, seq_idx, reverse)
         self.masked = mask is not None
@@ -41,22 +42,20 @@ class _Call:
         self.channels = self.width // self.groups
         self.blocks = -(-self.channels // BLOCK)
         self.chunks = -(-self.length // CHUNK)
-        compute = F64 if self.compute == torch.float64 else F32
-        self.tags: tuple[Element, Element] = (native(element_of(self.dtype)), native(compute))
+        self.tags = _tags(dtype, self.compute)
         self.flags = (int(dt_softplus), int(reverse))
 
     def small(self, x: Tensor | None) -> Tensor | None:
         """Contiguous, in the compute dtype."""
-        return None if x is None else x.to(self.compute).contiguous()
+        return None if x is None else _as(x, self.compute).contiguous()
 
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
-        A = self.A
-        s = A.element_size()
-        fields = [*_place(self.u), *_place(self.dt), *_place(self.z, 3), *_place(self.B), *_place(self.C)]
-        fields += [_address(self.codes), _address(self.bias), _address(self.skip), A.data_ptr()]
-        fields += [A.stride(0) * s, A.stride(1) * s, self.batch, self.length, self.width, self.states, self.padded]
-        return (*fields, self.groups, self.channels, self.blocks, self.chunks, *self.flags)
+        return (
+            *_place(self.u), *_place(self.dt), *_place(self.z, 3), *_place(self.B), *_place(self.C),
+            _address(self.codes), _address(self.bias), _address(self.skip), *_place(self.A), self.batch, self.length,
+            self.width, self.states, self.padded, self.groups, self.channels, self.blocks, self.chunks, *self.flags,
+        )  # fmt: skip
 
     def empty(self) -> Tensor:
         """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
@@ -84,7 +83,7 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     saved = empty(*((tasks, call.chunks, BLOCK, call.padded) if save else (0,)), dtype=call.compute)
     initial = call.small(initial_state)
     call.run(forward_kernel, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
-    return y.to(u.dtype), last, saved
+    return _as(y, u.dtype), last, saved
 
 
 def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -93,31 +92,32 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
              reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of u, dt, A, B, C, D, z, dt_bias and initial_state, each in its dtype; None for what is absent."""
     call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
-    dy, dlast = dy.to(call.dtype), call.small(dstate)
+    dy, dlast = _as(dy, call.dtype), call.small(dstate)
     batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
     tasks = batch * groups * blocks
     du, ddt, dz = call.empty(), call.empty(), call.empty() if z is not None else None
-    dBC = empty(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)
+    partial = empty(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)  # of dB and dC
     if call.masked:
-        dBC.zero_()
+        partial.zero_()
     dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
     dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
-    call.run(backward_kernel, tasks, saved.data_ptr(), *_place(dy), _address(dlast),
-             *[_address(x) for x in (du, ddt, dz, dA, dBC[0], dBC[1], dD, dbias, dh0)])  # fmt: skip
-
-    # (2, B, L, G, N), one block after the other whatever the threads did; numpy's sum wakes no thread of torch's
-    dB_, dC_ = torch.from_numpy(np.add.reduce(dBC.numpy(), axis=3))[..., : call.states].transpose(2, 3)
+    made = (du.data_ptr(), ddt.data_ptr(), _address(dz), dA.data_ptr(), partial.data_ptr(), dD.data_ptr())
+    given = (saved.data_ptr(), *_place(dy), _address(dlast))
+    call.run(backward_kernel, tasks, *given, *made, dbias.data_ptr(), dh0.data_ptr())
+    dB, dC = (torch.empty(batch, call.length, groups, call.states, dtype=call.compute) for _ in range(2))
+    fields = (partial.data_ptr(), dB.data_ptr(), dC.data_ptr(), batch, groups, blocks)
+    total_kernel.job(call.tags[1:], 2 * batch * groups, (*fields, call.length, call.states, call.padded)).run()
 
     def over_rows(partial: Tensor, like: Tensor | None) -> Tensor | None:
         if like is None:
             return None
         total = partial[0] if batch == 1 else torch.from_numpy(np.add.reduce(partial.numpy(), axis=0))
-        return total.to(like.dtype)
+        return _as(total, like.dtype)
 
     return (
-        du.to(u.dtype), ddt.to(dt.dtype), over_rows(dA, A), dB_.to(B.dtype).contiguous(), dC_.to(C.dtype).contiguous(),
-        over_rows(dD, D), dz if dz is None or z is None else dz.to(z.dtype), over_rows(dbias, dt_bias),
-        None if initial_state is None else dh0.to(initial_state.dtype),
+        _as(du, u.dtype), _as(ddt, dt.dtype), over_rows(dA, A), _as(dB, B.dtype), _as(dC, C.dtype),
+        over_rows(dD, D), dz if dz is None or z is None else _as(dz, z.dtype), over_rows(dbias, dt_bias),
+        None if initial_state is None else _as(dh0, initial_state.dtype),
     )  # fmt: skip
 
 
@@ -165,6 +165,17 @@ def saved_shape(batch: int, length: int, channels: int, groups: int, states: int
     return batch * groups * blocks, -(-length // CHUNK), BLOCK, -(-states // 4) * 4
 
 
+def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x.to(dtype)`, which takes four microseconds to do nothing."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+@cache
+def _tags(dtype: torch.dtype, compute: torch.dtype) -> tuple[Element, Element]:
+    """The kernels' element types for sequences of `dtype`."""
+    return native(element_of(dtype)), native(F64 if compute == torch.float64 else F32)
+
+
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
@@ -173,5 +184,5 @@ def _place(x: Tensor | None, dims: int = 0) -> tuple[int, ...]:
     """Address and byte strides; zeros for an absent one."""
     if x is None:
         return (0,) * (dims + 1)
-    s = x.element_size()
+    s = x.itemsize
     return (x.data_ptr(), *[stride * s for stride in x.stride()])

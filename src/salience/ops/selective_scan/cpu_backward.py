@@ -57,8 +57,9 @@ from salience.ops.simd import (
 )
 
 GIVEN = ("saved", "dy", "dy_b", "dy_l", "dy_d", "dstate")
-MADE = ("du", "ddt", "dz", "dA", "dB", "dC", "dD", "dbias", "dh0")
+MADE = ("du", "ddt", "dz", "dA", "partial", "dD", "dbias", "dh0")
 BACKWARD = np.dtype([*COMMON, *((name, "i8") for name in GIVEN + MADE)])
+TOTAL = np.dtype([(name, "i8") for name in ("partial", "dB", "dC", "batch", "G", "blocks", "L", "N", "NP")])
 
 LN2 = 0.69314718055994530942
 # A vector of channels has a tile of each.
@@ -302,12 +303,13 @@ def backward_kernel(tag, ctag, params, task):
                 leave_backward(tag, ctag, p, u, times, count, W, skip, tiles, at, out, sums + 2 * v * R)
             else:
                 leave_backward(tag, ctag, p, u, times, count, n, skip, tiles, at, out, sums + 2 * v * R)
+        shares = p.partial + ((b * p.G + g) * p.blocks + block) * p.L * row
         for j in range(count):
-            at = (((b * p.G + g) * p.blocks + block) * p.L + times[j]) * row
+            at = shares + times[j] * row
             for i in range(p.NP):
                 part = (i // 4 * CHUNK + j) * 4 * cs + i % 4 * cs
-                store_scalar(ctag, p.dB + at + i * cs, load_scalar(ctag, db + part))
-                store_scalar(ctag, p.dC + at + i * cs, load_scalar(ctag, dc + part))
+                store_scalar(ctag, at + i * cs, load_scalar(ctag, db + part))
+                store_scalar(ctag, at + p.batch * p.G * p.blocks * p.L * row + i * cs, load_scalar(ctag, dc + part))
 
     turn_out(ctag, das, width, p.N, p.NP, p.dA + (b * p.D + first) * p.N * cs, p.N * cs)
     turn_out(ctag, gs, width, p.N, p.NP, p.dh0 + (b * p.D + first) * p.N * cs, p.N * cs)
@@ -316,3 +318,22 @@ def backward_kernel(tag, ctag, params, task):
         store_n(ctag, p.dD + at, load(ctag, sums + 2 * v * R), n)
         store_n(ctag, p.dbias + at, load(ctag, sums + (2 * v + 1) * R), n)
     scratch[0] = 0  # keeps it alive until here
+
+
+@kernel(TOTAL)
+def total_kernel(ctag, params, task):
+    """dB or dC of one row and group: the blocks' shares, (L, NP) each, added in their order whatever threads did."""
+    p = params[0]
+    W, cs = lanes(ctag), compute_size(ctag)
+    share, row = p.L * p.NP * cs, p.G * p.N * cs
+    source, made = p.partial + task * p.blocks * share, task // (p.batch * p.G)
+    place = task - made * p.batch * p.G
+    target = (p.dB if made == 0 else p.dC) + (place // p.G * p.L * p.G + place % p.G) * p.N * cs
+    for t in range(p.L):
+        for n in range(0, p.N, W):
+            at = source + (t * p.NP + n) * cs
+            total = load_n(ctag, at, p.NP - n)
+            for _ in range(1, p.blocks):
+                at += share
+                total += load_n(ctag, at, p.NP - n)
+            store_n(ctag, target + t * row + n * cs, total, p.N - n)

@@ -23,6 +23,12 @@ def kernels(backend: str) -> Any:
     return importlib.import_module(f"salience.ops.selective_scan.{backend}")
 
 
+def grouped(inputs: tuple[Any, ...]) -> list[Any]:
+    """The same, B and C with an axis of groups where they have none: (B, L, G, N)."""
+    u, dt, A, B, C, *rest = inputs
+    return [u, dt, A, B.unsqueeze(2) if B.dim() == 3 else B, C.unsqueeze(2) if C.dim() == 3 else C, *rest]
+
+
 @torch.library.custom_op("salience::selective_scan_fwd", mutates_args=())
 def selective_scan_fwd(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None,
@@ -112,11 +118,14 @@ selective_scan_fwd.register_autograd(_differentiate, setup_context=_keep)
 
 
 class Direct(torch.autograd.Function):
-    """(y, state) of the operators' arguments, where nothing compiles: .3 ms of dispatch less, both ways together."""
+    """(y, state) of the operators' arguments, where nothing compiles: .3 ms of dispatch less, both ways together.
+
+    B and C may lack the axis of groups: added here it is no step of the graph.
+    """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        y, state, saved = kernels(inputs[-1]).forward(*inputs[:-1], True)
+        y, state, saved = kernels(inputs[-1]).forward(*grouped(inputs[:-1]), True)
         _keep(ctx, inputs, (y, state, saved))
         return y, state
 
@@ -124,4 +133,9 @@ class Direct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
         *options, backend = ctx.options
-        return _gradients(ctx, dy, dstate, kernels(backend).backward, *options)
+
+        def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, *inputs: Any) -> tuple[Tensor | None, ...]:
+            du, ddt, dA, dB, dC, *rest = kernels(backend).backward(dy, dstate, saved, *grouped(inputs))
+            return du, ddt, dA, dB.view(inputs[3].shape), dC.view(inputs[4].shape), *rest
+
+        return _gradients(ctx, dy, dstate, backward, *options)

@@ -49,7 +49,7 @@ class Kernel:
     def _compile(self, elements: tuple[Element, ...]) -> CFunc:
         with self._lock:
             if elements not in self._compiled:
-                made = CFunc(_worker(self.function, elements, self.record), ((types.int64,), types.void), {}, {})
+                made: Any = CFunc(_worker(self.function, elements, self.record), ((types.int64,), types.void), {}, {})
                 made._cache = DiskCache(self.function, elements)
                 timer = threading.Timer(PATIENCE_S, _say)
                 timer.daemon = True

@@ -35,7 +35,7 @@ class Job:
         self.done = ctypes.c_int64.from_buffer(self.memory, 8)
 
     def run(self, threads: int | None = None) -> None:
-        """On torch.get_num_threads() threads (or `threads`); MemoryError where a kernel got no memory for its scratch."""
+        """On torch.get_num_threads() threads (or `threads`); MemoryError where there is none for a kernel's scratch."""
         asked = torch.get_num_threads() if threads is None else threads
         useful = min(asked, self.n_tasks)
         if useful <= 1:

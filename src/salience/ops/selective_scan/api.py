@@ -9,8 +9,8 @@ from torch import Tensor
 
 from salience.core.backend import eager, pick
 from salience.ops.selective_scan import operators, reference
-from salience.ops.selective_scan.checks import check, check_step
-from salience.ops.selective_scan.operators import grouped, kernels
+from salience.ops.selective_scan.checks import check, check_sign, check_step
+from salience.ops.selective_scan.operators import kernels
 
 
 @overload
@@ -55,13 +55,14 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     check(*tensors)
     name = pick("selective_scan", (u, A), backend)
     if name == "reference":
-        y, state = reference.forward(*grouped((*tensors, *options)))
+        check_sign(A)
+        y, state = reference.forward(*tensors, *options)
     elif not eager():
-        y, state, _ = operators.selective_scan_fwd(*grouped(tensors), *options, name)
+        y, state, _ = operators.selective_scan_fwd(*tensors, *options, name)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         y, state = operators.Direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
     else:
-        y, state, _ = kernels(name).forward(*grouped(tensors), *options, False)
+        y, state, _ = kernels(name).forward(*tensors, *options, False)
     return (y, state) if return_state else y
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ctypes import addressof, c_int64
 from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from salience.ops.selective_scan.checks import check_sign
 from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kernel
 from salience.ops.selective_scan.cpu_forward import forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
@@ -37,7 +39,7 @@ class _Call:
         self.codes = step_codes(mask, seq_idx, reverse)
         self.masked = mask is not None
         self.batch, self.length, self.width = u.shape
-        self.groups, self.states = B.shape[2], A.shape[1]
+        self.groups, self.states = 1 if B.dim() == 3 else B.shape[2], A.shape[1]
         self.padded = -(-self.states // 4) * 4
         self.channels = self.width // self.groups
         self.blocks = -(-self.channels // BLOCK)
@@ -52,7 +54,7 @@ class _Call:
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
         return (
-            *_place(self.u), *_place(self.dt), *_place(self.z, 3), *_place(self.B), *_place(self.C),
+            *_place(self.u), *_place(self.dt), *_place(self.z, 3), *_matrix(self.B), *_matrix(self.C),
             _address(self.codes), _address(self.bias), _address(self.skip), *_place(self.A), self.batch, self.length,
             self.width, self.states, self.padded, self.groups, self.channels, self.blocks, self.chunks, *self.flags,
         )  # fmt: skip
@@ -72,9 +74,9 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
             dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (B, L, D) in u.dtype, the last state (B, D, N), and what `backward` needs (empty unless `save`).
 
-    Shapes as `selective_scan`'s, B and C (B, L, G, N); any strides. Where the stride along D is 1 the inputs are read
+    Shapes as `selective_scan`'s, any strides. Where the stride along D is 1 the inputs are read
     where they lie; otherwise each vector's rows are gathered, chunk by chunk. Mixed dtypes are computed on copies
-    in float32.
+    in float32. ValueError for a positive A, which the kernel finds.
     """
     call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
     y = call.empty()
@@ -82,7 +84,11 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     tasks = call.batch * call.groups * call.blocks
     saved = empty(*((tasks, call.chunks, BLOCK, call.padded) if save else (0,)), dtype=call.compute)
     initial = call.small(initial_state)
-    call.run(forward_kernel, tasks, _address(initial), y.data_ptr(), last.data_ptr(), saved.data_ptr())
+    positive = c_int64()
+    made = (y.data_ptr(), last.data_ptr(), saved.data_ptr(), addressof(positive))
+    call.run(forward_kernel, tasks, _address(initial), *made)
+    if positive.value:
+        check_sign(A)
     return _as(y, u.dtype), last, saved
 
 
@@ -104,7 +110,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
     made = (du.data_ptr(), ddt.data_ptr(), _address(dz), dA.data_ptr(), partial.data_ptr(), dD.data_ptr())
     given = (saved.data_ptr(), *_place(dy), _address(dlast))
     call.run(backward_kernel, tasks, *given, *made, dbias.data_ptr(), dh0.data_ptr())
-    dB, dC = (torch.empty(batch, call.length, groups, call.states, dtype=call.compute) for _ in range(2))
+    dB, dC = (torch.empty(x.shape, dtype=call.compute) for x in (B, C))
     fields = (partial.data_ptr(), dB.data_ptr(), dC.data_ptr(), batch, groups, blocks)
     total_kernel.job(call.tags[1:], 2 * batch * groups, (*fields, call.length, call.states, call.padded)).run()
 
@@ -157,6 +163,12 @@ def _rows(x: Tensor, compute: torch.dtype) -> Tensor:
     """In the compute dtype, the last axis side by side."""
     x = x if x.dtype == compute else x.to(compute)
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _matrix(x: Tensor) -> tuple[int, ...]:
+    """As `_place`, of B or C: with a stride for groups where there is one."""
+    at, *strides = _place(x)
+    return (at, *strides) if len(strides) == 4 else (at, *strides[:2], 0, strides[2])
 
 
 def saved_shape(batch: int, length: int, channels: int, groups: int, states: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from salience.ops.selective_scan.cpu_tiles import (
     CHUNK,
     COMMON,
     LOG2E,
+    above_zero,
     aligned,
     beyond,
     decay,
@@ -30,6 +31,7 @@ from salience.ops.selective_scan.cpu_tiles import (
 )
 from salience.ops.simd import (
     compute_size,
+    count_up,
     fma,
     inline,
     kernel,
@@ -47,7 +49,7 @@ from salience.ops.simd import (
     vector_size,
 )
 
-FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("h0", "y", "last", "saved"))])
+FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("h0", "y", "last", "saved", "positive"))])
 
 
 @inline
@@ -132,6 +134,8 @@ def forward_kernel(tag, ctag, params, task):
     h = a + BLOCK // W * p.NP * ROW
 
     turn_in(ctag, p.A + first * p.A_d, p.A_d, p.A_n, width, p.N, p.NP, LOG2E, a)
+    if above_zero(ctag, a, vectors * p.NP):
+        count_up(p.positive)
     if p.h0 != 0:
         turn_in(ctag, p.h0 + (b * p.D + first) * p.N * cs, p.N * cs, cs, width, p.N, p.NP, 1.0, h)
     else:

@@ -182,6 +182,15 @@ def largest_magnitude(ctag, rows, n):
 
 
 @inline
+def above_zero(ctag, rows, n):
+    """Whether there is a positive number in so many rows of a vector."""
+    found = splat(ctag, 0.0)
+    for i in range(n):
+        found = maximum(found, load(ctag, rows + i * vector_size(ctag)))
+    return horizontal_maximum(found) > 0
+
+
+@inline
 def beyond(ctag, steps, count, a):
     """Whether some dt A of the chunk may be out of `exp2_within`'s range; `a`: the largest |A| of each lane, in base 2.
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from salience.ops.selective_scan.checks import grouped
+
 INPUTS = 11  # tensors among the arguments
 
 
@@ -21,12 +23,6 @@ INPUTS = 11  # tensors among the arguments
 def kernels(backend: str) -> Any:
     """The module of a fused backend: `forward`, `backward`, `step`, `saved_shape`."""
     return importlib.import_module(f"salience.ops.selective_scan.{backend}")
-
-
-def grouped(inputs: tuple[Any, ...]) -> list[Any]:
-    """The same, B and C with an axis of groups where they have none: (B, L, G, N)."""
-    u, dt, A, B, C, *rest = inputs
-    return [u, dt, A, B.unsqueeze(2) if B.dim() == 3 else B, C.unsqueeze(2) if C.dim() == 3 else C, *rest]
 
 
 @torch.library.custom_op("salience::selective_scan_fwd", mutates_args=())
@@ -79,7 +75,7 @@ def _fwd_fake(
         torch.float64 if any(x.dtype == torch.float64 for x in (u, dt, B, C, z) if x is not None) else torch.float32
     )
     batch, length, channels = u.shape
-    shape = kernels(rest[-1]).saved_shape(batch, length, channels, B.shape[2], A.shape[1])
+    shape = kernels(rest[-1]).saved_shape(batch, length, channels, grouped(B).shape[2], A.shape[1])
     return (
         u.new_empty(u.shape),
         u.new_empty((batch, channels, A.shape[1]), dtype=compute),
@@ -118,14 +114,11 @@ selective_scan_fwd.register_autograd(_differentiate, setup_context=_keep)
 
 
 class Direct(torch.autograd.Function):
-    """(y, state) of the operators' arguments, where nothing compiles: .3 ms of dispatch less, both ways together.
-
-    B and C may lack the axis of groups: added here it is no step of the graph.
-    """
+    """(y, state) of the operators' arguments, where nothing compiles: .3 ms of dispatch less, both ways together."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        y, state, saved = kernels(inputs[-1]).forward(*grouped(inputs[:-1]), True)
+        y, state, saved = kernels(inputs[-1]).forward(*inputs[:-1], True)
         _keep(ctx, inputs, (y, state, saved))
         return y, state
 
@@ -133,9 +126,4 @@ class Direct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
         *options, backend = ctx.options
-
-        def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, *inputs: Any) -> tuple[Tensor | None, ...]:
-            du, ddt, dA, dB, dC, *rest = kernels(backend).backward(dy, dstate, saved, *grouped(inputs))
-            return du, ddt, dA, dB.view(inputs[3].shape), dC.view(inputs[4].shape), *rest
-
-        return _gradients(ctx, dy, dstate, backward, *options)
+        return _gradients(ctx, dy, dstate, kernels(backend).backward, *options)

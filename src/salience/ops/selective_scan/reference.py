@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from salience.ops.selective_scan.checks import grouped
 from salience.ops.steps import ABSENT, RESTART, step_codes
 
 
@@ -18,10 +19,10 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
             dt_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, L, D) in u.dtype and the state after the last step (B, D, N); see `selective_scan`.
 
-    B, C: (B, L, G, N). With a complex A, B and C are complex too and y is twice the real part of C h.
+    B, C: (B, L, G, N) or (B, L, N). With a complex A, B and C are complex too and y is twice the real part of C h.
     """
     compute = torch.float64 if torch.float64 in [x.dtype for x in (u, dt, B, C, z) if x is not None] else torch.float32
-    codes = step_codes(mask, seq_idx, reverse)
+    B, C, codes = grouped(B), grouped(C), step_codes(mask, seq_idx, reverse)
     if codes is not None:  # what is absent must not leak, not even as NaN
         absent = (codes.flip(1) if reverse else codes) == ABSENT
         u, dt, z = (None if x is None else x.masked_fill(absent[..., None], 0) for x in (u, dt, z))  # type: ignore[assignment]

@@ -27,6 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from salience.ops.selective_scan.checks import grouped
 from salience.ops.selective_scan.triton_backward import backward_kernel
 from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
 from salience.ops.selective_scan.triton_math import ABSENT, LN2, LOG2E, RESTART, TILE, VALID
@@ -169,8 +170,9 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
             dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (B, L, D) in u.dtype, the last state (B, D, N), and what `backward` needs (empty unless `save`).
 
-    Shapes as `selective_scan`'s, B and C (B, L, G, N); any strides and floating dtypes.
+    Shapes as `selective_scan`'s; any strides and floating dtypes.
     """
+    B, C = grouped(B), grouped(C)
     with _device(u):
         call = _Call.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
@@ -187,6 +189,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
              mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
              reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of u, dt, A, B, C, D, z, dt_bias, initial_state, None for absent ones; dtypes as the inputs'."""
+    shapes, B, C = (B.shape, C.shape), grouped(B), grouped(C)
     with _device(u):
         call = _Call.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
         entry, _ = call.entries(dy, turned(dstate, call.compute), adjoint=True)
@@ -207,7 +210,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
             return dB, dC
 
         block = best_block(call.kind("backward", reverse, call.codes is None), run, on_gpu=u.is_cuda)
-        dB, dC = (x.sum(0) for x in run(block))
+        dB, dC = (x.sum(0).view(shape) for x, shape in zip(run(block), shapes, strict=True))
         return (
             du, ddt, dA.sum((0, 1)).T.to(A.dtype).contiguous(), dB.to(B.dtype), dC.to(C.dtype), total(dD, D), dz,
             total(dbias, dt_bias),

@@ -17,7 +17,7 @@ from salience import selective_scan
 
 
 def main() -> None:
-    told = arguments(__doc__ or "", channels=256, rounds=9)
+    told = arguments(__doc__ or "", channels=256, rounds=25)
     keep_freed_memory()
     lengths = [1024 << k for k in range(7)]
     longest = Scan.random(length=lengths[-1], channels=told.channels)

@@ -13,7 +13,13 @@ The kernels run on torch's own threads, so that no contender's waiting threads t
 
 Half of the peers' time goes into memory: they make gigabytes of it a call, which glibc returns to the system and the
 system clears anew. Where freed memory is kept (mallopt, as scan_length.py does) the plain loop takes 270 ms instead of
-500 and mambapy 300 instead of 710 on that machine, and the kernels what they took before.
+500 and mambapy 300 instead of 710 on that machine, and the kernels what they took before: their outputs lie on memory
+that is used again, whatever glibc does (`salience.ops.simd.reuse`).
+
+Of 12.5 ms in this run 10.7 pass in the three kernels and 1.8 in Python and torch around them, which take .5 ms where
+nothing has pushed their code and data out of the caches; the contenders' gigabytes have. In the kernels the loops over
+states take 7 to 8.8 cycles a vector of eight; 5.2 is what this processor reaches on the same instructions without any
+dependence between them (a permutation of eight floats alone costs a cycle).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import functools
 import json
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from salience.core.record import environment
-from salience.profiling.latency import Stopwatch, measure
+from salience.profiling.latency import Stopwatch, measure_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ class Scan:
         return self.u.numel() * self.A.shape[1]
 
 
-def median_ms(cases: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
-    """Median milliseconds of each contender, taking turns. A result is let go after the clock stops.
+def rounds_ms(cases: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> list[dict[str, float]]:
+    """Milliseconds of each contender, taking turns, round by round. A result is let go after the clock stops.
 
     Freeing it may make the allocator give back what another contender left, which is nobody's work.
     """
@@ -78,7 +79,23 @@ def median_ms(cases: Mapping[str, Callable[[], object]], *, rounds: int, warmup:
         del result
 
     bound = {name: functools.partial(timed, call) for name, call in cases.items()}
-    return {name: laps["call"] for name, laps in measure(bound, repeats=rounds, warmup=warmup).items()}
+    seen = measure_rounds(bound, repeats=rounds, warmup=warmup)
+    return [{name: seen[name][k]["call"] for name in cases} for k in range(rounds)]
+
+
+def ratio(laps: list[dict[str, float]], slow: str, fast: str) -> float:
+    """How many times as long `slow` takes: the median over rounds of what it is within one.
+
+    Where a machine's speed jumps between two values from second to second, each contender's own median is one or the
+    other by chance.
+    """
+    return statistics.median(lap[slow] / lap[fast] for lap in laps)
+
+
+def median_ms(cases: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
+    """Median milliseconds of each contender, over the rounds of `rounds_ms`."""
+    laps = rounds_ms(cases, rounds=rounds, warmup=warmup)
+    return {name: statistics.median(lap[name] for lap in laps) for name in cases}
 
 
 def refuse_unless_close(what: str, got: Tensor, wanted: Tensor, *, within: float) -> None:

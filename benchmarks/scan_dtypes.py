@@ -5,10 +5,11 @@ python benchmarks/scan_dtypes.py
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import torch
-from harness import Scan, arguments, median_ms, refuse_unless_close, report
+from harness import Scan, arguments, ratio, refuse_unless_close, report, rounds_ms
 from scan_training import fused, gradients
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def conv_gradients(leaves: list[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
 
 
 def main() -> None:
-    told = arguments(__doc__ or "", length=512, rounds=15)
+    told = arguments(__doc__ or "", length=512, rounds=31)
     cases: dict[str, Callable[[], object]] = {}
     outputs = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -50,17 +51,18 @@ def main() -> None:
         cases[f"convolution with backward, {name}"] = lambda leaves=leaves, dy=dy: conv_gradients(leaves, dy)
     # bfloat16 inputs are rounded to 8 bits, states and sums are not
     refuse_unless_close("the scan in bfloat16", outputs["bfloat16"].float(), outputs["float32"], within=3e-2)
-    ms = median_ms(cases, rounds=told.rounds)
     parts = [name.removesuffix(", float32") for name in cases if name.endswith("float32")]
+    pairs = {part: (f"{part}, float32", f"{part}, bfloat16") for part in parts}
+    laps = rounds_ms({name: cases[name] for pair in pairs.values() for name in pair}, rounds=told.rounds)
+    ms = {name: statistics.median(lap[name] for lap in laps) for name in cases}
     report(
         f"bfloat16 beside float32, D 1536, N 16, L {told.length}",
-        ms,
+        ms | {f"{part}, ratio": ratio(laps, *pair) for part, pair in pairs.items()},
         [
-            (part, f"{ms[f'{part}, float32'] / ms[f'{part}, bfloat16']:.2f}x as fast "
-             f"({ms[f'{part}, bfloat16']:.2f} ms, float32 {ms[f'{part}, float32']:.2f} ms)")
-            for part in parts
+            (part, f"{ratio(laps, whole, half):.2f}x as fast ({ms[half]:.2f} ms, float32 {ms[whole]:.2f} ms)")
+            for part, (whole, half) in pairs.items()
         ],
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ Outputs lie on memory that was touched before: a fresh page costs more than the 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import torch
-from harness import Scan, arguments, keep_freed_memory, median_ms, refuse_unless_close, report
+from harness import Scan, arguments, keep_freed_memory, ratio, refuse_unless_close, report, rounds_ms
 from scan_training import fused
 
 from salience import selective_scan
@@ -42,14 +43,22 @@ def main() -> None:
     )
     assert isinstance(reference, torch.Tensor)
     refuse_unless_close("the scan", fused(longest)[:, :1024], reference, within=1e-4)
-    ms = median_ms({str(length): repeated(length) for length in lengths}, rounds=told.rounds)
-    per_token = {length: ms[str(length)] / lengths[-1] * 1e6 for length in lengths}
-    spread = max(per_token.values()) / min(per_token.values()) - 1
+    laps = rounds_ms({str(length): repeated(length) for length in lengths}, rounds=told.rounds)
+    per_token = {length: statistics.median(lap[str(length)] for lap in laps) / lengths[-1] * 1e6 for length in lengths}
+    beside = {length: ratio(laps, str(length), str(lengths[-1])) for length in lengths}
+    spread = max(beside.values()) / min(beside.values()) - 1
     report(
         f"time per token as L grows from 1k to 64k, D {told.channels}, N 16",
-        {"ns_per_token": {str(k): v for k, v in per_token.items()}, "spread": spread},
+        {
+            "ns_per_token": {str(k): v for k, v in per_token.items()},
+            "of_the_longest": {str(k): v for k, v in beside.items()},
+            "spread": spread,
+        },
         [
-            *((f"L {length}", f"{value:.0f} ns a token") for length, value in per_token.items()),
+            *(
+                (f"L {length}", f"{value:.0f} ns a token, {beside[length]:.2f}x of L 65536's in the same round")
+                for length, value in per_token.items()
+            ),
             ("slowest over fastest", f"{100 * spread:.0f} % more"),
         ],
     )

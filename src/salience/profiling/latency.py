@@ -50,12 +50,31 @@ def measure(
     device: torch.device | str = "cpu",
     tick: Callable[[], object] | None = None,
 ) -> dict[Case, dict[str, float]]:
-    """Median milliseconds of each case's stages.
+    """Median milliseconds of each case's stages, over the rounds of `measure_rounds`.
+
+    Returns: case -> stage -> median milliseconds over `repeats` rounds.
+    Raises:  ValueError when repeats < 1 or warmup < 0.
+    """
+    seen = measure_rounds(cases, repeats=repeats, warmup=warmup, device=device, tick=tick)
+    return {
+        case: {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]} for case, laps in seen.items()
+    }
+
+
+def measure_rounds(
+    cases: Mapping[Case, Callable[[Stopwatch], object]],
+    *,
+    repeats: int = 7,
+    warmup: int = 2,
+    device: torch.device | str = "cpu",
+    tick: Callable[[], object] | None = None,
+) -> dict[Case, list[dict[str, float]]]:
+    """Milliseconds of each case's stages, round by round.
 
     Every round runs each case once, so that a busy second or a falling clock touches all alike. The first `warmup`
     rounds are dropped. `tick` is called after each case of each round (for a progress bar).
 
-    Returns: case -> stage -> median milliseconds over `repeats` rounds.
+    Returns: case -> `repeats` times stage -> milliseconds.
     Raises:  ValueError when repeats < 1 or warmup < 0.
     """
     if repeats < 1 or warmup < 0:
@@ -63,9 +82,7 @@ def measure(
     seen: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
     with _no_garbage_collection():
         _rounds(cases, seen, warmup + repeats, warmup, device, tick)
-    return {
-        case: {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]} for case, laps in seen.items()
-    }
+    return seen
 
 
 def _rounds(

@@ -41,6 +41,7 @@ from salience.ops.simd import (
     load_splat,
     prefetch,
     sigmoid,
+    silu_for_halves,
     size,
     softplus,
     splat,
@@ -101,13 +102,16 @@ def advance(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, far, time
 
 @inline
 def leave(tag, ctag, p, z, times, count, n, tile, y, step):
-    """y's tile, gated where there is a z -> memory."""
+    """y's tile, gated where there is a z -> memory. For types of 16 bits the gate is right to 7.5e-5."""
     ROW = vector_size(ctag)
     for i in range(count):
         value = load(ctag, tile + i * ROW)
         if p.z != 0:
             gate = load_n(tag, row_address(z, times, i), n)
-            value = value * (gate * sigmoid(gate))
+            if size(tag) == compute_size(ctag):  # noqa: SIM108 -- numba folds it either way
+                value = value * (gate * sigmoid(gate))
+            else:
+                value = value * silu_for_halves(gate)
         store_n(tag, y + times[i] * step, value, n)
 
 

@@ -66,7 +66,7 @@ def gradients(scan: Callable[[Scan], Tensor], leaves: Scan, dy: Tensor) -> dict[
 
 
 def main() -> None:
-    told = arguments(__doc__ or "", length=512, rounds=7)
+    told = arguments(__doc__ or "", length=512, rounds=21)
     x = Scan.random(length=told.length).require_grad()
     dy = torch.randn(x.u.shape, generator=torch.Generator().manual_seed(1))
     wanted = gradients(loop, x, dy)

@@ -7,7 +7,6 @@ README. Times are medians over rounds in which all contenders take turns, in one
 from __future__ import annotations
 
 import argparse
-import ctypes
 import functools
 import json
 import statistics
@@ -115,17 +114,6 @@ def peer(module: str) -> Any:
         name = module.split(".")[0]
         print(f"this benchmark runs beside {name}: pip install -c constraints.txt -e '.[peers]'", file=sys.stderr)
         sys.exit(2)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to hand freed memory out again instead of returning it, so that outputs lie on pages touched before.
-
-    Otherwise each output of more than 32 MB is mapped anew, and the kernel clears its pages while the clock runs.
-    """
-    if sys.platform == "linux":
-        libc, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(mmap_max, 0)
 
 
 def arguments(about: str, **defaults: int) -> argparse.Namespace:

@@ -12,7 +12,7 @@ kept in tiles from the first pass over a chunk, and constants of exp2 and softpl
 The kernels run on torch's own threads, so that no contender's waiting threads take a core from another's.
 
 Half of the peers' time goes into memory: they make gigabytes of it a call, which glibc returns to the system and the
-system clears anew. Where freed memory is kept (mallopt, as scan_length.py does) the plain loop takes 270 ms instead of
+system clears anew. Where it keeps freed memory (mallopt: no trimming, no mmap) the plain loop takes 270 ms instead of
 500 and mambapy 300 instead of 710 on that machine, and the kernels what they took before: their outputs lie on memory
 that is used again, whatever glibc does (`salience.ops.simd.reuse`).
 

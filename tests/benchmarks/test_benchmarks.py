@@ -59,10 +59,7 @@ def test_a_claim_is_checked_and_measured(name: str, options: list[str], bench: R
     assert all(value > 0 for value in found["measured"].values())
 
 
-def test_the_claim_about_length(bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import harness
-
-    monkeypatch.setattr(harness, "keep_freed_memory", lambda: None)  # is for the process's whole life
+def test_the_claim_about_length(bench: Run) -> None:
     found = bench("scan_length", "--channels", "16", "--rounds", "1")
     assert len(found["measured"]["ns_per_token"]) == 7
 

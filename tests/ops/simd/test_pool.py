@@ -21,13 +21,14 @@ PARAMS = np.dtype([("counts", "i8"), ("met", "i8"), ("partners", "i8"), ("bytes"
 
 @simd.kernel(PARAMS)
 def counting_kernel(tag, params, task):
-    """One more in the task's own place; waits until `partners` tasks are in; wants some scratch."""
+    """Wants some scratch, waits a while for `partners` tasks to be in, and counts in its own place if they came."""
     p = params[0]
     scratch = np.empty(p.bytes, np.uint8)
-    simd.count_up(p.counts + 8 * task)
     simd.count_up(p.met)
     while simd.count_up(p.met + 8) < 1 << 28 and simd.load_byte(p.met) < p.partners:
         pass
+    if simd.load_byte(p.met) >= p.partners:
+        simd.count_up(p.counts + 8 * task)
     scratch[0] = 0
 
 

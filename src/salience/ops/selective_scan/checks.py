@@ -13,7 +13,7 @@ def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | No
           seq_idx: Tensor | None) -> None:  # fmt: skip
     """ValueError where shapes, dtypes or devices disagree; see `selective_scan`.
 
-    The sign of A is looked at by who reads A anyway: the CPU kernel, or the reference beside its loop (`check_sign`).
+    Not the sign of A: the CPU kernel, which reads A anyway, finds it, and for other backends `check_sign` does.
     """
     if u.dim() != 3 or u.shape[1] == 0:
         raise ValueError(f"u must be (B, L, D) with L at least 1, not {tuple(u.shape)}.")

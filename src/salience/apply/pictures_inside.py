@@ -14,6 +14,7 @@ from salience.core.types import Merge, Selection, TokenContext, VisualGrid
 from salience.families import Adapter, Encoded
 from salience.families.encoded import places_of
 from salience.pruning.budget import Budget
+from salience.pruning.finite import require_finite
 from salience.pruning.inside import Inside
 
 
@@ -71,7 +72,9 @@ class PictureInside:
             text=entered[text.to(entered.device)],
             text_attention=shares,
         )
+        require_finite(shares, method.name, f"attention values (in front of layer {layer})", dtype=hidden.dtype)
         chosen = method.stay(context, self.budget, entered=len(self._entered), stage=stage, stages=stages)
+        method.check_selection(chosen, len(self.kept))
         if chosen.scores is not None and len(self.kept) == len(self._tokens):
             self.scores = chosen.scores
         merge = chosen.merge

@@ -28,11 +28,13 @@ def soft_match(keys: Tensor, count: int) -> Matching:
     Tokens at even places each propose to the one at an odd place whose key is most like theirs, by cosine; the `count`
     most alike pairs are merged, at the odd one's place. Ties go to the earlier token.
 
-    Raises:  ValueError when count is not in 0 .. t // 2
+    Raises:  ValueError when count is not in 0 .. t // 2, or a key is not finite
     """
     batch, tokens, _ = keys.shape
     if not 0 <= count <= tokens // 2:
         raise ValueError(f"count must be at most {tokens // 2}, half of {tokens} tokens, not {count}.")
+    if not bool(keys.isfinite().all()):  # torch sorts NaN first, and would merge the first tokens
+        raise ValueError("keys must be finite to be matched, and some are NaN or infinite: try float32.")
     unit = normalize(keys.float(), dim=-1)
     alike, partner = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).max(2)  # (B, evens), over the odds
     merged = alike.sort(dim=1, descending=True, stable=True).indices[:, :count]  # (B, count), of the evens

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from salience.core.types import Selection, TokenContext
 from salience.pruning.budget import Budget
+from salience.pruning.finite import require_finite
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +68,8 @@ class Method:
 
         Where the budget is all tokens, all stay as they are, whatever the method.
 
-        Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token, or the budget
-                 cannot be met
+        Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token or what is ranked
+                 is not finite, or the budget cannot be met
         """
         if len({ctx.features.shape[0] for ctx in contexts}) > 1:
             groups = itertools.groupby(contexts, key=lambda ctx: ctx.features.shape[0])  # a video's frames are of one
@@ -78,7 +79,12 @@ class Method:
         n = contexts[0].features.shape[0]
         if not self.ranks and (budget.mass is None or not self.scored) and budget.count(n) == n:
             return [Selection(kept=torch.arange(n)) for _ in contexts]
-        return self.choose(contexts, budget)
+        for ctx in contexts:
+            self._require_finite(ctx)
+        found = self.choose(contexts, budget)
+        for one in found:
+            self.check_selection(one, n)
+        return found
 
     @property
     def ranks(self) -> bool:
@@ -87,8 +93,8 @@ class Method:
 
     def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
         """The tokens of each picture that stay, the pictures of one size and the budget less than all: the top k."""
-        scores = torch.stack([self._checked_scores(ctx) for ctx in contexts])  # (pictures, n)
-        counts = budget.counts(scores, self.shares if self.scored else None)
+        scores = torch.stack([self.checked_scores(ctx) for ctx in contexts])  # (pictures, n)
+        counts = budget.counts(scores, self._finite_shares if self.scored else None)
         ranked = scores.sort(dim=1, descending=True, stable=True).indices.cpu()
         reported: Sequence[Tensor | None] = list(scores.cpu()) if self.scored else [None] * len(contexts)
         return [
@@ -96,13 +102,44 @@ class Method:
             for order, k, row in zip(ranked, counts, reported, strict=True)
         ]
 
+    def _finite_shares(self, scores: Tensor) -> Tensor:
+        shares = self.shares(scores)
+        require_finite(shares, self.name, "shares of the mass")
+        return shares
+
     def _require_needs(self, ctx: TokenContext) -> None:
         for field in sorted(self.needs - {"frame"}):  # None for a picture
             if getattr(ctx, field) is None:
                 raise ValueError(f"method {self.name!r} needs {field}, which this model or call does not give.")
 
-    def _checked_scores(self, ctx: TokenContext) -> Tensor:
-        scores, n = self.score(ctx).float(), ctx.features.shape[0]
-        if scores.shape != (n,):
-            raise ValueError(f"method {self.name!r} must give {n} scores, not a tensor of shape {tuple(scores.shape)}.")
+    def checked_scores(self, ctx: TokenContext) -> Tensor:
+        """`score`, (n,) float32.
+
+        Raises:  ValueError when they are not one a token, or not finite
+        """
+        given, n = self.score(ctx), ctx.features.shape[0]
+        if given.shape != (n,):
+            raise ValueError(f"method {self.name!r} must give {n} scores, not a tensor of shape {tuple(given.shape)}.")
+        scores = given.float()
+        require_finite(scores, self.name, "scores", dtype=given.dtype)
         return scores
+
+    def _require_finite(self, ctx: TokenContext) -> None:
+        """Raise a ValueError where what a method looks at has numbers that cannot be ranked."""
+        seen = set(self.needs & {"cls_attention", "keys", "projected"})
+        if not self.ranks and not self.in_tower:  # what only ranks has its scores looked at
+            seen.add("features")
+        for field in sorted(seen):
+            require_finite(getattr(ctx, field), self.name, f"{field.replace('_', ' ')} values")
+
+    def check_selection(self, found: Selection, n: int) -> None:
+        """Raise a ValueError for tokens that are not there, and for scores that nobody could rank."""
+        kept = found.kept
+        rising = kept.dim() == 1 and kept.numel() > 0 and bool((kept[1:] > kept[:-1]).all())
+        if kept.dtype != torch.int64 or not rising or int(kept[0]) < 0 or int(kept[-1]) >= n:
+            raise ValueError(
+                f"method {self.name!r} must keep at least one of {n} tokens, each once, as rising int64 numbers from 0 "
+                f"to {n - 1}, not {kept!r:.200}."
+            )
+        if found.scores is not None:
+            require_finite(found.scores, self.name, "scores")

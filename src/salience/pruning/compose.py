@@ -81,6 +81,9 @@ class _Pair(Method):
         self.first.check(d_features=d_features)
         self.second.check(d_features=d_features)
 
+    def _require_finite(self, ctx: TokenContext) -> None:
+        """Each of the two looks at what it reads itself."""
+
     def to(self, device: torch.device) -> Method:
         return replace(self, first=self.first.to(device), second=self.second.to(device))
 
@@ -189,7 +192,7 @@ def _among(
     found = []
     if method.ranks:
         for ctx, one, count in zip(contexts, left, counts, strict=True):
-            scores = method.score(ctx).float().cpu()[one.kept]
+            scores = method.checked_scores(ctx).cpu()[one.kept]
             found.append(Selection(kept=scores.sort(descending=True, stable=True).indices[:count].sort().values))
         return found
     parts = [_part(ctx, one) for ctx, one in zip(contexts, left, strict=True)]

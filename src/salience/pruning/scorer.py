@@ -67,7 +67,7 @@ class Scorer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., n, d) -> logits (..., n), in the scorer's own dtype (float32 unless it was moved)."""
-        hidden = self.act(self.fc1(self.norm(features.to(self.fc1.weight.dtype))))  # (..., n, h)
+        hidden = self.act(self.fc1(self.norm(features.to(self.norm.weight.dtype))))  # (..., n, h)
         logits: Tensor = self.fc2(hidden).squeeze(-1)  # (..., n)
         return logits
 
@@ -102,6 +102,8 @@ class Scorer(nn.Module):
             scorer.load_state_dict(load_file(weights_file))
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{weights_file} does not hold the weights its {CONFIG_NAME} describes.") from error
+        if not all(bool(value.isfinite().all()) for value in scorer.parameters()):
+            raise ValueError(f"{weights_file} holds weights that are NaN or infinite, by which no token can be ranked.")
         return scorer.eval()
 
 

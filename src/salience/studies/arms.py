@@ -113,7 +113,7 @@ class Ranking:
         self.scores: list[Tensor] = []
         if method.ranks:
             with torch.no_grad():
-                self.scores = [method.score(pictures.context(picture)).float() for picture in range(len(pictures))]
+                self.scores = [method.checked_scores(pictures.context(picture)) for picture in range(len(pictures))]
 
     def selections(self, keep: float) -> list[Selection]:
         """For each picture what stays."""

@@ -210,6 +210,11 @@ def distil(
             tick()
             if aside is not None and (step + 1) % config.save_every == 0:
                 checkpoint.save(aside, scorer, optimiser, {"done": step + 1})
+    if not all(bool(value.isfinite().all()) for value in scorer.parameters()):
+        raise ValueError(
+            f"the scorer's weights are no longer finite after {config.steps} steps: use a rate below {config.rate:g}, "
+            "or a model in float32 whose features are finite."
+        )
     return scorer.cpu().eval()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from salience.families import Adapter
 from salience.families.text_attention import watch_attention
+from salience.pruning.finite import require_finite
 from salience.training.encoded import EncodedPictures
 from salience.training.packing import pack, run
 
@@ -101,6 +102,7 @@ def joined_shares(shares: Tensor, spans: Sequence[tuple[int, int]], look: Look) 
     chosen = shares.mean(0) if look.layer is None else shares[look.layer]  # (rows, n)
     first = [last if look.rows == "answer" else first for first, last in spans]
     each = torch.stack([chosen[a : last + 1].mean(0) for a, (_, last) in zip(first, spans, strict=True)])
+    require_finite(each, "saliency", "attention values to learn from")
     each = each[each.sum(-1) > 0]  # a layer with a window may see nothing of a picture far back
     if not len(each):
         return torch.full((shares.shape[-1],), 1 / shares.shape[-1])

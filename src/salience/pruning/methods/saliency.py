@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -29,6 +29,8 @@ class Saliency(Method):
         width = self.scorer.config.d_features
         if width != d_features:
             raise ValueError(f"the scorer reads features {width} wide, but this model's are {d_features} wide.")
+        if wrong := [name for name, value in self.scorer.named_parameters() if not bool(value.isfinite().all())]:
+            raise ValueError(f"the scorer's weights must be finite, and {', '.join(wrong)} holds NaN or infinity.")
 
     def to(self, device: torch.device) -> Saliency:
-        return Saliency(scorer=copy.deepcopy(self.scorer).to(device).eval())
+        return replace(self, scorer=copy.deepcopy(self.scorer).to(device).eval())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from salience.core.types import Merge, Selection, TokenContext
 from salience.pruning.budget import Budget
+from salience.pruning.finite import require_finite
 from salience.pruning.inside import Inside, at_depths, checked_depths
 
 
@@ -58,6 +59,8 @@ class SparseVLM(Inside):
 
     def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
         assert ctx.text_attention is not None  # the stage has looked
+        for name in ("features", "projected", "text", "text_attention"):
+            require_finite(getattr(ctx, name), self.name, f"{name.replace('_', ' ')} values")
         n, last = ctx.features.shape[0], budget.count(entered)
         ratings = ctx.text_attention[self.raters(ctx)]  # (raters, n)
         count = last

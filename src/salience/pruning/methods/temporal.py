@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 from salience.core.types import Selection, TokenContext
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
+from salience.pruning.finite import require_finite
 from salience.pruning.methods.uniform import bayer_rank
 
 
@@ -57,6 +58,7 @@ class Temporal(Method):
         if count == n:
             return [Selection(kept=torch.arange(n)) for _ in frames]
         news = torch.stack([_first(frames[0]), *(_news(a, b) for a, b in itertools.pairwise(frames))])
+        require_finite(news, self.name, "differences between frames", dtype=frames[0].features.dtype)
         ranked = news.scatter(1, news.argmax(1, keepdim=True), float("inf")).flatten()  # (frames * n,)
         kept = torch.zeros(len(ranked), dtype=torch.bool)
         kept[ranked.sort(descending=True, stable=True).indices[: count * len(frames)]] = True

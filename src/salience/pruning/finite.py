@@ -1,0 +1,21 @@
+"""What methods rank by must be finite: torch sorts NaN first, so that without a look tokens 0 .. k - 1 would stay."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def require_finite(values: Tensor, method: str, what: str, *, dtype: torch.dtype | None = None) -> None:
+    """Raise a ValueError unless all of `values` are finite.
+
+    Args:    method: whose ranking it is   what: a noun in the plural for the values
+             dtype: in which they were computed, where that is another than theirs
+    """
+    wrong = values.numel() - int(values.isfinite().sum())
+    if wrong:
+        narrow = str(dtype or values.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"method {method!r} ranks tokens by {what} that must be finite, and {wrong} of {values.numel()} are NaN or "
+            f"infinite: a weight may be damaged, or {narrow} too narrow for what is computed (try float32)."
+        )

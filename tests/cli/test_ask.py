@@ -230,6 +230,13 @@ def test_a_scorer_of_the_wrong_width_is_refused(ask: Run, tmp_path: Path) -> Non
     refused(ask("--method", tmp_path / "narrow"), "10", "24")
 
 
+def test_a_scorer_of_another_tower_is_refused(ask: Run, tmp_path: Path) -> None:
+    from salience import Scorer
+
+    Scorer(24, model={"family": "llava", "sample": [1.0]}).save_pretrained(tmp_path / "theirs")
+    refused(ask("--method", tmp_path / "theirs"), "another vision tower", "salience fit")
+
+
 def test_an_unknown_method_is_refused(ask: Run) -> None:
     refused(ask("--method", "telepathy"), "telepathy", "random")
 

@@ -166,6 +166,12 @@ def test_a_scorer_of_the_wrong_width_is_refused(salience: Run, tiny_vlm: Path, t
     refused(ran, "10", "24")
 
 
+def test_a_scorer_of_another_tower_is_refused(salience: Run, tiny_vlm: Path, tmp_path: Path) -> None:
+    package.Scorer(24, model={"family": "llava", "sample": [1.0]}).save_pretrained(tmp_path / "theirs")
+    ran = salience("tradeoff", "--model", tiny_vlm, *SMALL, "--scorer", tmp_path / "theirs", "--out", tmp_path / "out")
+    refused(ran, "another vision tower", "salience fit")
+
+
 def test_an_installation_without_the_bundled_model_says_so(
     salience: Run, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from salience.apply.inputs import Positions
 from salience.apply.pruned import Pruned, is_pruned
+from salience.apply.towers import require_same_tower
 from salience.families import Adapter, adapter_for, same_tower
 from salience.families.tower_attention import SUBSTITUTE
 from salience.pruning.base import Method
@@ -47,7 +48,7 @@ def prune(
              seed: of the method "random"
     Returns: a handle whose `trace` tells of the last call that carried pictures
     Raises:  ValueError when an argument is out of range, the model is of no known family or already being pruned, or
-             the method has no scorer for it
+             the method has no scorer for it, or one that was trained on another vision tower
     """
     budget = Budget(keep=keep, tokens=tokens, mass=mass, min=min, max=max)
     if positions not in ("auto", "original", "compact"):
@@ -59,6 +60,7 @@ def prune(
     if method == "auto":
         _log.info("method 'auto' takes %r.", chosen.name)
     chosen.check(d_features=adapter.d_features)
+    require_same_tower(chosen, adapter)
     substitute = _substitute(chosen, adapter, budget)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)

@@ -147,13 +147,15 @@ def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
 
 
 def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
-    """Raise ValueError for a scorer of another width than the model's features."""
+    """Raise ValueError for a scorer of another width than the model's features, or of another vision tower."""
+    from salience.apply.towers import require_same_tower
     from salience.families import adapter_for
     from salience.pruning.methods.saliency import Saliency
 
-    width = adapter_for(loaded.model).d_features
+    adapter = adapter_for(loaded.model)
     for scorer in (scorers or {}).values():
-        Saliency(scorer=scorer).check(d_features=width)
+        Saliency(scorer=scorer).check(d_features=adapter.d_features)
+        require_same_tower(Saliency(scorer=scorer), adapter)
 
 
 def _group(device: str) -> Alone:

@@ -189,7 +189,7 @@ class Adapter(ABC):
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells this vision tower from others, fit for JSON; compare with `same_tower`."""
-        vision = self.model.config.vision_config
+        vision = getattr(self.model.config, "vision_config", None)
         names = ("hidden_size", "embed_dim", "num_hidden_layers", "depth", "patch_size", "image_size")
         shape = {name: getattr(vision, name) for name in names if isinstance(getattr(vision, name, None), int)}
         return tower_fingerprint(self.tower, family=str(self.model.config.model_type), d=self.d_features, **shape)
@@ -243,30 +243,69 @@ def unwrapped(model: Any) -> Any:
             return model
 
 
-def tower_fingerprint(tower: nn.Module, /, **shape: Any) -> dict[str, Any]:
-    """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters."""
-    parameters = [name for name, p in sorted(tower.named_parameters()) if p.is_floating_point() and p.dim() > 1]
+def tower_fingerprint(tower: nn.Module, /, *, without: nn.Module | None = None, **shape: Any) -> dict[str, Any]:
+    """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters.
+
+    A weight that is in few bits, or nowhere, is None.   without: a part of the tower that does not count
+    """
+    names = _matrices(tower) - (set() if without is None else _matrices(tower, only=without))
+    parameters = sorted(names)
     chosen = parameters[:: max(1, len(parameters) // 32)][:32]
     with torch.no_grad():
         sample = [_middle(tower, name) for name in chosen]
-    return {**shape, "sample": [float(f"{value:.6g}") for value in sample]}
+    return {**shape, "sample": [None if value is None else float(f"{value:.6g}") for value in sample]}
 
 
-def _middle(tower: nn.Module, name: str) -> float:
+def _matrices(tower: nn.Module, only: nn.Module | None = None) -> set[str]:
+    """The names of the parameters of more than one axis, and of those that dynamic quantisation has taken away."""
+    inside = None if only is None else set(only.modules())
+    found = set()
+    for owner, module in tower.named_modules():
+        if inside is not None and module not in inside:
+            continue
+        start = f"{owner}." if owner else ""
+        found |= {f"{start}{own}" for own, p in module.named_parameters(recurse=False) if p.dim() > 1}
+        if "weight" not in module._parameters and callable(getattr(module, "weight", None)):
+            found.add(f"{start}weight")
+    return found
+
+
+def _middle(tower: nn.Module, name: str) -> float | None:
     """The value in the middle of a parameter, fetched from where accelerate keeps it if it does."""
     owner, _, own = name.rpartition(".")
     module = tower.get_submodule(owner)
-    parameter = module.get_parameter(own)
+    parameter = module._parameters.get(own)
     hook: Any = getattr(module, "_hf_hook", None)
-    if parameter.is_meta and getattr(hook, "weights_map", None) is not None:
+    if parameter is not None and parameter.is_meta and getattr(hook, "weights_map", None) is not None:
         parameter = hook.weights_map[own]
+    plain = parameter is not None and type(parameter) in (Tensor, nn.Parameter) and not parameter.is_meta
+    if parameter is None or not plain or not parameter.is_floating_point():
+        return None
     return float(parameter.reshape(-1)[parameter.numel() // 2])
 
 
 def same_tower(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
-    """Whether two fingerprints are of one vision tower, in whatever dtype each was loaded."""
+    """Whether two fingerprints are of one vision tower, in whatever dtype each was loaded.
+
+    Of a tower in few bits the weights that are not are compared.
+    """
     if not a or not b or {**a, "sample": None} != {**b, "sample": None}:
         return False
-    x, y = torch.tensor(a["sample"]), torch.tensor(b["sample"])
+    x, y = a.get("sample") or [], b.get("sample") or []
+    if len(x) != len(y):
+        return False
+    known = [(one, other) for one, other in zip(x, y, strict=True) if None not in (one, other)]
+    if not known:
+        return bool(x == y)
+    one, other = (torch.tensor(values) for values in zip(*known, strict=True))
     # bfloat16 keeps 8 bits: rounding moves a weight by at most 2**-9 of itself, .2 %, so 1 % passes and chance does not
-    return x.shape == y.shape and bool(torch.isclose(x, y, rtol=1e-2, atol=1e-6).all())
+    return bool(torch.isclose(one, other, rtol=1e-2, atol=1e-6).all())
+
+
+def unlike(made_for: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """How two fingerprints differ, a clause."""
+    names = [name for name in (*made_for, *mine) if name != "sample" and made_for.get(name) != mine.get(name)]
+    if names:
+        told = (f"{name} {made_for.get(name)!r}, here {mine.get(name)!r}" for name in dict.fromkeys(names))
+        return "; ".join(told)
+    return "the same shape, other weights"

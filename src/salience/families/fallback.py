@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.families.base import Adapter
+from salience.families.base import Adapter, tower_fingerprint
 from salience.families.encoded import Encoded
 from salience.families.stock import as_one_tensor, rows_of
 
@@ -75,6 +75,13 @@ class FallbackAdapter(Adapter):
 
     def project(self, features: Tensor) -> Tensor:
         return features
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Adapter.fingerprint`; the projector counts, since it makes the features."""
+        base = self.model.base_model
+        return tower_fingerprint(
+            base, without=self.language_model, family=str(self.model.config.model_type), d=self.d_features
+        )
 
     def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options) if self._reads_tensor else options

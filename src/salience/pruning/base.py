@@ -7,9 +7,9 @@ A method whose choice is more than a ranking (tokens chosen one after the other,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from salience.core.types import Selection, TokenContext
 from salience.pruning.budget import Budget
 from salience.pruning.finite import require_finite
+from salience.pruning.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +43,10 @@ class Method:
     def shares(self, scores: Tensor) -> Tensor:
         """(..., n) scores -> each token's share of the mass, adding up to 1: the softmax, or what a method says."""
         return scores.softmax(-1)
+
+    def towers(self) -> list[Mapping[str, Any]]:
+        """Fingerprints of the vision towers that scorers in it were trained on: `prune` refuses any other tower."""
+        return [tower for value in vars(self).values() for tower in _towers(value)]
 
     def check(self, *, d_features: int) -> None:
         """Raise a ValueError if the method cannot work on features `d_features` wide."""
@@ -143,3 +148,16 @@ class Method:
             )
         if found.scores is not None:
             require_finite(found.scores, self.name, "scores")
+
+
+def _towers(value: object) -> Iterator[Mapping[str, Any]]:
+    """The towers that a method's field, a scorer, another method or several of them, was made for."""
+    if isinstance(value, Method):
+        yield from value.towers()
+    elif isinstance(value, Scorer) and value.config.model:
+        yield value.config.model
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _towers(one)
+    elif isinstance(value, dict):
+        yield from _towers(list(value.values()))

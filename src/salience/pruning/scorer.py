@@ -23,7 +23,8 @@ class ScorerConfig:
 
     d_features: width of the vision tower's features.   hidden: width of the one hidden layer.
     objective: what it was trained for, "untrained" if for nothing.
-    model: the fingerprint of the vision tower it was trained on (`adapter.fingerprint()`), None if on none.
+    model: the fingerprint of the vision tower it was trained on (`adapter.fingerprint()`), None if on none: then it may
+    be used on any tower of its width, otherwise on that one alone.
     training: how it was trained (steps, seed, ...), for the reader.
     """
 
@@ -38,6 +39,8 @@ class ScorerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if not (self.model is None or isinstance(self.model, Mapping)):
+            raise ValueError(f"model must be a vision tower's fingerprint, a mapping, not {self.model!r:.60}.")
 
 
 class Scorer(nn.Module):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import salience
+from salience.apply.towers import require_same_tower
 from salience.families import Adapter, same_tower
+from salience.pruning.methods.saliency import Saliency
 from salience.pruning.scorer import Scorer
 
 
@@ -14,6 +16,8 @@ def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
     """Seed -> scorer made for exactly this model; empty where there is none.
 
     They are `<model folder>/salience` and its subfolders `seed-*`, else the bundled ones.
+
+    Raises:  ValueError when one in the model's own folder was trained on another vision tower
     """
     home = _home(adapter)
     if home is None:
@@ -21,6 +25,7 @@ def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
     found: dict[int, Scorer] = {}
     for folder in [home, *sorted(home.glob("seed-*"))]:
         scorer = Scorer.from_pretrained(folder)
+        require_same_tower(Saliency(scorer=scorer), adapter)
         found[_seed(scorer, found)] = scorer
     return found
 

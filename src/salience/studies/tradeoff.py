@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from salience.apply.towers import require_same_tower
 from salience.core.progress import Stages, stages
 from salience.core.record import Record
 from salience.data.scenes import baselines, question_only
 from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
 from salience.pruning.methods import method_class
+from salience.pruning.methods.saliency import Saliency
 from salience.pruning.scorer import Scorer
 from salience.studies.arms import (
     Arm,
@@ -78,11 +80,14 @@ def run(
              out: where samples' pictures go, and finished cells while the run lasts; None stores nothing
              scorers: seed -> scorer; None for those that belong to the model   controls: method name -> scorer
              train: training pictures already encoded, for the probe   cells, bars: a larger study's own
-    Raises:  ValueError for a model of no known family, or when a scorer is asked for and there is none
+    Raises:  ValueError for a model of no known family, when a scorer is asked for and there is none, or for one that
+             was trained on another vision tower
     """
     adapter = adapter_for(model)
     folder = None if out is None else Path(out)
     fitted = dict(scorers_for(adapter) if scorers is None else scorers)
+    for scorer in (*fitted.values(), *(controls or {}).values()):
+        require_same_tower(Saliency(scorer=scorer), adapter)
     if config.methods is not None and "saliency" in config.methods and not fitted:
         raise ValueError(_NO_SCORER)
     if config.methods is not None and SHUFFLED in config.methods and SHUFFLED not in (controls or {}):

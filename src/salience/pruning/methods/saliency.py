@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,14 +17,21 @@ from salience.pruning.scorer import Scorer
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Saliency(Method):
-    """Keep the tokens that `scorer`, an MLP on the features before the projector, gives the highest logits."""
+    """Keep the tokens that `scorer`, an MLP on the features before the projector, gives the highest logits.
+
+    any_tower: take the scorer on a vision tower that it was not trained on (one trained on since, say), on your word.
+    """
 
     name: ClassVar[str] = "saliency"
     scorer: Scorer
+    any_tower: bool = False
 
     def score(self, ctx: TokenContext) -> Tensor:
         logits: Tensor = self.scorer(ctx.features)  # (n, d) -> (n,)
         return logits
+
+    def towers(self) -> list[Mapping[str, Any]]:
+        return [] if self.any_tower else super().towers()
 
     def check(self, *, d_features: int) -> None:
         width = self.scorer.config.d_features

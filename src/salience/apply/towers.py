@@ -1,0 +1,23 @@
+"""Scorers and vision towers that belong together: features of one width mean other things in another tower."""
+
+from __future__ import annotations
+
+from salience.families import Adapter, same_tower, unlike
+from salience.pruning.base import Method
+
+
+def require_same_tower(method: Method, adapter: Adapter) -> None:
+    """Raise a ValueError when a scorer in the method was trained on another vision tower than this model's.
+
+    A scorer that was trained on none says nothing, and passes.
+    """
+    if not (towers := method.towers()):
+        return
+    mine = adapter.fingerprint()
+    for made_for in towers:
+        if not same_tower(made_for, mine):
+            raise ValueError(
+                f"the scorer of method {method.name!r} was trained on another vision tower than this model's "
+                f"({unlike(made_for, mine)}), whose features it cannot rate: train one with `salience fit`; if the "
+                "towers are near enough, pass salience.pruning.methods.saliency.Saliency(scorer=..., any_tower=True)."
+            )

@@ -63,7 +63,13 @@ def test_a_quality_run_leaves_times_and_probe_null_and_takes_lists(
         "--probe", "0", "--samples", "0", "--out", tmp_path,
     )  # fmt: skip
     assert ran.code == 0
-    (record,) = json.loads((tmp_path / "results.json").read_text())["records"]
+    document = json.loads((tmp_path / "results.json").read_text())
+    (record,) = document["records"]
+    assert record["config"]["quick"] is True  # the report makes no headline of it
+    assert document["environment"]["floor_spread"] >= 1 and "busy_because" in document["environment"]
+    assert [line["against"] for line in record["blind_differences"]] == ["question only", "majority answer"]
+    assert {line["kind"] for line in record["kind_differences"]} <= {"digit_of_colour", "colour_of_digit", "is_there",
+                                                                    "count", "relation"}  # fmt: skip
     assert {(row["method"], row["keep"]) for row in record["rows"]} == {
         (method, keep) for method in ("uniform", "random") for keep in (1.0, 0.5)
     }

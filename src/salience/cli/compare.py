@@ -135,6 +135,7 @@ def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Pat
     from salience.core.backend import resolve_device
     from salience.core.record import document, write
     from salience.data.sequences import load
+    from salience.profiling.machine import Machine
     from salience.studies.cells import FOLDER
     from salience.studies.compare import compare as run
     from salience.studies.compare_memory import require_memory
@@ -143,10 +144,12 @@ def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Pat
     task = load(config.task, seed=config.seed)
     require_memory(config, task, str(resolve_device(device)))  # what can't be is told before a folder is made
     require_folder(out)
+    machine = Machine()
     record = run(config, out=out, device=device)
     if not together(resolve_device(device)).first:
         return None
     record["config"] |= about
-    path = write(out / "results.json", document([record], device=str(resolve_device(device))))
+    found = document([record], device=str(resolve_device(device)), machine=machine.observed())
+    path = write(out / "results.json", found)
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     return path

@@ -122,7 +122,7 @@ def tradeoff(
         with working("loading the model"):
             loaded = load_vlm(model, str(group.device))
         _require_fit(loaded, fitted)
-        results = _measured(loaded, config, fitted, out, group)
+        results = _measured(loaded, config, fitted, out, group, quick=quick)
     if results is None:
         return
     report = finish(results, as_json=as_json)
@@ -167,18 +167,22 @@ def _group(device: str) -> Alone:
 
 
 def _measured(
-    loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path, group: Alone
+    loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path, group: Alone, *, quick: bool
 ) -> Path | None:
     """Run, write results.json, and only then forget the finished cells. Returns: the document's path; None in a process
     beside the one that writes.
     """
     from salience.core.record import document, write
+    from salience.profiling.machine import Machine
     from salience.studies import tradeoff as studies
     from salience.studies.cells import FOLDER
 
+    machine = Machine()
     record = studies.run(loaded.model, config, processor=loaded.processor, name=loaded.name, out=out, scorers=scorers)
     if not group.first:
         return None
-    path = write(out / "results.json", document([record], device=str(loaded.model.device)))
+    record["config"]["quick"] = quick
+    found = document([record], device=str(loaded.model.device), machine=machine.observed())
+    path = write(out / "results.json", found)
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     return path

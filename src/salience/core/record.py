@@ -74,9 +74,28 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def document(records: Sequence[Record], device: str = "cpu") -> Document:
-    """The results document of these records, validated."""
-    found = {"schema": SCHEMA, "environment": environment(device), "records": list(records)}
+#: A machine was busy if its load average was above so many times its cores, before a run and after one (which is
+#: itself a load), or if a fixed job's 90th percentile was so many times its 10th.
+BUSY_AT_START, BUSY_AT_END, BUSY_SPREAD = 0.75, 1.5, 1.3
+
+
+def busy_because(environment: Mapping[str, Any], cores: int) -> str | None:
+    """One sentence if what `profiling.machine.Machine` saw is that of a busy machine, else None."""
+    start, end, spread = (environment.get(n) for n in ("load_average_start", "load_average_end", "floor_spread"))
+    if start is not None and start > BUSY_AT_START * cores:
+        return f"The load average was {start:.1f} at the start of the run, on {cores} cores."
+    if end is not None and end > BUSY_AT_END * cores:
+        return f"The load average was {end:.1f} at the end of the run, on {cores} cores."
+    if spread is not None and spread > BUSY_SPREAD:
+        return (
+            f"A fixed job, timed again and again, took {spread:.1f} times as long at its slow end as at its fast one."
+        )
+    return None
+
+
+def document(records: Sequence[Record], device: str = "cpu", *, machine: Mapping[str, Any] | None = None) -> Document:
+    """The results document of these records, validated. machine: what `profiling.machine.Machine` observed"""
+    found = {"schema": SCHEMA, "environment": {**environment(device), **(machine or {})}, "records": list(records)}
     validate(found)
     return found
 

@@ -206,6 +206,12 @@ def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: in
     return [sample.answer == text_answer.get(sample.question, kind_answer[sample.kind]) for sample in samples]
 
 
+def majority(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
+    """Which of these samples the commonest training answer of all gets right."""
+    overall = _commonest(_training_answers(pictures, questions)[1].values())
+    return [sample.answer == overall for sample in samples]
+
+
 def baselines(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> dict[str, dict[str, float]]:
     """What answering without looking gets on these samples, learnt from training scenes.
 

@@ -91,7 +91,12 @@ def quality(asking: Asking, replies: Replies, picture: Tensor) -> dict[str, Any]
 
 def column_of(kind: str) -> str:
     """The accuracy column of the data's own kind of question."""
-    return "accuracy_" + "_".join("".join(letter if letter.isalnum() else " " for letter in kind.lower()).split())
+    return f"accuracy_{spelt(kind)}"
+
+
+def spelt(kind: str) -> str:
+    """A kind of question as the columns spell it."""
+    return "_".join("".join(letter if letter.isalnum() else " " for letter in kind.lower()).split())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

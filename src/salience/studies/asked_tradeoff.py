@@ -20,10 +20,10 @@ from salience.pruning.base import Method
 from salience.pruning.scorer import Scorer
 from salience.studies.arms import Arm, admit, by_default, learned, published, training_free, untrained
 from salience.studies.asked_costs import clock
-from salience.studies.asked_rows import asked_rows
+from salience.studies.asked_rows import asked_rows, spelt
 from salience.studies.asking import Asking
 from salience.studies.cells import Cells
-from salience.studies.differences import DEFINITION, MARKS, differences
+from salience.studies.differences import DEFINITION, MARKS, blind_differences, differences, kind_differences
 from salience.studies.packed_asking import asking_for
 from salience.studies.picture_tasks import PictureTask, picture_task
 from salience.studies.tradeoff_config import TradeoffConfig
@@ -65,6 +65,8 @@ def run_asked(
     if config.costs:
         _add_times(rows, asking, config, arms, cells, bars)
     apart = differences(rows, picture)
+    without = blind_differences(rows, picture, task.blind)
+    by_kind = kind_differences(rows, picture, [spelt(sample.kind) for group in task.groups for sample in group])
     rows = [_row({key: value for key, value in row.items() if key != MARKS}) for row in rows]
     about = {
         "model": name, "task": config.task, "layout": task.layout, "n_pictures": len(task.groups),
@@ -74,7 +76,8 @@ def run_asked(
         "definitions": DEFINITIONS, "timing_repeats": config.repeats if config.costs else 0, "timed_batch": 1,
         "control_other_picture_accuracy": None, "substitute": substitute,
     }  # fmt: skip
-    return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": []}
+    return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "blind_differences": without,
+            "kind_differences": by_kind, "examples": []}  # fmt: skip
 
 
 def inside_rows(

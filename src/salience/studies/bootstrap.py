@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import Tensor
 
@@ -18,12 +20,30 @@ def interval(
     """
     if len(correct) == 0:
         raise ValueError("correct must hold at least one question.")
+    return intervals(picture, level=level, draws=draws, seed=seed)(correct)
+
+
+def intervals(
+    picture: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Callable[[Tensor], tuple[float, float]]:
+    """`interval` of many marks of the same questions: the pictures are drawn once.
+
+    Args:    picture: (Q,) the picture each question belongs to   level, draws, seed: as in `interval`
+    Returns: a function of marks (Q,) that gives (low, high)
+    Raises:  ValueError when there is no question, or level is not between 0 and 1
+    """
+    if len(picture) == 0:
+        raise ValueError("picture must hold at least one question.")
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, not {level!r}.")
     _, group = np.unique(picture.numpy(), return_inverse=True)
     asked = np.bincount(group).astype(np.float64)  # (P,) questions a picture
-    right = np.bincount(group, weights=correct.numpy().astype(np.float64))
     drawn = np.random.default_rng(seed).integers(0, len(asked), size=(draws, len(asked)))
-    shares = right[drawn].sum(1) / asked[drawn].sum(1)
-    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    counted = asked[drawn].sum(1)
+
+    def of(marks: Tensor) -> tuple[float, float]:
+        right = np.bincount(group, weights=marks.numpy().astype(np.float64))
+        low, high = np.quantile(right[drawn].sum(1) / counted, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    return of

@@ -12,17 +12,21 @@ import numpy as np
 from salience.data import scenes, vqa
 from salience.data.vqa import easy_vqa
 from salience.studies.asking import score
+from salience.studies.differences import MAJORITY, QUESTION_ONLY
 from salience.studies.tradeoff_config import TradeoffConfig
 from salience.training.encoded import load_pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTask:
-    """groups: for each picture its samples   baselines: of the record's config   layout: which one a folder has"""
+    """groups: for each picture its samples   baselines: of the record's config   layout: which one a folder has
+    blind: QUESTION_ONLY, MAJORITY -> what answering without the picture gets on each question, in the groups' order
+    """
 
     groups: Sequence[Sequence[Any]]
     baselines: Mapping[str, Any]
     layout: str
+    blind: Mapping[str, Sequence[float]]
 
 
 def picture_task(config: TradeoffConfig) -> PictureTask:
@@ -44,18 +48,25 @@ def picture_task(config: TradeoffConfig) -> PictureTask:
         "question_only_accuracy": sum(lines.question_only) / len(asked),
         "baselines_learnt_from": lines.learnt_from,
     }
-    return PictureTask(groups=chosen, baselines=baselines, layout=task.layout)
+    blind = {QUESTION_ONLY: lines.question_only, MAJORITY: lines.majority}
+    return PictureTask(groups=chosen, baselines=baselines, layout=task.layout, blind=blind)
+
+
+def blind_scenes(samples: Sequence[Any]) -> dict[str, Sequence[float]]:
+    """`PictureTask.blind` of questions about scenes."""
+    return {QUESTION_ONLY: scenes.question_only(samples), MAJORITY: scenes.majority(samples)}
 
 
 def _scenes(config: TradeoffConfig) -> PictureTask:
     groups = load_pictures(
         "scenes", split="test", pictures=config.pictures, questions=config.questions, seed=config.seed
     )
-    blind = scenes.baselines([sample for group in groups for sample in group])
+    samples = [sample for group in groups for sample in group]
+    blind = scenes.baselines(samples)
     baselines = {
         "majority_accuracy": blind["majority"]["all"],
         "question_only_accuracy": blind["question_only"]["all"],
         "majority_by_kind": {kind: share for kind, share in blind["majority"].items() if kind != "all"},
         "question_only_by_kind": {kind: share for kind, share in blind["question_only"].items() if kind != "all"},
     }
-    return PictureTask(groups=groups, baselines=baselines, layout="scenes")
+    return PictureTask(groups=groups, baselines=baselines, layout="scenes", blind=blind_scenes(samples))

@@ -16,6 +16,7 @@ from salience.core.backend import resolve_device
 from salience.core.progress import Stages, stages
 from salience.families import Adapter, adapter_for
 from salience.families.base import tower_fingerprint
+from salience.profiling.machine import Machine
 from salience.pruning.scorer import Scorer
 from salience.studies import tradeoff
 from salience.studies.cells import Cells
@@ -80,6 +81,7 @@ def run(
     Raises:  ValueError when the device is not there or the bundled model is missing
     """
     chosen = config or StudyConfig.of(quick=quick, seed=seed)
+    machine = Machine()
     folder = Path(out)
     name = None
     if model is None:
@@ -101,13 +103,16 @@ def run(
             model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cells=cells, bars=bars,
             scorers={**given, chosen.fit.seed: fresh}, controls={SHUFFLED: shuffled},
         )  # fmt: skip
+        machine.sample()
         sequences = compare_all(chosen.compare, device=device, cells=cells, bars=bars)
     origin = {str(key): "bundled" for key in given} | {str(chosen.fit.seed): "fitted in this run"}
     found["config"]["scorer_origin"] = origin
     for one in (found, *sequences):
         one["config"]["quick"] = quick
     where = str(next(model.parameters()).device)
-    path = record.write(folder / RESULTS, record.document([found, *sequences], device=where))
+    path = record.write(
+        folder / RESULTS, record.document([found, *sequences], device=where, machine=machine.observed())
+    )
     cells.finish()
     return path
 

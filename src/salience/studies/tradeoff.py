@@ -32,11 +32,11 @@ from salience.studies.arms import (
 from salience.studies.asked_tradeoff import asked_arms, inside_rows, run_asked
 from salience.studies.cells import Cells
 from salience.studies.costs import Case
-from salience.studies.differences import MARKS, differences
+from salience.studies.differences import MARKS, blind_differences, differences, kind_differences
 from salience.studies.examples import choose, for_one, make_examples
 from salience.studies.inside_costs import DEFINITION as INSIDE_COSTS
 from salience.studies.inside_costs import measure_costs, rounds
-from salience.studies.picture_tasks import picture_task
+from salience.studies.picture_tasks import blind_scenes, picture_task
 from salience.studies.quality import DEFINITIONS, Quality
 from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
@@ -132,7 +132,10 @@ def _run(
         tick()
     rows = all_rows(quality, config, arms, whole, costs, cells, bars)
     rows += inside_rows(adapter, processor, config, test.samples, whole, costs, cells, bars)
+    asked = [sample for group in quality.test.samples for sample in group]
     apart = differences(rows, quality.full.picture)
+    without = blind_differences(rows, quality.full.picture, blind_scenes(asked))
+    by_kind = kind_differences(rows, quality.full.picture, quality.kinds)
     rows = [{name: value for name, value in row.items() if name != MARKS} for row in rows]
     with bars.stage("samples and controls", 2) as tick:
         examples = cells.get("examples", lambda: _examples(quality, processor, config, arms, out))
@@ -150,7 +153,10 @@ def _run(
             "pictures", lambda: _save_pictures(adapter, processor, config, test, arms, out, bars)
         ),
     }
-    return {"kind": "tradeoff", "config": about, "rows": rows, "differences": apart, "examples": examples}
+    return {
+        "kind": "tradeoff", "config": about, "rows": rows, "differences": apart,
+        "blind_differences": without, "kind_differences": by_kind, "examples": examples,
+    }  # fmt: skip
 
 
 def _encoded(

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from salience.core.transformers_names import cache_in
+
 IMAGE, PAD = 3, 0  # the tiny model's image and padding tokens
 N = 16  # visual tokens of a 56-pixel picture
 
@@ -173,7 +175,7 @@ class InsideOracle:
             rows, new = hidden.shape[:2]
             mask, width = kwargs["attention_mask"], gone.shape[1]
             prefill = new == width
-            total = width if prefill else int(kwargs["past_key_values"].get_seq_length())
+            total = width if prefill else int(cache_in(kwargs).get_seq_length())
             if mask is None:
                 mask = torch.ones(total, total, dtype=torch.bool).tril()[-new:].expand(rows, 1, new, total)
             hidden_ones = gone.repeat_interleave(rows // len(gone), 0)

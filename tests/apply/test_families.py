@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import salience
+from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.families import adapter_for
 
 FAMILIES = (
@@ -239,14 +240,14 @@ def test_second_turn_equals_one_long_prompt(model: Any, family: Any, positions: 
             longer["token_type_ids"][:, batch["input_ids"].shape[1] :] = 1
         wanted = model.generate(**longer, **options)
         text = {k: v for k, v in longer.items() if k in ("input_ids", "attention_mask")}
-        got = model.generate(**text, past_key_values=one.past_key_values, **options)
+        got = model.generate(**text, **passed_cache(model, cache_of_output(one)), **options)
         assert torch.equal(got, wanted)
 
         whole = model(**longer).logits[:, -2:]
-        start = model(**batch, use_cache=True).past_key_values
+        start = cache_of_output(model(**batch, use_cache=True))
         new = ids[:, batch["input_ids"].shape[1] :]
         types = {k: v[:, -new.shape[1] :] for k, v in longer.items() if k in ("token_type_ids", "mm_token_type_ids")}
-        turn = model(input_ids=new, attention_mask=longer["attention_mask"], past_key_values=start, **types)
+        turn = model(input_ids=new, attention_mask=longer["attention_mask"], **passed_cache(model, start), **types)
     torch.testing.assert_close(turn.logits[:, -2:], whole, atol=FLOAT32, rtol=0)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import salience
+from salience.core.transformers_names import cache_of_output
 
 MODES = {
     "greedy": {"do_sample": False},
@@ -95,7 +96,7 @@ def test_cache_is_as_short_as_the_prompt(model: Any, make_batch: Any) -> None:
     batch = make_batch([1, 2])
     with salience.prune(model, "cls-attention", tokens=4) as pruned:
         out = model.generate(**batch, max_new_tokens=3, min_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-    assert out.past_key_values.get_seq_length() == pruned.trace.columns[0].shape[0] + 2
+    assert cache_of_output(out).get_seq_length() == pruned.trace.columns[0].shape[0] + 2
     assert out.sequences.shape[1] == batch["input_ids"].shape[1] + 3
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import salience
+from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.pruning import then, union
 from salience.pruning.methods.divprune import DivPrune
 from salience.pruning.methods.fastv import FastV
@@ -87,7 +88,7 @@ def test_forward(model: Any, make_batch: Any, inside_oracle: Any, method: Any, l
         real = (columns >= 0) & (batch["attention_mask"][row, columns.clamp_min(0)] == 1)
         torch.testing.assert_close(out.logits[row, real], full[row, columns[real]], atol=FLOAT32, rtol=0)
     assert all(len(image.kept) == 4 for image in pruned.trace.images)
-    lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
+    lengths = [layer.keys.shape[-2] for layer in cache_of_output(out).layers]
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-1] == out.logits.shape[1]
 
@@ -150,20 +151,20 @@ def test_second_turn(model: Any, make_batch: Any, inside_oracle: Any, method: An
     batch, more = make_batch([1, 2]), torch.tensor([[9, 10, 11]]).expand(2, -1)
     mask = torch.cat([batch["attention_mask"], torch.ones(2, 3, dtype=torch.int64)], dim=1)
     with salience.prune(model, method, keep=0.25) as pruned:
-        cache = model(**batch, use_cache=True).past_key_values
+        cache = cache_of_output(model(**batch, use_cache=True))
         again = copy.deepcopy(cache)
-        got = model(input_ids=more, attention_mask=mask, past_key_values=cache).logits
+        got = model(input_ids=more, attention_mask=mask, **passed_cache(model, cache)).logits
         ids = torch.cat([batch["input_ids"], more], dim=1)
-        said = model.generate(input_ids=ids, attention_mask=mask, past_key_values=again, **GREEDY)
+        said = model.generate(input_ids=ids, attention_mask=mask, **passed_cache(model, again), **GREEDY)
     with inside_oracle(model, batch, pruned):
         whole = entered(batch, pruned)
         seen = torch.cat([whole["attention_mask"], torch.ones(2, 3, dtype=torch.int64)], dim=1)
-        cache = model(**whole, position_ids=positions(batch, generating=False), use_cache=True).past_key_values
-        wanted = model(input_ids=more, attention_mask=seen, past_key_values=cache).logits
+        cache = cache_of_output(model(**whole, position_ids=positions(batch, generating=False), use_cache=True))
+        wanted = model(input_ids=more, attention_mask=seen, **passed_cache(model, cache)).logits
         assert torch.equal(said[:, : ids.shape[1]], ids)
         cache.crop(-3)
         spoken = model.generate(
-            input_ids=ids, attention_mask=seen, past_key_values=cache,
+            input_ids=ids, attention_mask=seen, **passed_cache(model, cache),
             position_ids=positions({"attention_mask": mask}, generating=True), **GREEDY,
         )  # fmt: skip
     torch.testing.assert_close(got, wanted, atol=FLOAT32, rtol=0)
@@ -285,10 +286,10 @@ class TestRefused:
 
     def test_cropped_cache(self, model: Any, make_batch: Any) -> None:
         with torch.no_grad(), salience.prune(model, "fastv", keep=0.25):
-            cache = model(**make_batch([1]), use_cache=True).past_key_values
+            cache = cache_of_output(model(**make_batch([1]), use_cache=True))
             cache.crop(-2)
             ids, mask = torch.tensor([[9]]), torch.ones(1, 22, dtype=torch.int64)
-            self.check(lambda: model(input_ids=ids, attention_mask=mask, past_key_values=cache), "was cropped")
+            self.check(lambda: model(input_ids=ids, attention_mask=mask, **passed_cache(model, cache)), "was cropped")
 
 
 @torch.no_grad()

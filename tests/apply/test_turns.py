@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import salience
+from salience.core.transformers_names import cache_of_output, passed_cache
 
 FLOAT32 = 1e-5  # as in test_forward: float32 sums in another order, logits of order one
 
@@ -45,11 +46,13 @@ def test_second_generate(
         options: dict[str, Any] = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5}
         if passed == "only what is new":
             new = ids[:, -4:]  # the last word of the first answer is not in the cache yet
-            two = model.generate(input_ids=new, attention_mask=mask, past_key_values=one.past_key_values, **options)
+            two = model.generate(
+                input_ids=new, attention_mask=mask, **passed_cache(model, cache_of_output(one)), **options
+            )
             two = torch.cat([ids[:, :-4], two], dim=1)
         else:
             given = {"attention_mask": mask} if passed == "everything" else {}
-            two = model.generate(input_ids=ids, past_key_values=one.past_key_values, **given, **options)
+            two = model.generate(input_ids=ids, **passed_cache(model, cache_of_output(one)), **given, **options)
     reference = oracle(model=model, batch=batch, pruned=pruned, positions=positions)
     full = first_turn_of_oracle(reference)
     assert torch.equal(full.sequences, one.sequences)
@@ -59,7 +62,7 @@ def test_second_generate(
         position_ids = position_ids - dropped.cumsum(1)
     wanted = model.generate(
         input_ids=ids, attention_mask=mask.masked_fill(dropped, 0), position_ids=position_ids,
-        past_key_values=full.past_key_values, **options,
+        **passed_cache(model, cache_of_output(full)), **options,
     )  # fmt: skip
     assert torch.equal(two, wanted)
 
@@ -75,7 +78,11 @@ def test_second_generate_after_returned_sequences(model: Any, make_batch: Any) -
         one = first_turn(model, batch, do_sample=True, num_return_sequences=2)
         ids, mask = longer(batch, one.sequences)
         two = model.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=one.past_key_values, do_sample=False, max_new_tokens=5
+            input_ids=ids,
+            attention_mask=mask,
+            **passed_cache(model, cache_of_output(one)),
+            do_sample=False,
+            max_new_tokens=5,
         )
         pictures = batch["pixel_values"][[0, 0, 1, 2, 1, 2]]
         anew = model.generate(
@@ -89,11 +96,13 @@ def test_a_copied_cache_and_a_caller_s_own(model: Any, make_batch: Any) -> None:
 
     batch, own = make_batch([1]), DynamicCache()
     with salience.prune(model, "cls-attention", tokens=5):
-        sequences = model.generate(**batch, past_key_values=own, do_sample=False, max_new_tokens=4, min_new_tokens=4)
+        sequences = model.generate(
+            **batch, **passed_cache(model, own), do_sample=False, max_new_tokens=4, min_new_tokens=4
+        )
         ids, mask = longer(batch, sequences)
         options = {"input_ids": ids, "attention_mask": mask, "do_sample": False, "max_new_tokens": 5}
-        from_copy = model.generate(past_key_values=copy.deepcopy(own), **options)
-        from_own = model.generate(past_key_values=own, **options)
+        from_copy = model.generate(**passed_cache(model, copy.deepcopy(own)), **options)
+        from_own = model.generate(**passed_cache(model, own), **options)
         anew = model.generate(pixel_values=batch["pixel_values"], **options)
     assert torch.equal(from_copy, anew)
     assert torch.equal(from_own, anew)
@@ -109,20 +118,20 @@ def test_forward_token_by_token(
     new = torch.tensor([[7, 8], [9, 10]])
     width = batch["input_ids"].shape[1]
     with torch.no_grad(), salience.prune(model, "random", keep=0.3, positions=positions, seed=1) as pruned:
-        cache = model(**batch, use_cache=True).past_key_values
+        cache = cache_of_output(model(**batch, use_cache=True))
         logits = []
         for step in range(2):
             mask = torch.cat([batch["attention_mask"], torch.ones(2, step + 1, dtype=torch.long)], dim=1)
             out = model(
-                input_ids=new[:, step : step + 1], past_key_values=cache, attention_mask=mask if masked else None
+                input_ids=new[:, step : step + 1], **passed_cache(model, cache), attention_mask=mask if masked else None
             )
             logits.append(out.logits[:, 0])
     reference = oracle(model=model, batch=batch, pruned=pruned, positions=positions)
-    full = reference.forward(use_cache=True).past_key_values
+    full = cache_of_output(reference.forward(use_cache=True))
     dropped = reference.drop().sum(1, keepdim=True) if positions == "compact" else torch.zeros(2, 1, dtype=torch.long)
     with torch.no_grad():
         wanted = model(
-            input_ids=new, past_key_values=full, position_ids=torch.arange(width, width + 2)[None] - dropped,
+            input_ids=new, **passed_cache(model, full), position_ids=torch.arange(width, width + 2)[None] - dropped,
             attention_mask=torch.cat([reference.mask(), torch.ones(2, 2, dtype=torch.long)], dim=1),
         ).logits  # fmt: skip
     torch.testing.assert_close(torch.stack(logits, 1), wanted, atol=FLOAT32, rtol=0)
@@ -132,10 +141,10 @@ def test_a_cache_filled_without_pruning_is_left_alone(model: Any, make_batch: An
     batch = make_batch([1])
     ids, mask = longer(batch, first_turn(model, batch).sequences)
     options = {"input_ids": ids, "attention_mask": mask, "do_sample": False, "max_new_tokens": 4}
-    wanted = model.generate(past_key_values=first_turn(model, batch).past_key_values, **options)
-    cache = first_turn(model, batch).past_key_values
+    wanted = model.generate(**passed_cache(model, cache_of_output(first_turn(model, batch))), **options)
+    cache = cache_of_output(first_turn(model, batch))
     with salience.prune(model, "cls-attention", tokens=5):
-        got = model.generate(past_key_values=cache, **options)
+        got = model.generate(**passed_cache(model, cache), **options)
     assert torch.equal(got, wanted)
 
 
@@ -146,58 +155,58 @@ class TestRefused:
         with salience.prune(model, "cls-attention", tokens=5):
             one = first_turn(model, batch)
             ids, mask = longer(batch, one.sequences)
-            yield batch, one.past_key_values, ids, mask
+            yield batch, cache_of_output(one), ids, mask
 
     @pytest.mark.parametrize("door", ["forward", "generate"])
     def test_new_pictures(self, model: Any, turn: Any, door: str) -> None:
         batch, cache, ids, mask = turn
         with pytest.raises(ValueError, match=r"first turn only: pass no pixel_values"):
             getattr(model, door)(
-                input_ids=ids, attention_mask=mask, past_key_values=cache, pixel_values=batch["pixel_values"]
+                input_ids=ids, attention_mask=mask, **passed_cache(model, cache), pixel_values=batch["pixel_values"]
             )
 
     def test_new_image_tokens(self, model: Any, turn: Any) -> None:
         _, cache, ids, _ = turn
         ids = torch.cat([ids, torch.full((2, 16), 3)], dim=1)
         with pytest.raises(ValueError, match="the new tokens hold image tokens"):
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache)
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **passed_cache(model, cache))
         with pytest.raises(ValueError, match="the new tokens hold image tokens"):
-            model(input_ids=torch.full((2, 16), 3), past_key_values=cache)
+            model(input_ids=torch.full((2, 16), 3), **passed_cache(model, cache))
 
     def test_another_prompt(self, model: Any, turn: Any) -> None:
         _, cache, ids, mask = turn
         ids = ids.clone()
         ids[0, 0] += 1
         with pytest.raises(ValueError, match="must begin with the very prompt"):
-            model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache)
+            model.generate(input_ids=ids, attention_mask=mask, **passed_cache(model, cache))
 
     def test_other_rows(self, model: Any, turn: Any) -> None:
         _, cache, ids, mask = turn
         with pytest.raises(ValueError, match="has 2 rows, but input_ids has 1"):
-            model.generate(input_ids=ids[:1], attention_mask=mask[:1], past_key_values=cache)
+            model.generate(input_ids=ids[:1], attention_mask=mask[:1], **passed_cache(model, cache))
 
     def test_a_cache_cropped_into_the_prompt(self, model: Any, turn: Any) -> None:
         _, cache, ids, mask = turn
         cache.crop(6 - cache.get_seq_length())
         with pytest.raises(ValueError, match="cropped into its prompt, to 6 of"):
-            model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache)
+            model.generate(input_ids=ids, attention_mask=mask, **passed_cache(model, cache))
         with pytest.raises(ValueError, match="cropped into its prompt, to 6 of"):
-            model(input_ids=ids[:, -1:], past_key_values=cache)
+            model(input_ids=ids[:, -1:], **passed_cache(model, cache))
 
     def test_nothing_new(self, model: Any, turn: Any) -> None:
         _, cache, ids, mask = turn
         with pytest.raises(ValueError, match="takes the whole sequence"):
-            model.generate(input_ids=ids[:, :5], attention_mask=mask[:, :5], past_key_values=cache)
+            model.generate(input_ids=ids[:, :5], attention_mask=mask[:, :5], **passed_cache(model, cache))
 
     def test_a_mask_of_the_wrong_width(self, model: Any, turn: Any) -> None:
         _, cache, ids, mask = turn
         with pytest.raises(ValueError, match=r"attention_mask must be \d+ wide"):
-            model(input_ids=ids[:, -1:], attention_mask=mask[:, :7], past_key_values=cache)
+            model(input_ids=ids[:, -1:], attention_mask=mask[:, :7], **passed_cache(model, cache))
 
     def test_embeddings(self, model: Any, turn: Any) -> None:
         _, cache, ids, _ = turn
         with pytest.raises(ValueError, match="needs input_ids, not inputs_embeds"):
-            model(inputs_embeds=model.get_input_embeddings()(ids[:, -1:]), past_key_values=cache)
+            model(inputs_embeds=model.get_input_embeddings()(ids[:, -1:]), **passed_cache(model, cache))
 
     def test_the_cache_of_a_beam_search(self, model: Any, make_batch: Any) -> None:
         batch = make_batch([1])
@@ -205,4 +214,4 @@ class TestRefused:
             one = first_turn(model, batch, num_beams=2)
             ids, mask = longer(batch, one.sequences)
             with pytest.raises(ValueError, match="rows shuffled"):
-                model.generate(input_ids=ids, attention_mask=mask, past_key_values=one.past_key_values)
+                model.generate(input_ids=ids, attention_mask=mask, **passed_cache(model, cache_of_output(one)))

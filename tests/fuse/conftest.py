@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import salience
+from salience.core.transformers_names import passed_cache
 
 KINDS = ["mamba", "falcon_mamba", "jamba", "zamba"]
 SIZES: dict[str, Any] = {
@@ -104,8 +105,7 @@ def logits() -> Callable[..., Tensor]:
         if cache is None:
             options.setdefault("use_cache", False)
         else:
-            name = "cache_params" if model.config.model_type in ("mamba", "falcon_mamba") else "past_key_values"
-            options |= {name: cache, "use_cache": True}
+            options |= passed_cache(model, cache) | {"use_cache": True}
         out: Tensor = model(input_ids=tokens, **options).logits
         return out
 

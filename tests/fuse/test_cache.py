@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import salience
+from salience.core.transformers_names import passed_cache
 
 
 def mamba_layers(cache: Any) -> list[Any]:
@@ -182,8 +183,8 @@ def test_an_attention_layer_of_the_cache_is_a_sentence(build: Any, ids: Any) -> 
     model = build("jamba")
     cache = DynamicCache(config=model.config)
     cache.layers[0] = cache.layers[1]
-    with salience.fuse(model), pytest.raises(ValueError, match="cache_params has a DynamicLayer at layer 0"):
-        model(input_ids=ids(1, 3), past_key_values=cache)
+    with salience.fuse(model), pytest.raises(ValueError, match="cache has a DynamicLayer at layer 0"):
+        model(input_ids=ids(1, 3), **passed_cache(model, cache))
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import salience
+from salience.core.transformers_names import cache_of_output
 from salience.profiling.flops import count_flops
 from salience.profiling.memory import kv_bytes
 from salience.profiling.profile import vision_dominates_at
@@ -129,7 +130,7 @@ def test_tokens_dropped_inside_count_as_the_real_thing_does(tiny_llava: Any, met
 
     def call() -> None:
         out = model(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), logits_to_keep=1)
-        kept.append(out.past_key_values)
+        kept.append(cache_of_output(out))
 
     with salience.prune(model, chosen, keep=0.25) as pruned:
         real = count_flops(call)

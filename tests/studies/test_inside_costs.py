@@ -10,6 +10,7 @@ import torch
 
 import salience
 from salience.core.record import TRADEOFF_COSTS
+from salience.core.transformers_names import cache_of_output
 from salience.families import adapter_for
 from salience.pruning.base import Method
 from salience.pruning.methods.fastv import FastV
@@ -47,7 +48,8 @@ def test_its_prefill_is_prunes(asked: tuple[Any, Case, dict[str, Any]], method: 
         wanted = model(**inputs, use_cache=True)
     # float32: the same kernels on the same tokens, put into the prompt another way
     torch.testing.assert_close(logits, wanted.logits[:, -1], atol=1e-5, rtol=0)
-    assert [layer.keys.shape for layer in cache.layers] == [layer.keys.shape for layer in wanted.past_key_values.layers]
+    theirs = cache_of_output(wanted)
+    assert [layer.keys.shape for layer in cache.layers] == [layer.keys.shape for layer in theirs.layers]
     before = cache.layers[-1].keys.shape[-2]
     pipeline.decode(cache, logits, torch.tensor([[before]]))
     assert cache.layers[-1].keys.shape[-2] > before

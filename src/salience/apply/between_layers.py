@@ -15,6 +15,7 @@ from salience.apply.inputs import Positions, PrunedInputs
 from salience.apply.inside import Prefill, going_on
 from salience.apply.pictures_inside import pictures_inside
 from salience.apply.trace import Trace
+from salience.core.transformers_names import cache_in
 from salience.core.types import Selection
 from salience.families import Adapter, Encoded
 from salience.families.decoder import Decoder
@@ -79,7 +80,7 @@ class BetweenLayers:
 
         Raises:  ValueError when its cache can't hold a length for each layer
         """
-        cache = given.get("past_key_values")
+        cache = cache_in(given)
         if self.method is None:
             yield
         elif cache is not None and int(cache.get_seq_length()) > 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from salience.apply.inputs import slots
+from salience.core.transformers_names import CACHE_NAMES, cache_in, cache_of_output, release
 from salience.families import Adapter, Encoded
 from salience.families.encoded import joined
 from salience.families.tower_merging import Schedule
@@ -34,7 +35,7 @@ def with_mask(options: dict[str, Any]) -> dict[str, Any]:
     generate drops a mask of ones, and positions with gaps would then be read as several packed sequences.
     """
     ids = options.get("input_ids")
-    if ids is None or options.get("attention_mask") is not None or options.get("past_key_values") is not None:
+    if ids is None or options.get("attention_mask") is not None or cache_in(options) is not None:
         return options
     return {**options, "attention_mask": torch.ones_like(ids)}
 
@@ -91,7 +92,18 @@ def is_filled(cache: Any) -> bool:
 
 def cache_of(result: Any, given: Any) -> Any:
     """The cache a call filled: the caller's own, or the one it returns; None if there is none."""
-    if given is not None:
-        return given
-    items = result if isinstance(result, tuple) else (getattr(result, "past_key_values", None),)
-    return next((item for item in items if hasattr(item, "get_seq_length")), None)
+    return cache_of_output(result) if given is None else given
+
+
+def refuse_lost_cache(options: Mapping[str, Any]) -> None:
+    """Inside `generate`, refuse a step that has neither the prompt's pictures nor the cache that holds them.
+
+    Without its cache the step's one token would be read as a prompt of its own.
+
+    Raises:  ValueError when both are missing
+    """
+    if cache_in(options) is None and not options.get("mm_encoder_outputs"):
+        raise ValueError(
+            f"a decoding step came without the cache of its prompt: transformers {release()} calls it none of "
+            f"{', '.join(CACHE_NAMES)}. Use a release that was tested, or use_cache=False."
+        )

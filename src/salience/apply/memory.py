@@ -108,7 +108,7 @@ class Memory:
             return WholePrompt(ids, ids.shape[1]), options
         width = self.prompt.shape[1]
         if not torch.equal(ids[:, :width].to(self.prompt.device), self.prompt):
-            raise ValueError("input_ids must begin with the very prompt whose pruned cache is in past_key_values.")
+            raise ValueError("input_ids must begin with the very prompt whose pruned cache goes along.")
         self._refuse_pictures(ids[:, start:])
         options["input_ids"] = columns.take(ids, self.pad_id)
         return WholePrompt(ids, columns.index.shape[1]), options

@@ -20,11 +20,13 @@ from salience.apply.calls import (
     encode,
     generation_mask,
     is_filled,
+    refuse_lost_cache,
     with_mask,
 )
 from salience.apply.inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
 from salience.apply.memory import Memory
 from salience.apply.trace import ImageTrace, Trace
+from salience.core.transformers_names import cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
 from salience.families.tower_merging import Schedule
@@ -52,6 +54,7 @@ class Pruned:
         self.method, self.budget, self.positions, self.substitute = method, budget, positions, substitute
         self.trace = Trace()
         self._adapter, self._model = adapter, adapter.model
+        self._cache = cache_argument(adapter.model.forward, adapter.language_model.forward)
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
         self._between = BetweenLayers(adapter, method, budget, positions)
         self._active, self._entered = True, False
@@ -137,10 +140,11 @@ class Pruned:
         self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], _Note | None]:
         """The arguments of the model's own forward, and what to remember of them; nothing inside our generate."""
-        given = by_name(signature, args, kwargs) if args else kwargs
+        given = named_cache(by_name(signature, args, kwargs) if args else kwargs, self._cache)
         if getattr(self._inside, "generate", False):
+            refuse_lost_cache(given)
             return self._adapter.as_forward_reads(with_mask(given)), None
-        cache: Any = given.get("past_key_values")
+        cache: Any = given.get(self._cache)
         if is_filled(cache):
             memory = self._memory(cache, given)
             return (memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given), None
@@ -161,7 +165,8 @@ class Pruned:
     def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
         if (inputs := given.pop("inputs", None)) is not None:
             given["input_ids"] = inputs
-        cache: Any = given.get("past_key_values")
+        given = named_cache(given, self._cache)
+        cache: Any = given.get(self._cache)
         if is_filled(cache):
             memory = self._memory(cache, given)
             if memory is None:

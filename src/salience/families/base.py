@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from salience.core.transformers_names import check_release, require_arguments
 from salience.families.encoded import Encoded as Encoded
 from salience.families.tower_merging import Schedule
 
@@ -219,7 +220,9 @@ def adapter_for(model: Any) -> Adapter:
             + (f" of type {kind!r}." if kind else ".")
         )
     module, _, name = FAMILIES[kind].partition(":")
+    check_release()
     adapter: Adapter = getattr(importlib.import_module(module), name)(model)
+    require_arguments(model.forward, ("input_ids", "mm_encoder_outputs"), type(model).__name__)
     return adapter
 
 

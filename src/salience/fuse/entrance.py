@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from salience.core.backend import BACKENDS
+from salience.core.transformers_names import check_release
 from salience.fuse.falcon_mamba import FALCON_MAMBA
 from salience.fuse.family import Family
 from salience.fuse.forward import FusedForward
@@ -37,6 +38,7 @@ def fuse(model: nn.Module, *, backend: str = "auto") -> Fused:
     Returns: a handle: `undo()` puts everything back, and so does leaving a `with` block
     Raises:  ValueError when model is no module, has no mixer or one of another kind inside, or is fused already
     """
+    check_release()
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a transformers model, not {_kind(model)}.")
     if backend not in ("auto", *BACKENDS):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.backend import eager
+from salience.core.transformers_names import CACHE_NAMES, cache_in
 from salience.fuse.family import Family
 from salience.fuse.override import Override
 from salience.fuse.past import Past
@@ -35,19 +36,22 @@ class FusedForward(Override):
     def __call__(
         self,
         hidden_states: Tensor,
-        cache_params: Any = None,
+        cache: Any = None,
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         mixer = self.module
+        if cache is None and kwargs:  # under the name of an earlier transformers
+            cache = cache_in(kwargs)
+            kwargs = {name: value for name, value in kwargs.items() if name not in CACHE_NAMES and value is not cache}
         if not self.active:  # undone, and somebody who wrapped us meanwhile still holds us
-            theirs: Tensor = type(mixer).forward(mixer, hidden_states, cache_params, attention_mask, **kwargs)
+            theirs: Tensor = type(mixer).forward(mixer, hidden_states, cache, attention_mask, **kwargs)
             return theirs
         parts: tuple[Any, ...] = (mixer.conv1d, getattr(mixer, "dt_proj", None))
         hooked = [part for part in parts if getattr(part, "_hf_hook", None) is not None]
         for part in hooked:  # accelerate brings the weights of what is read and not called
             part._hf_hook.pre_forward(part)
-        y = self._forward(hidden_states, cache_params, attention_mask, kwargs.get("seq_idx"))
+        y = self._forward(hidden_states, cache, attention_mask, kwargs.get("seq_idx"))
         for part in reversed(hooked):
             part._hf_hook.post_forward(part, ())
         return y

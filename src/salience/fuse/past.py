@@ -22,7 +22,7 @@ class Past:
         layer = cache.layers[index]
         if not hasattr(layer, "recurrent_states"):
             raise ValueError(
-                f"cache_params has a {type(layer).__name__} at layer {index}, where a Mamba layer keeps its window and "
+                f"cache has a {type(layer).__name__} at layer {index}, where a Mamba layer keeps its window and "
                 "its state: make it with DynamicCache(config=model.config)."
             )
         self._cache, self._index, self._width = cache, index, width

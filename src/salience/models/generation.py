@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from salience.core.transformers_names import check_release, generated_cache_name
 from salience.ssm.mamba import MambaState
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class Past:
     """The states that a generation carries, None before the prompt; what transformers expects of a cache is here."""
 
-    is_compileable = False
+    is_compileable = is_croppable = False
+    is_linear = (True,)  # no keys and values: `generate` then asks for no length
 
     def __init__(self) -> None:
         self.states: list[MambaState] | None = None
@@ -33,6 +35,7 @@ def generator(model: MambaLM) -> Any:
 
     Raises:  RuntimeError when transformers is not installed
     """
+    check_release()
     try:
         return _kind()(model)
     except ImportError as error:
@@ -44,6 +47,8 @@ def _kind() -> Any:
     from transformers import GenerationConfig, GenerationMixin
     from transformers import MambaConfig as Config
     from transformers.utils import ModelOutput
+
+    carried = generated_cache_name(GenerationMixin)
 
     class MambaGenerator(GenerationMixin):  # type: ignore[misc]
         """Made for one call of `generate`: holds the model, owns nothing."""
@@ -79,23 +84,22 @@ def _kind() -> Any:
                 name = generation_config.cache_implementation
                 raise ValueError(f"cache_implementation must be None: a Mamba has a state and no {name!r} cache.")
             if generation_config.use_cache is not False:
-                model_kwargs["cache_params"] = Past()
+                model_kwargs[carried] = Past()
 
         def prepare_inputs_for_generation(
             self,
             input_ids: Tensor,
             next_sequence_length: int | None = None,
-            cache_params: Past | None = None,
             attention_mask: Tensor | None = None,
             is_first_iteration: bool = False,
             **kwargs: Any,
         ) -> dict[str, Any]:
-            begun = cache_params is not None and cache_params.states is not None
-            if begun:
-                return {"input_ids": input_ids[:, -1:], "cache_params": cache_params}
+            past: Past | None = kwargs.get(carried)
+            if past is not None and past.states is not None:
+                return {"input_ids": input_ids[:, -1:], "past": past}
             keep = kwargs.get("logits_to_keep", 0)
             return {
-                "input_ids": input_ids, "cache_params": cache_params, "attention_mask": attention_mask,
+                "input_ids": input_ids, "past": past, "attention_mask": attention_mask,
                 "logits_to_keep": keep,
             }  # fmt: skip
 
@@ -103,21 +107,21 @@ def _kind() -> Any:
             self,
             input_ids: Tensor,
             attention_mask: Tensor | None = None,
-            cache_params: Past | None = None,
+            past: Past | None = None,
             logits_to_keep: int = 0,
             use_cache: bool | None = None,
             return_dict: bool = True,
         ) -> Any:
             model = self.model
-            if cache_params is None:
+            if past is None:
                 logits = model(input_ids, attention_mask, logits_to_keep=logits_to_keep).logits
                 return ModelOutput(logits=logits)
-            if cache_params.states is None:
+            if past.states is None:
                 out = model(input_ids, attention_mask, return_state=True, logits_to_keep=logits_to_keep)
-                logits, cache_params.states = out.logits, out.state
+                logits, past.states = out.logits, out.state
             else:
-                logits = model.step(input_ids[:, -1], cache_params.states)[:, None]
-            return ModelOutput(logits=logits, cache_params=cache_params)
+                logits = model.step(input_ids[:, -1], past.states)[:, None]
+            return ModelOutput({"logits": logits, carried: past})
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with torch.no_grad():

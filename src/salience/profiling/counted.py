@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.profiling.between_layers import dropping, entering
 from salience.profiling.memory import kv_bytes, peak_bytes
 from salience.profiling.operators import CountOperators, Work
@@ -143,7 +144,7 @@ def _prefill(model: Any, prompt: Prompt, visual: int) -> Any:
     mask = torch.ones(prompt.batch, length, dtype=torch.int64)
     out = language_model(model)(inputs_embeds=embedded, attention_mask=mask, use_cache=True)
     model.get_output_embeddings()(out.last_hidden_state[:, -1])
-    return out.past_key_values
+    return cache_of_output(out)
 
 
 def _step(model: Any, prompt: Prompt, cache: Any) -> Work:
@@ -152,8 +153,8 @@ def _step(model: Any, prompt: Prompt, cache: Any) -> Work:
         out = language_model(model)(
             inputs_embeds=torch.empty(prompt.batch, 1, _width(model), dtype=model.dtype),
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=True,
+            **passed_cache(language_model(model), cache),
         )
         model.get_output_embeddings()(out.last_hidden_state[:, -1])
     work: Work = counted.work["llm"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from salience.apply import prune
 from salience.apply.held import Held
 from salience.apply.inside import going_on
+from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.families.decoder import Decoder
 from salience.profiling.counted import Prompt
 from salience.profiling.latency import Stopwatch, measure
@@ -114,15 +115,14 @@ def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
     """`prompt.decode` further tokens on the cache; which they are makes no difference to the time."""
     if not prompt.decode:
         return
-    cache, embed = out.past_key_values, model.get_input_embeddings()
+    cache, embed = cache_of_output(out), model.get_input_embeddings()
+    named = passed_cache(language_model(model), cache)
     ids: Tensor = torch.zeros(prompt.batch, 1, dtype=torch.int64, device=model.device)
     watch.start()
     for _ in range(prompt.decode):
         mask = ids.new_ones(prompt.batch, cache.get_seq_length() + 1)
         with _later(language_model(model), cache):
-            step = language_model(model)(
-                inputs_embeds=embed(ids), attention_mask=mask, past_key_values=cache, use_cache=True
-            )
+            step = language_model(model)(inputs_embeds=embed(ids), attention_mask=mask, use_cache=True, **named)
         model.get_output_embeddings()(step.last_hidden_state[:, -1])
     watch.lap("decode")
     watch.milliseconds["decode"] /= prompt.decode

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from salience.core.transformers_names import check_release
+
 #: Modules that turn the tower's tokens into the language model's, by the name they have in their parent.
 _PROJECTORS = frozenset({"multi_modal_projector", "connector", "merger"})
 _PROJECTOR_LISTS = frozenset({"deepstack_merger_list"})
@@ -23,6 +25,7 @@ def read_config(path_or_id: str | Path) -> Any:
     """
     from transformers import AutoConfig
 
+    check_release()
     folder = Path(path_or_id)
     if folder.is_dir():
         _check_folder(folder)

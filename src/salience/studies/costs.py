@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.families import Adapter
 from salience.families.base import Encoded
 from salience.profiling.flops import count_flops
@@ -70,10 +71,11 @@ class Pipeline:
         """The cache, and the logits (1, V) that the first token is read from."""
         mask = torch.ones(embedded.shape[:2], dtype=torch.int64, device=self.device)
         out = self.language_model(inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=True)
-        return out.past_key_values, self.adapter.lm_head(out.last_hidden_state[:, -1])
+        return cache_of_output(out), self.adapter.lm_head(out.last_hidden_state[:, -1])
 
     def decode(self, cache: Any, logits: Tensor, place: Tensor) -> None:
         """DECODE_STEPS further tokens; place (1, 1): the last token's position."""
+        named = passed_cache(self.language_model, cache)
         for step in range(DECODE_STEPS):
             embedded = self.adapter.model.get_input_embeddings()(logits.argmax(-1, keepdim=True))
             seen = torch.ones(1, cache.get_seq_length() + 1, dtype=torch.int64, device=self.device)
@@ -82,8 +84,8 @@ class Pipeline:
                     inputs_embeds=embedded,
                     attention_mask=seen,
                     position_ids=place + 1 + step,
-                    past_key_values=cache,
                     use_cache=True,
+                    **named,
                 )
             logits = self.adapter.lm_head(out.last_hidden_state[:, -1])
 

@@ -44,8 +44,8 @@ def page(
         "Accuracy of the bundled model at a share of its visual tokens, with 95 % intervals over pictures (widened to "
         f"hold every seed): {config['n_questions']} questions about {config['n_pictures']} pictures. For comparison: "
         f"{baselines}always the commonest answer. `oracle` is told where the items are, `untrained` is a scorer of "
-        "random weights: a ceiling and a control. This is one small model that knows coloured digits; which method is "
-        "best on another model this does not say.", "",
+        "random weights: a reference and a control. This is one small model that knows coloured digits; which method "
+        "is best on another model this does not say.", "",
         *_accuracies(view), "",
         "![Accuracy against the visual tokens kept, a line for each method](images/methods.svg)", "",
         "## Against random tokens", "",

@@ -22,6 +22,14 @@ def test_writes_three_things_and_prints_the_document(salience: Run, tmp_path: Pa
     assert config["command"] == "salience compare --task digits49 --models mamba,B --quick" and config["quick"]
 
 
+def test_the_printed_table_has_the_unit_of_what_was_measured(salience: Run, tmp_path: Path) -> None:
+    ran = salience(
+        "compare", "--task", "digits49:train=32,test=16", "--models", "mamba", "--seeds", 1, "--epochs", 1,
+        "--width", 8, "--no-timing", "--out", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0 and "tokens/s" in ran.out and "steps/s" not in ran.out
+
+
 def test_list_shows_tasks_and_models(salience: Run) -> None:
     ran = salience("compare", "--list")
     assert ran.code == 0 and "selective-copying" in ran.out and "bimamba" in ran.out and "csv:PATH" in ran.out

@@ -1,5 +1,8 @@
 """The full table and its definitions."""
 
+from pathlib import Path
+
+from salience import report
 from salience.report.columns import COLUMNS, COMPARE, csv, describe, table
 
 ROWS = ({"method": "a", "keep": 0.025, "accuracy": 0.5, "accuracy_count": None, "extra": "x", "kv_bytes": 2097152},)
@@ -33,3 +36,13 @@ def test_every_column_of_the_schema_is_defined() -> None:
 
 def test_csv_is_as_measured() -> None:
     assert csv(ROWS).splitlines() == ["method,keep,accuracy,accuracy_count,extra,kv_bytes", "a,0.025,0.5,,x,2097152"]
+
+
+def test_a_heading_has_the_unit_of_its_column() -> None:
+    units = {"_tokens_per_s": "tokens/s", "_ms": "ms", "_ms_per_token": "ms/token", "_bytes": "MiB"}
+    headed = [column for column in (*COLUMNS, *COMPARE) if any(column.name.endswith(unit) for unit in units)]
+    assert len(headed) >= 9
+    for column in headed:
+        unit = next(shown for ending, shown in units.items() if column.name.endswith(ending))
+        assert column.short.endswith(unit)
+    assert "steps/s" not in (Path(report.__file__).parent / "templates" / "compare.html").read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from salience.core import record
 from salience.core.record import ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
-from salience.studies import rows, study
+from salience.studies import asked_tradeoff, rows, study
 from salience.studies.cells import FOLDER, Cells
 from salience.studies.compare_config import CompareConfig
 from salience.studies.study import StudyConfig
@@ -44,6 +44,12 @@ def run(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) ->
 @pytest.fixture(scope="module")
 def finished(run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("study"))
+
+
+def test_the_strongest_training_free_methods_are_in_every_default_comparison(finished: Path) -> None:
+    named = {"divprune", "vispruner", "visionzip", "cls-attention", "uniform", "random"}
+    assert named <= set(record.read(finished)["records"][0]["config"]["methods"])
+    assert named <= set(asked_tradeoff.DEFAULT)
 
 
 def test_every_method_has_a_row_at_every_ratio(finished: Path) -> None:

@@ -65,7 +65,7 @@ def _show_compare(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "accuracy", "interval", "parameters", "training steps/s", box=box.SIMPLE_HEAD)
+    table = Table("model", "accuracy", "interval", "parameters", "training tokens/s", box=box.SIMPLE_HEAD)
     table.title = str(found["config"]["task"])
     for line in found.get("final", ()):
         if line["accuracy"] is None:

@@ -71,7 +71,7 @@ def accuracy_tokens(view: View) -> str:
 def loss_tokens(view: View) -> str:
     keep = telling_keep(view)
     own, random = _loss(view, view.subject, keep), _loss(view, "random", keep)
-    text = "What a linear classifier on the kept tokens' mean no longer reads, retrained for each method and ratio. "
+    text = "What a small classifier of the kept tokens no longer reads, retrained for each method and ratio. "
     if keep is not None and own is not None and random is not None and view.subject != "random":
         text += f"At {share(keep)} it {lost(own)} with {phrase(view.subject)} and {lost(random)} with random tokens."
     full, nothing = view.full("probe_accuracy"), view.setting("probe_majority_accuracy")

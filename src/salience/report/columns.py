@@ -54,8 +54,8 @@ COLUMNS = (
     ),
     Column(
         name="probe_accuracy", short="probe", digits=3,
-        meaning="Accuracy of a linear classifier on the mean-pooled kept tokens after the projector that says which"
-        " (digit, colour) pairs are in the picture, retrained per method and ratio on training pictures. "
+        meaning="Accuracy of a small classifier that reads each kept token after the projector and names the"
+        " (digit, colour) pairs in the picture, retrained per method and ratio on training pictures. "
         "Information loss is its value with all tokens minus its value here.",
     ),
     Column(
@@ -119,8 +119,8 @@ COMPARE = (
     Column(name="accuracy_high", short="high", meaning="Upper end of the same interval.", digits=3),
     Column(name="parameters", short="parameters", meaning="Numbers that are learnt.", digits=0),
     Column(
-        name="train_tokens_per_s", short="training, steps/s", digits=0,
-        meaning="Steps of sequences that training reads a second, median over an optimiser\u2019s steps.",
+        name="train_tokens_per_s", short="training, tokens/s", digits=0,
+        meaning="Tokens (time steps of all sequences) that training reads a second; median over optimiser steps.",
     ),
 )  # fmt: skip
 

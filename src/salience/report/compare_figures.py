@@ -81,7 +81,7 @@ def _by_epoch(view: CompareView) -> list[_Plan]:
 def _by_length(view: CompareView) -> list[_Plan]:
     trained = view.config.get("length")
     return [
-        _Plan(name="throughput", title="Inference speed", label="1,000 steps a second (log scale)",
+        _Plan(name="throughput", title="Inference speed", label="1,000 tokens a second (log scale)",
               by="length", log=True,
               curves=_lengths(view, "throughput", "tokens_per_s", 1e-3),
               caption="Untrained copies read one sequence whole, in turn; medians. Higher is better."),

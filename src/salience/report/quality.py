@@ -300,7 +300,7 @@ def better_than_full(view: View) -> Finding | None:
 
 
 def probe_loss(view: View) -> Finding | None:
-    """What the linear probe says, beside what the answers say."""
+    """What the probe says, beside what the answers say."""
     keep = telling_keep(view)
     if keep is None:
         return None
@@ -314,7 +314,7 @@ def probe_loss(view: View) -> Finding | None:
         text += f"; the answers themselves lose {points(max(full - answered, 0.0))}"
         apart = own - (full - answered)
         if abs(apart) > 0.05:
-            text += f". The two disagree by {points(apart)}: a linear probe of the mean does not read as the model does"
+            text += f". The two disagree by {points(apart)}: the probe names digits with their colours, the questions ask for more and less"
     return Finding(tone="plain", lead=f"The probe {lost(own)} at {share(keep)}{beside}.", text=text + ".")
 
 

@@ -15,6 +15,7 @@ from salience.data.scene_pictures import SIDE
 from salience.families import Adapter
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
+from salience.pruning.methods import METHODS as TABLE
 from salience.pruning.methods import method_class
 from salience.pruning.methods.cls_attention import ClsAttention
 from salience.pruning.methods.oracle import Oracle
@@ -40,8 +41,10 @@ class Arm:
 
 
 def by_default(adapter: Adapter, names: Iterable[str]) -> list[str]:
-    """What is compared where nobody named methods: [CLS] attention only where the tower has it or a substitute."""
-    return [name for name in names if name != ClsAttention.name or adapter.tower_attention is not None]
+    """The methods under test where none are named; without those that need a tower's attention where it has none."""
+    if adapter.tower_attention is not None:
+        return list(names)
+    return [name for name in names if not (name in TABLE and method_class(name).needs & {"cls_attention", "keys"})]
 
 
 def admit(adapter: Adapter, methods: Iterable[Method], keep: float, *, positions: str) -> str | None:
@@ -81,7 +84,7 @@ def untrained(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Sco
 
 
 def oracle(seed: int) -> Arm:
-    """The oracle of all items: a ceiling."""
+    """The oracle of all items, a reference that needs labels."""
     return Arm(name="oracle", seed=seed, cost="oracle", method=oracle_method)
 
 

@@ -26,10 +26,10 @@ from salience.studies.cells import Cells
 from salience.studies.differences import DEFINITION, MARKS, blind_differences, differences, kind_differences
 from salience.studies.packed_asking import asking_for
 from salience.studies.picture_tasks import PictureTask, picture_task
-from salience.studies.tradeoff_config import TradeoffConfig
+from salience.studies.tradeoff_config import RIVALS, TradeoffConfig
 
 #: What is compared where no methods are named.
-DEFAULT = ("saliency", "cls-attention", "uniform", "random")
+DEFAULT = ("saliency", "cls-attention", *RIVALS, "uniform", "random")
 #: The longest answer of the task takes two tokens and the end.
 SCENES_TOKENS = 4
 _ORACLES = ("oracle", "oracle-question", "saliency-shuffled")

@@ -28,8 +28,9 @@ DEFINITIONS = {
     "accuracy": "share of the questions whose greedy answer is the right word and then the end",
     "accuracy_low, accuracy_high": "95 % percentile bootstrap, 2,000 draws of whole pictures",
     "answer_kl": "KL(full || pruned) in nats, mean over the answer's tokens (the end token included) and questions",
-    "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a ridge classifier on"
-    " the mean of the kept projected tokens rates highest; refitted for every row on training pictures",
+    "probe_accuracy": "of the m (digit, colour) pairs in a picture, the share among the m that a small classifier rates"
+    " highest; it reads each kept projected token and sums what it finds; trained anew for every row on training"
+    " pictures",
     "prefill_ms": "of warm caches: the mean of three calls, one behind the other and behind one that is not timed",
     "prefill_batch4_ms": "prefill of four pictures at once, in all; every other time is of one picture",
     "feature_cosine": "cosine between the mean of the kept projected tokens and that of all, mean over pictures",
@@ -195,12 +196,12 @@ class Quality:
     ) -> float | None:
         if self.train is None or self.train_labels is None:
             return None
-        probe = fit_probe(_pooled(self.train, list(enumerate(kept_train)), visual_train), self.train_labels)
-        return named_share(probe.rate(_pooled(self.test, list(enumerate(kept)), visual)), self.test_labels)
+        probe = fit_probe(_kept_tokens(self.train, list(enumerate(kept_train)), visual_train), self.train_labels)
+        return named_share(probe.rate(_kept_tokens(self.test, list(enumerate(kept)), visual)), self.test_labels)
 
     def _cosine(self, pairs: Sequence[tuple[int, Tensor]], visual: Sequence[Tensor] | None = None) -> float:
         """Mean over pictures of the cosine between the mean of the kept tokens and that of all, after the projector."""
-        whole = self.test.projected.float().mean(1)[[picture for picture, _ in pairs]]
+        whole = self.test.projected.float().mean(1).cpu()[[picture for picture, _ in pairs]]
         return float(cosine_similarity(_pooled(self.test, pairs, visual), whole, dim=-1).mean())
 
     def _item_share(self, pairs: Sequence[tuple[int, Tensor]]) -> float:
@@ -220,10 +221,17 @@ def by_kind(correct: Tensor, kinds: Sequence[str]) -> Mapping[str, float | None]
     return shares
 
 
+def _kept_tokens(
+    pictures: EncodedPictures, pairs: Sequence[tuple[int, Tensor]], visual: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """For each pair (k, d_llm) float32, on the CPU: the kept tokens after the projector."""
+    if visual is not None:
+        return [tokens.float().cpu() for tokens in visual]
+    return [pictures.projected[picture, kept].float().cpu() for picture, kept in pairs]
+
+
 def _pooled(
     pictures: EncodedPictures, pairs: Sequence[tuple[int, Tensor]], visual: Sequence[Tensor] | None = None
 ) -> Tensor:
     """(pairs, d_llm) float32: the mean of the kept tokens after the projector."""
-    if visual is not None:
-        return torch.stack([tokens.float().mean(0) for tokens in visual]).cpu()
-    return torch.stack([pictures.projected[picture, kept].float().mean(0) for picture, kept in pairs]).cpu()
+    return torch.stack([tokens.mean(0) for tokens in _kept_tokens(pictures, pairs, visual)])

@@ -24,7 +24,7 @@ from salience.studies.compare import identity as compared
 from salience.studies.compare_config import CompareConfig
 from salience.studies.scorers import scorers_for
 from salience.studies.study_compare import compare_all, comparisons
-from salience.studies.tradeoff import TradeoffConfig
+from salience.studies.tradeoff_config import TradeoffConfig, reads_keys
 from salience.training.encoded import EncodedPictures
 from salience.training.fit_scorer import FitConfig, distil, load_target, make_target, prepare
 
@@ -48,8 +48,9 @@ class StudyConfig:
             # Half of what `salience fit` takes by default: as good on validation pictures, to within a seed's spread.
             fit = FitConfig(pictures=160, seed=seed + 10)
             # Without .75: every method is within a point of all tokens there, and it costs as much as three others.
+            # Three draws of random tokens: each draw's own interval over pictures is wider than their spread.
             compared = TradeoffConfig(
-                keeps=(1.0, 0.5, 0.25, 0.1, 0.05, 0.025), draws=4, untrained=2, repeats=9, seed=seed
+                keeps=(1.0, 0.5, 0.25, 0.1, 0.05, 0.025), draws=3, untrained=2, repeats=9, seed=seed
             )
             return StudyConfig(fit=fit, tradeoff=compared, compare=comparisons(seed=seed))
         fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
@@ -96,7 +97,9 @@ def run(
     with stages(quiet=quiet) as bars:
         # One lot of training pictures serves both: the scorer learns on the first of them, the probe on all.
         pictures = max(chosen.fit.pictures, chosen.tradeoff.probe_pictures)
-        train = prepare(adapter, processor, replace(chosen.fit, pictures=pictures), "train", bars)
+        train = prepare(
+            adapter, processor, replace(chosen.fit, pictures=pictures), "train", bars, keys=reads_keys(chosen.tradeoff)
+        )
         fresh, shuffled = _fitted(adapter, processor, chosen.fit, train.first(chosen.fit.pictures), cells, folder, bars)
         given = scorers_for(adapter)
         found = tradeoff.run(

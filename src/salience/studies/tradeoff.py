@@ -42,7 +42,7 @@ from salience.studies.rows import all_rows
 from salience.studies.scorers import scorers_for
 from salience.studies.shared_cells import cells_for
 from salience.studies.sheets import save_for
-from salience.studies.tradeoff_config import KEEPS, STUDY, TradeoffConfig
+from salience.studies.tradeoff_config import KEEPS, STUDY, TradeoffConfig, reads_keys
 from salience.training.encoded import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
 from salience.training.packing import can_pack
 from salience.training.together import together
@@ -164,8 +164,7 @@ def _encoded(
 ) -> EncodedPictures:
     groups = load_pictures(config.task, split=split, pictures=pictures, questions=config.questions, seed=config.seed)
     with bars.stage(f"encoding {split} pictures", pictures) as tick:
-        keys = any("keys" in method_class(name).needs for name in config.before)  # large: only where read
-        return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
+        return encode_pictures(adapter, processor, groups, keys=reads_keys(config), tick=tick)
 
 
 def _arms(
@@ -262,7 +261,7 @@ def _save_pictures(
     """Contact sheets with each method's first seed."""
     chosen = {arm.name: arm.method(test) for arm in reversed(arms)}
     shown = range(min(len(test), config.save_pictures))
-    ordered = [name for name in (*STUDY, *config.before) if name in chosen]
+    ordered = [name for name in dict.fromkeys((*STUDY, *config.before)) if name in chosen]
     known = {name: [for_one(chosen[name], picture) for picture in shown] for name in ordered}
     return save_for(adapter.model, processor, config, test.samples, known, out, bars)
 

@@ -12,9 +12,11 @@ from salience.pruning.methods import METHODS as TABLE
 from salience.pruning.methods import method_class
 
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
-#: What the study compares, and a trade-off that names no methods.
+#: Published methods of the default comparison; the strongest training-free ones at a tenth of the tokens and below.
+RIVALS = ("divprune", "vispruner", "visionzip")
+#: Methods compared by the study, and by a trade-off that names none.
 STUDY = (
-    "saliency", "cls-attention", "uniform", "random", "oracle", "oracle-question", "saliency-shuffled",
+    "saliency", "cls-attention", *RIVALS, "uniform", "random", "oracle", "oracle-question", "saliency-shuffled",
     "saliency-untrained",
 )  # fmt: skip
 
@@ -84,8 +86,9 @@ class TradeoffConfig:
 
     @property
     def before(self) -> tuple[str, ...]:
-        """Named methods beyond the study's that prune before the language model, behind the whole tower."""
-        return tuple(name for name in self.methods or () if name not in STUDY and not works_inside(name))
+        """Published methods under test that prune before the language model, behind the whole tower."""
+        others = [name for name in STUDY if name not in RIVALS]  # built by the study itself
+        return tuple(name for name in self.methods or RIVALS if name not in others and not works_inside(name))
 
     @property
     def inside(self) -> tuple[str, ...]:
@@ -96,6 +99,11 @@ class TradeoffConfig:
 def nameable() -> tuple[str, ...]:
     """What a trade-off can compare: the study's methods, and every method of the library's table."""
     return (*STUDY, *(name for name in TABLE if name not in STUDY))
+
+
+def reads_keys(config: TradeoffConfig) -> bool:
+    """Whether a method under test reads the keys of the tower's attention, which are large to store."""
+    return any("keys" in method_class(name).needs for name in config.before)
 
 
 def works_inside(method: str) -> bool:

@@ -158,11 +158,13 @@ def _drawn(config: FitConfig, split: str, bars: Stages) -> list[list[Sample]]:
     return groups
 
 
-def prepare(adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: Stages) -> EncodedPictures:
-    """The pictures that a fit learns from ("train") or chooses on ("val"), encoded."""
+def prepare(
+    adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: Stages, *, keys: bool = False
+) -> EncodedPictures:
+    """The pictures that a fit learns from ("train") or chooses on ("val"), encoded; `keys`: with the tower's."""
     groups = _drawn(config, split, bars)
     with bars.stage(f"encoding {split} pictures", len(groups)) as tick:
-        return encode_pictures(adapter, processor, groups, tick=tick)
+        return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
 
 
 def make_target(

@@ -1,4 +1,4 @@
-"""The oracle: tokens on the boxes of what is in the picture, a ceiling and never a method."""
+"""The oracle: tokens on the boxes of the picture's items; a reference that needs labels, and no upper bound."""
 
 from __future__ import annotations
 

@@ -314,7 +314,7 @@ def probe_loss(view: View) -> Finding | None:
         text += f"; the answers themselves lose {points(max(full - answered, 0.0))}"
         apart = own - (full - answered)
         if abs(apart) > 0.05:
-            text += f". The two disagree by {points(apart)}: the probe names digits with their colours, the questions ask for more and less"
+            text += f". The two disagree by {points(apart)}: the probe names items, the questions ask more than that"
     return Finding(tone="plain", lead=f"The probe {lost(own)} at {share(keep)}{beside}.", text=text + ".")
 
 

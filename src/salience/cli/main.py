@@ -38,6 +38,7 @@ _EXTRAS = {
     "jinja2": "study",
     "skimage": "study",
     "mlxtend": "study",
+    "pandas": "study",
 }
 
 

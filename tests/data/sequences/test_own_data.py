@@ -93,6 +93,16 @@ def test_a_group_and_equal_rows_stay_together(drawn: list[tuple[int, int]], seed
         (["label,a,split", "x,1,train", "y,2,train", "x,1,val", "z,3,test"], "no training row has the label 'z'"),
         (["label,a", *(f"x,{n}" for n in range(30))], "have the one label 'x'"),
         (["label,a"], "holds no sequence"),
+        (["label,a,b", "x,1,2", 'y,"1', "z,1,2"], "line 3: a cell begins with a double quote that is never closed"),
+        (["label,a,b", "x,1,2,3"], "line 2: 4 cells, but the header has 3"),
+        ([",label,a", *(f"{n},{'xy'[n % 2]},{n}" for n in range(30))], "column 1 has no name; .*pandas' index"),
+        (["Unnamed: 0,label,a", *(f"{n},{'xy'[n % 2]},{n}" for n in range(30))], "column 1 has no name"),
+        (["label,a,a", "x,1,2"], "the columns 'a' and 'a' are one"),
+        (["label;a", "x;1,5"], "line 2: '1,5' is not a number; decimals need a point"),
+        (["label,a", "x,1_0"], "line 2: '1_0' is not a number"),
+        (["label,a", "x,1e39"], "line 2: '1e39' is not a finite number in float32"),
+        (["label,a", "1,1", "1.0,2"], "line 3: the label '1.0' is '1' in line 2"),
+        (["label,a", "1,1", "2,2", "nan,3"], "line 4: the label is missing .it is nan"),
     ],
 )
 def test_a_bad_table_is_told_in_one_sentence(tmp_path: Path, lines: list[str], said: str) -> None:
@@ -111,6 +121,12 @@ def test_a_bad_table_is_told_in_one_sentence(tmp_path: Path, lines: list[str], s
         ({"sequence": 5, "label": 1}, "must be a list or a string, not int"),
         ({"sequence": [None], "label": 1}, "None is not a number"),
         ({"sequence": "text", "label": 1}, "of another kind or width"),
+        ({"sequence": [1, 2], "label": float("nan")}, "line 2: the label is missing .it is nan"),
+        ({"sequence": [1, 2], "label": [1]}, "the label must be text or a number, not list"),
+        ({"sequence": [1, 2], "label": 0.0}, "the label '0.0' is '0' in line 1"),
+        ({"sequence": [1, 2], "label": 1, "group": float("nan")}, "the group is missing"),
+        ({"sequence": [True, 2], "label": 1}, "True is not a number"),
+        ({"sequence": [10**400, 2], "label": 1}, "is not a number"),
     ],
 )
 def test_a_bad_line_of_json_is_told(tmp_path: Path, row: object, said: str) -> None:
@@ -119,6 +135,31 @@ def test_a_bad_line_of_json_is_told(tmp_path: Path, row: object, said: str) -> N
     (tmp_path / "own.jsonl").write_text("{")
     with pytest.raises(ValueError, match="line 1: not JSON"):
         load(f"csv:{tmp_path / 'own.jsonl'}")
+
+
+def test_tables_as_programs_write_them(tmp_path: Path) -> None:
+    lines = ["Label;A;B", *(f"{'ab'[n % 2]};{n};{n * n}" for n in range(30))]
+    for coding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "own.csv").write_bytes("\r\n".join(lines).encode(coding))
+        task = load(f"csv:{tmp_path / 'own.csv'}")
+        assert (task.length, task.classes, len(task.train)) == (2, ("a", "b"), 24)
+    rows = [{"Sequence": f"a\u2028b\u0085{n}", "label": n % 2} for n in range(30)]
+    (tmp_path / "own.JSONL").write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8-sig"
+    )
+    assert len(load(f"csv:{tmp_path / 'own.JSONL'}").train) == 24
+    (tmp_path / "own.json").write_text(json.dumps(rows))
+    assert len(load(f"csv:{tmp_path / 'own.json'}").train) == 24
+    (tmp_path / "own.xlsx").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="save it as 'CSV UTF-8'"):
+        load(f"csv:{tmp_path / 'own.xlsx'}")
+
+
+def test_an_empty_cell_does_not_shift_a_series(tmp_path: Path) -> None:
+    for name in ("S_TRAIN.tsv", "S_TEST.tsv"):
+        (tmp_path / name).write_text("1\t0.5\t0.6\t0.7\n2\t0.5\t\t0.7\n")
+    with pytest.raises(ValueError, match="line 2"):
+        load(f"timeseries:name=S,folder={tmp_path}")
 
 
 def test_next_bytes_of_a_folder(tmp_path: Path) -> None:
@@ -152,6 +193,9 @@ def test_many_files_are_dealt_out_whole() -> None:
 def test_too_little_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a few words")
     with pytest.raises(ValueError, match="none of more than 256 bytes; more text or a smaller length is needed"):
+        load(f"text:{tmp_path / 'a.txt'}")
+    (tmp_path / "a.txt").write_text("a few words", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"is in UTF-16, .* save it in UTF-8"):
         load(f"text:{tmp_path / 'a.txt'}")
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(ValueError, match="are empty"):

@@ -1,8 +1,9 @@
 """`csv:PATH`: your own sequences with labels, to be classified, from a CSV or a JSONL file.
 
 CSV     a header, then one sequence a row: a column `label`, and its steps as numbers in the other columns, in order.
-JSONL   an object a line: "label", and "sequence": a list of numbers, a list of equally long lists of numbers (several
-        a step), or a string, which is read as its UTF-8 bytes. Lengths may differ.
+        Commas, semicolons or tabs between the cells; UTF-8, or UTF-16 with its mark.
+JSONL   an object a line, or a JSON list of objects: "label", and "sequence": a list of numbers, a list of equally long
+        lists of numbers (several a step), or a string, which is read as its UTF-8 bytes. Lengths may differ.
 Two more columns or keys are optional. `split` (train, val or test) says where a row belongs; then every row needs it.
 `group` (writer, patient, device, day) names what a row comes from: rows of one group stay in one split. Without
 `split`, groups are dealt out 8 : 1 : 1, by the hash of their name and the seed; rows that are equal count as one group,
@@ -13,10 +14,9 @@ The licence and the credit are the file's owner's.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,13 @@ from salience.data.sequences.baselines import majority_and_chance
 from salience.data.sequences.splits import Stored
 from salience.data.sequences.task import SequenceTask
 from salience.data.sequences.timeseries import normaliser, stored
+from salience.data.tables import JsonLine, NoJsonError, column_name, how_to_save, read_json, read_sheet
 
 SPLITS = ("train", "val", "test")
 _SHARES = (8, 1, 1)
+_NAMED = ("label", "split", "group")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +54,13 @@ def build(path: str, *, seed: int, name: str) -> SequenceTask:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"csv: there is no file {path}.")
-    rows = list(_json_rows(file) if file.suffix in (".jsonl", ".json", ".ndjson") else _csv_rows(file))
+    if how := how_to_save(file):
+        raise ValueError(f"csv: {path} can't be read; {how}.")
+    rows = list(_json_rows(file) if file.suffix.lower() in (".jsonl", ".json", ".ndjson") else _csv_rows(file))
     if not rows:
         raise ValueError(f"{path} holds no sequence.")
     _require_alike(rows)
+    _require_labels(rows)
     by_split = _deal(rows, seed)
     for split, found in by_split.items():
         if not found:
@@ -93,41 +100,50 @@ def build(path: str, *, seed: int, name: str) -> SequenceTask:
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        lines = csv.reader(stream)
-        header = [cell.strip() for cell in next(lines, [])]
-        if "label" not in header:
+    sheet = read_sheet(file, lambda names: "label" in names)
+    header = [column_name(name) for name in sheet.header]
+    if "label" not in header:
+        columns = ", ".join(sheet.header[:8])
+        raise ValueError(f"{file} has no column 'label' in its first line; its columns are {columns}.")
+    steps = [at for at, column in enumerate(header) if column not in _NAMED]
+    for at in steps:
+        if not header[at] or re.fullmatch(r"unnamed:_\d+", header[at]):
             raise ValueError(
-                f"{file} has no column 'label' in its first line; its columns are {', '.join(header[:8])}."
+                f"{file}: column {at + 1} has no name; where it is pandas' index, which is no step, write index=False."
             )
-        steps = [at for at, column in enumerate(header) if column not in ("label", "split", "group")]
-        if not steps:
-            raise ValueError(f"{file} has no column besides {', '.join(header)}, but each step is one.")
-        for cells in lines:
-            where = f"{file}, line {lines.line_num}"
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}.")
-            named = {
-                key: cells[header.index(key)].strip() if key in header else "" for key in ("label", "split", "group")
-            }
-            yield _row([cells[at] for at in steps], named, where)
+    if not steps:
+        raise ValueError(f"{file} has no column besides {', '.join(sheet.header)}, but each step is one.")
+    for row in sheet.rows:
+        named = {key: row.cells[header.index(key)].strip() if key in header else "" for key in _NAMED}
+        yield _row([row.cells[at] for at in steps], named, f"{file}, line {row.line}")
 
 
 def _json_rows(file: Path) -> Iterator[Row]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{file}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg}).") from None
-        if not isinstance(found, dict) or "sequence" not in found:
+    try:
+        found = read_json(file)
+    except NoJsonError as error:
+        raise ValueError(f"{file}, line {error.line}: not JSON ({error.reason}).") from None
+    for number, item in enumerate(found if isinstance(found, list) else [found], start=1):
+        by_line = isinstance(item, JsonLine)
+        where = f"{file}, {f'line {item.line}' if by_line else f'row {number}'}"
+        values = item.value if by_line else item
+        values = {column_name(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+        if "sequence" not in values:
             raise ValueError(f"{where}: an object with 'sequence' and 'label' is needed.")
-        named = {key: "" if found.get(key) is None else str(found[key]) for key in ("label", "split", "group")}
-        yield _row(found["sequence"], named, where)
+        yield _row(values["sequence"], {key: _text(values.get(key), key, where) for key in _NAMED}, where)
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """A label, a split or a group as text: a number as it is written, true as "true"; empty where there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: the {name} is missing (it is {value}).")
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: the {name} must be text or a number, not {type(value).__name__}.")
+    return str(value).strip()
 
 
 def _row(steps: Any, named: dict[str, str], where: str) -> Row:
@@ -140,7 +156,7 @@ def _row(steps: Any, named: dict[str, str], where: str) -> Row:
 
 def _values(steps: Any, where: str) -> np.ndarray[Any, Any]:
     if isinstance(steps, str):
-        values: np.ndarray[Any, Any] = np.frombuffer(steps.encode(), dtype=np.uint8).astype(np.int64)
+        values: np.ndarray[Any, Any] = np.frombuffer(_encoded(steps, where), dtype=np.uint8).astype(np.int64)
     elif isinstance(steps, list):
         wide = [step if isinstance(step, list) else [step] for step in steps]
         if any(len(step) != len(wide[0]) for step in wide):
@@ -153,14 +169,41 @@ def _values(steps: Any, where: str) -> np.ndarray[Any, Any]:
     return values
 
 
+def _encoded(text: str, where: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: the sequence holds half of a surrogate pair, which is no letter.") from None
+
+
 def _number(value: Any, where: str) -> float:
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and not value.isascii()) or "_" in str(value):
+            raise ValueError  # Python would read 1_0 as ten and True as one
         number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: {value!r} is not a number.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{where}: {value!r} is not a finite number.")
+    except (TypeError, ValueError, OverflowError):
+        hint = "; decimals need a point" if re.fullmatch(r"\s*-?\d*,\d+\s*", str(value)) else ""
+        raise ValueError(f"{where}: {value!r} is not a number{hint}.") from None
+    if not math.isfinite(number) or abs(number) > _LARGEST:
+        raise ValueError(f"{where}: {value!r} is not a finite number{' in float32' if math.isfinite(number) else ''}.")
     return number
+
+
+def _require_labels(rows: Sequence[Row]) -> None:
+    """Refuse labels that are one number written in two ways, and "nan" among numbers: nobody means such classes."""
+    written: dict[float, Row] = {}
+    gap = next((row for row in rows if row.label in ("nan", "NaN", "<NA>")), None)
+    others = [row for row in rows if row.label not in ("nan", "NaN", "<NA>")]
+    numbers = [row for row in others if _NUMBER.fullmatch(row.label)]
+    if gap is not None and others and len(numbers) == len(others):
+        raise ValueError(f"{gap.where}: the label is missing (it is {gap.label}, and all others are numbers).")
+    for row in numbers:
+        first = written.setdefault(float(row.label), row)
+        if first.label != row.label:
+            raise ValueError(
+                f"{row.where}: the label {row.label!r} is {first.label!r} in {first.where.rpartition(', ')[2]}; write "
+                "one class in one way."
+            )
 
 
 def _require_alike(rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ The licence and the credit are the text's owner's.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from salience.data.sequences.baselines import majority_and_chance
 from salience.data.sequences.options import between
 from salience.data.sequences.splits import Batch, Split
 from salience.data.sequences.task import SequenceTask
+from salience.data.tables import is_litter
 
 OPTIONS: dict[str, Any] = {"length": 256}
 SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".java", ".html",
@@ -96,14 +98,21 @@ def _files(path: Path) -> list[bytes]:
     elif path.is_dir():
         found = sorted(
             file for file in path.rglob("*")
-            if file.suffix in SUFFIXES and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            if file.suffix.lower() in SUFFIXES and file.is_file() and not is_litter(file.relative_to(path))
         )  # fmt: skip
     else:
         raise ValueError(f"text: there is no file or folder {path}.")
     if not found:
         raise ValueError(f"text: no text file ({', '.join(SUFFIXES[:5])}, ...) is in {path}.")
-    texts = list(dict.fromkeys(file.read_bytes() for file in found))
+    texts = list(dict.fromkeys(_read(file) for file in found))
     if not any(texts):
         raise ValueError(f"text: the files in {path} are empty.")
     return texts
+
+
+def _read(file: Path) -> bytes:
+    """A file's bytes without UTF-8's mark, which is no text."""
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"text: {file} is in UTF-16, where every other byte is easily told; save it in UTF-8.")
+    return content.removeprefix(codecs.BOM_UTF8)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from salience.data.tables import read_text
+
 Series = np.ndarray[Any, np.dtype[np.float32]]  # (L, channels)
 
 
@@ -15,7 +17,7 @@ def read_series(path: Path) -> tuple[list[Series], list[str]]:
     read = _ts_line if path.suffix == ".ts" else _table_line
     found: list[Series] = []
     labels: list[str] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip() or line.lstrip()[0] in "#@%":
             continue
         try:
@@ -51,7 +53,11 @@ def _ts_line(line: str) -> tuple[Series, str]:
 
 
 def _table_line(line: str) -> tuple[Series, str]:
-    label, *values = line.replace(",", " ").split()
+    line = line.strip()
+    sign = next(
+        (sign for sign in "\t," if sign in line), None
+    )  # an empty cell is a missing value, not a shorter series
+    label, *values = line.split(sign)
     if not values:
         raise ValueError("a label without values")
     number = float(label)

@@ -11,30 +11,36 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from salience.data.vqa.sample import Entry
+from salience.data.vqa.content import Content
+from salience.data.vqa.sample import Entry, plain_text
 
 _COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 
-def reads(content: Any) -> bool:
+def reads(content: Content) -> bool:
     """Whether these are such triples."""
-    first = content[0] if isinstance(content, list) and content else None
+    first = content.first
     return isinstance(first, list) and len(first) == 3 and isinstance(first[0], str) and isinstance(first[2], int)
 
 
-def entries(content: Any, source: str) -> Iterator[Entry]:
-    """The questions; the kind is what the answer is: yes-no, colour or shape."""
-    for number, row in enumerate(content, start=1):
+def entries(content: Content) -> Iterator[Entry]:
+    """The questions; the kind is what the answer is: yes-no, colour or shape.
+
+    Raises:  ValueError naming the row that is no such triple
+    """
+    for row, where in content.rows():
         if not (isinstance(row, list) and len(row) == 3):
-            raise ValueError(f"{source}, row {number} is not [question, answer, picture number].")
-        question, answer, image = row
+            raise ValueError(f"{where} is not [question, answer, picture number].")
+        question, answer, image = (
+            plain_text(value, name, where)
+            for value, name in zip(row, ("question", "answer", "picture number"), strict=True)
+        )
         kind = "yes-no" if answer in ("yes", "no") else "colour" if answer in _COLOURS else "shape"
         choices = ("yes", "no") if kind == "yes-no" else ()
         yield Entry(
-            image=f"{image}.png", question=str(question), answers=(str(answer),), choices=choices, kind=kind,
-            row=f"{source}, row {number}",
+            image=f"{image}.png", question=question, answers=(answer,), choices=choices, kind=kind,
+            source=content.source, row=where,
         )  # fmt: skip
 
 

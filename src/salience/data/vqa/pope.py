@@ -7,26 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
 
+from salience.data.vqa.content import Content
 from salience.data.vqa.sample import Entry, text_of
 
 _DRAWS = ("random", "popular", "adversarial")
+_LABELS = ("yes", "no")
 
 
-def reads(content: Any) -> bool:
+def reads(content: Content) -> bool:
     """Whether these are such lines."""
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and {
-        "image", "text", "label",
-    } <= content[0].keys()  # fmt: skip
+    return isinstance(content.first, dict) and {"image", "text", "label"} <= content.first.keys()
 
 
-def entries(content: Any, source: str) -> Iterator[Entry]:
-    """The questions, each with the choices yes and no."""
-    kind = next((draw for draw in _DRAWS if draw in PurePath(source).stem.lower()), "")
-    for number, row in enumerate(content, start=1):
-        where = f"{source}, row {number}"
+def entries(content: Content) -> Iterator[Entry]:
+    """The questions, each with the choices yes and no.
+
+    Raises:  ValueError naming the row whose label is neither
+    """
+    kind = next((draw for draw in _DRAWS if draw in PurePath(content.source).stem.lower()), "")
+    for row, where in content.rows():
+        image, question = text_of(row, ("image",), where), text_of(row, ("text",), where)
+        label = text_of(row, ("label",), where)
+        if label.lower() not in _LABELS:
+            raise ValueError(
+                f"{where}: its label must be yes or no, not {label!r}; a table with image, text and label is read as "
+                "POPE's: name its columns image, question and answer where other answers are meant."
+            )
         yield Entry(
-            image=text_of(row, ("image",), where), question=text_of(row, ("text",), where),
-            answers=(text_of(row, ("label",), where).lower(),), choices=("yes", "no"), kind=kind, row=where,
+            image=image, question=question, answers=(label.lower(),), choices=_LABELS, kind=kind, source=content.source,
+            row=where,
         )  # fmt: skip

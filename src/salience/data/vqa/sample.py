@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A line of a questions file, before its picture is found. row: "file, row 3", for sentences about it."""
+    """A line of a questions file, before its picture is found.
+
+    source: the file's path below the folder   row: "file, row 3, line 4", for sentences about it
+    """
 
     image: str
     question: str
     answers: tuple[str, ...]
+    source: str
     row: str
     kind: str = ""
     choices: tuple[str, ...] = ()
@@ -46,7 +51,7 @@ class VqaSample:
     @property
     def answer(self) -> str:
         """The answer that most people gave, the earliest of equals."""
-        return Counter(self.answers).most_common(1)[0][0]
+        return commonest(self.answers)
 
     @property
     def image(self) -> Image:
@@ -60,15 +65,50 @@ class VqaSample:
             raise ValueError(f"{self.row}: {error}") from error
 
 
-def text_of(row: object, names: Sequence[str], where: str) -> str:
-    """The first of these fields that a row has, as text.
+def commonest(answers: Sequence[str]) -> str:
+    """The answer that most people gave, the earliest of equals."""
+    return Counter(answers).most_common(1)[0][0]
 
-    Raises: ValueError naming the row when it has none of them, or is no object
+
+def text_of(row: object, names: Sequence[str], where: str) -> str:
+    """The first of these fields that a row has, as text: numbers as they are written, words of any kind kept.
+
+    Raises: ValueError naming the row when it has none of them, its value is NaN, true or false, or no text at all, or
+        the row is no object
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no object with fields but {type(row).__name__}.")
     for name in names:
         value = row.get(name)
-        if isinstance(value, str | int | float) and str(value).strip():
-            return str(value).strip()
+        if value is not None and (not isinstance(value, str) or value.strip()):
+            return plain_text(value, name, where)
     raise ValueError(f"{where} has no {' or '.join(names)}.")
+
+
+def plain_text(value: object, name: str, where: str) -> str:
+    """A text or a number as text.
+
+    Raises: ValueError naming the row for everything else
+    """
+    if isinstance(value, bool):
+        raise ValueError(f'{where}: its {name} is {str(value).lower()}, but text or a number is needed, such as "yes".')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} has no {name} (it is {'NaN' if math.isnan(value) else value}).")
+    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{where} has no {name} (it is {'null' if value is None else 'empty'}).")
+    if not isinstance(value, str | int | float):
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise ValueError(f"{where}: its {name} is {kind}, but text or a number is needed.")
+    text = str(value).strip()
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{where}: its {name} holds half of a surrogate pair, which is no letter.")
+    return text
+
+
+def kind_of(row: dict[str, object], names: Sequence[str]) -> str:
+    """The first of these fields that says of what kind a question is; empty where none does."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
+    return ""

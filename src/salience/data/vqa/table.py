@@ -1,47 +1,77 @@
 """A table of one's own, as CSV, TSV, JSONL or a JSON list: `image`, `question` and `answer`, or `answers`.
 
-Further columns that are read: `choices` (a list, or text with | between), and `kind` or `category`.
+Further columns that are read: `choices` (a list, or text with | between), and `kind` or `category`. The case of a
+column's name makes no difference. `answers` is a list, as JSON, pandas or numpy writes one, or text with | between.
+An answer is read as it is written: 07 stays 07, and nan, NA and None are words. What has no value (an empty cell, null,
+NaN in JSON) is refused.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from salience.data.vqa.sample import Entry, text_of
+from salience.data.vqa.content import COLUMNS, Content
+from salience.data.vqa.sample import Entry, commonest, kind_of, text_of
+from salience.data.vqa.several import answers_in, several
 
-_IMAGE, _QUESTION = ("image", "image_path", "image_id", "file_name"), ("question", "text")
-_ANSWER, _KIND = ("answer", "label"), ("kind", "category", "answer_type")
+_NOTHING = ("nan", "NaN", "None", "null", "<NA>")  # how programs write that a value is missing; no question is one
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
-def reads(content: Any) -> bool:
+def reads(content: Content) -> bool:
     """Whether these are rows with a picture and a question."""
-    if not isinstance(content, list) or not content or not isinstance(content[0], dict):
+    if not isinstance(content.first, dict):
         return False
-    return any(name in content[0] for name in _IMAGE) and any(name in content[0] for name in _QUESTION)
+    return all(any(name in content.first for name in COLUMNS[kind]) for kind in ("image", "question"))
 
 
-def entries(content: Any, source: str) -> Iterator[Entry]:
-    """Every row."""
-    for number, row in enumerate(content, start=1):
-        where = f"{source}, row {number}"
-        image, question = text_of(row, _IMAGE, where), text_of(row, _QUESTION, where)
-        answers = _several(row.get("answers")) or (text_of(row, _ANSWER, where),)
-        kind = next((str(row[name]).strip() for name in _KIND if row.get(name)), "")
-        choices = _several(row.get("choices"))
-        if choices and answers[0] not in choices:
-            raise ValueError(f"{where}: its answer {answers[0]!r} is none of its choices {', '.join(choices)}.")
-        yield Entry(image=image, question=question, answers=answers, choices=choices, kind=kind, row=where)
+def entries(content: Content) -> Iterator[Entry]:
+    """Every row.
+
+    Raises:  ValueError naming the row that lacks something, or whose answer is none of its choices
+    """
+    found = [_entry(row, where, content) for row, where in content.rows()]
+    if content.header is not None:
+        _require_no_gaps(found, [row.get("answers") or row.get("answer") or "" for row, _ in content.rows()])
+    yield from found
 
 
-def _several(value: Any) -> tuple[str, ...]:
-    """A list, a JSON list as text, or text with | between."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return (value,)
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split("|") if part.strip())
-    return tuple(str(part) for part in value) if isinstance(value, list | tuple) else ()
+def _entry(row: Any, where: str, content: Content) -> Entry:
+    image, question = text_of(row, COLUMNS["image"], where), text_of(row, COLUMNS["question"], where)
+    if question in _NOTHING:
+        raise ValueError(f"{where} has no question (it is {question}).")
+    answers = several(row.get("answers"), "answers", where) or _one(row, where, content)
+    choices = several(row.get("choices"), "choices", where)
+    if choices and commonest(answers) not in choices:
+        raise ValueError(f"{where}: its answer {commonest(answers)!r} is none of its choices {', '.join(choices)}.")
+    if choices and (len(choices) < 2 or len(set(choices)) < len(choices)):
+        raise ValueError(f"{where}: its choices must be two or more that differ, not {', '.join(choices)}.")
+    return Entry(
+        image=image, question=question, answers=answers, choices=choices, kind=kind_of(row, COLUMNS["kind"]),
+        source=content.source, row=where,
+    )  # fmt: skip
+
+
+def _one(row: dict[str, Any], where: str, content: Content) -> tuple[str, ...]:
+    name = next((name for name in COLUMNS["answer"] if row.get(name) not in (None, "")), None)
+    if name is None:
+        text_of(row, COLUMNS["answer"], where)  # raises
+    assert name is not None
+    answers = answers_in(row[name], where)
+    if not answers:
+        raise ValueError(f"{where} has no {name} (its list is empty).")
+    if content.header is not None and "|" in answers[0] and len(answers) == 1:
+        raise ValueError(f"{where}: its answer {answers[0]!r} holds a |; put several answers into a column 'answers'.")
+    return answers
+
+
+def _require_no_gaps(found: Sequence[Entry], cells: Sequence[str]) -> None:
+    """In a column of numbers or lists "nan" is how programs write that one is missing; elsewhere it is a word."""
+    gaps = [entry for entry, cell in zip(found, cells, strict=True) if cell.strip() in ("nan", "NaN", "<NA>")]
+    others = [entry for entry in found if entry not in gaps]
+    numbers = others and all(_NUMBER.fullmatch(answer) for entry in others for answer in entry.answers)
+    if gaps and (numbers or any(cell.lstrip().startswith("[") for cell in cells)):
+        kind = "numbers" if numbers else "lists"
+        raise ValueError(f"{gaps[0].row} has no answer (it is {gaps[0].answers[0]}, and others are {kind}).")

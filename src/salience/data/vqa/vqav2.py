@@ -5,38 +5,48 @@ Source: visualqa.org; questions and annotations CC BY 4.0, pictures COCO's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from salience.data.vqa.sample import Entry, text_of
+from salience.data.vqa.content import Content
+from salience.data.vqa.sample import Entry, kind_of, text_of
+from salience.data.vqa.several import several
 
 
-def reads(content: Any) -> bool:
+def reads(content: Content) -> bool:
     """Whether this is a file of questions."""
-    return isinstance(content, dict) and isinstance(content.get("questions"), list)
+    return isinstance(content.value, dict) and isinstance(content.value.get("questions"), list)
 
 
-def answers_by_question(content: Any) -> dict[str, Any]:
-    """question id -> annotation, of a file that has them; else empty."""
-    listed = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(listed, list):
-        return {}
-    return {str(each.get("question_id")): each for each in listed if isinstance(each, dict)}
+def answers_by_question(contents: Iterable[Content]) -> dict[str, Any]:
+    """question id -> annotation, of all files that have them.
+
+    Raises:  ValueError when two annotations of one question differ
+    """
+    found: dict[str, Any] = {}
+    for content in contents:
+        listed = content.value.get("annotations") if isinstance(content.value, dict) else None
+        for each in listed if isinstance(listed, list) else ():
+            if not isinstance(each, dict) or each.get("question_id") is None:
+                continue  # COCO's own annotations are in such files, too
+            key = str(each["question_id"])
+            if found.setdefault(key, each) != each:
+                raise ValueError(f"{content.source}: question {key} has other answers in another file beside it.")
+    return found
 
 
-def entries(content: Any, source: str, answers: Mapping[str, Any]) -> Iterator[Entry]:
+def entries(content: Content, answers: Mapping[str, Any]) -> Iterator[Entry]:
     """The questions that have an answer. answers: `answers_by_question` of all files beside this one."""
-    for number, row in enumerate(content["questions"], start=1):
-        where = f"{source}, row {number}"
+    for number, row in enumerate(content.value["questions"], start=1):
+        where = f"{content.source}, row {number}"
         annotation = answers.get(text_of(row, ("question_id",), where))
         if annotation is None:
             continue  # a test split's answers are not published
-        told = [each.get("answer") if isinstance(each, dict) else each for each in annotation.get("answers") or ()]
-        given = [str(each) for each in told if each is not None] or [
-            text_of(annotation, ("multiple_choice_answer",), where)
-        ]
+        given = several(annotation.get("answers"), "answers", where) or (
+            text_of(annotation, ("multiple_choice_answer",), where),
+        )
         yield Entry(
             image=text_of(row, ("image", "image_id"), where), question=text_of(row, ("question",), where),
-            answers=tuple(given), kind=str(annotation.get("answer_type") or ""), row=where,
-            choices=tuple(map(str, row.get("multiple_choices") or ())),
+            answers=given, kind=kind_of(annotation, ("answer_type",)), source=content.source, row=where,
+            choices=several(row.get("multiple_choices"), "multiple_choices", where),
         )  # fmt: skip

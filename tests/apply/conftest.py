@@ -145,7 +145,7 @@ class InsideOracle:
         self.batch, self.images = batch, pruned.trace.images
         adapter = adapter_for(model)
         encoded = adapter.encode(**{n: v for n, v in batch.items() if n in adapter.image_arguments})
-        slots = torch.nonzero(batch["input_ids"] == IMAGE)  # (places, 2), row by row
+        slots = torch.nonzero(batch["input_ids"] == adapter.image_token_id)  # (places, 2), row by row
         self.views = torch.split(slots, encoded.sizes)
         self.encoded = encoded
         self.handles: list[Any] = []

@@ -1,0 +1,430 @@
+"""A tiny random model of any class of transformers' image-text-to-text mapping, a batch for it, and the masked oracle.
+
+Every size comes from the class's own config, made small by `salience.families.tiny_config`; `SETTINGS` fills in what a
+default config leaves open. Pictures are tried in the few forms that processors have until the model takes one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WORDS = range(64, 150)
+MARKS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # arguments that say which tokens are pictures
+
+
+# What a default config lacks for its model to be built or to read a picture: model_type -> nested settings.
+def _axes(*section: int, **more: Any) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(section), **more}
+    return {"text_config": {"rope_parameters": rope}}
+
+
+_BPE = {"<image>": 8, **{f"IMGIMG{'ABCDEFGHIJ'[i]}Z": 20 + i for i in range(10)}}
+
+SETTINGS: Mapping[str, dict[str, Any]] = {
+    "qwen2_vl": _axes(16, 24, 24), "qwen2_5_vl": _axes(16, 24, 24), "qwen2_5_omni_thinker": _axes(16, 24, 24),
+    "qwen3_omni_moe_thinker": _axes(24, 20, 20), "paddleocr_vl": _axes(16, 24, 24),
+    "glm4v": _axes(8, 12, 12, partial_rotary_factor=0.5), "glm4v_moe": _axes(8, 12, 12, partial_rotary_factor=0.5),
+    "glm46v": _axes(8, 12, 12, partial_rotary_factor=0.5), "glmga": _axes(8, 12, 12, partial_rotary_factor=0.5),
+    "glm_ocr": _axes(16, 24, 24), "ernie4_5_vl_moe": _axes(22, 22, 20),
+    "hunyuan_vl": {"text_config": {"head_dim": 128, **_axes(16, 24, 24)["text_config"]}},
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
+    "chameleon": {"vocabulary_map": _BPE}, "emu3": {"vocabulary_map": _BPE},
+    "gemma4": {"vision_config": {"model_type": "gemma4_vision"}},
+    "gemma4_unified": {"vision_config": {"model_type": "gemma4_unified_vision"}},
+    "cohere_compass": {"text_config": {
+        "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 8, "num_hidden_layers": 32,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [24, 20, 20]},
+            "full_attention": None,
+        },
+    }},
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31, "num_experts_per_tok": 6}},
+    "qwen4_exp": {"text_config": {
+        "indexer_n_heads": 8, "indexer_kv_heads": 1, "indexer_head_dim": 128, "indexer_budget": 64,
+        "indexer_compress_ratio": 4, "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e4, "mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25},
+    }},
+    "diffusion_gemma": {"text_config": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 704}},
+    "lfm2_vl": {"text_config": {"full_attn_idxs": [2, 5, 8, 10, 12, 14]}},
+    "step3p7": {"text_config": {"sliding_window": 512}},
+    "blip-2": {"image_token_index": 50265}, "instructblip": {"image_token_index": 32000},
+    "granite4_vision": {
+        "image_grid_pinpoints": [[224, 448], [448, 224], [448, 448]], "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-1, 0]], "spatial_target_layers": [1, 1, 1, 1],
+    },
+}  # fmt: skip
+
+
+# What is changed once the config is small, for pictures of more than a token: model_type -> nested settings.
+SMALL: Mapping[str, dict[str, Any]] = {
+    "got_ocr2": {"vision_config": {"image_size": 256}}, "pp_chart2table": {"vision_config": {"image_size": 256}},
+    "step3p7": {"vision_config": {"image_size": 112}},
+    "muse_glimmer": {"out_hidden_size": 256}, "muse_spark": {"out_hidden_size": 256},
+    "chameleon": {"vq_config": {"num_embeddings": 10}, "image_token_id": 8},
+    "emu3": {"vq_config": {"codebook_size": 10, "hidden_size": 128}, "image_token_id": 8},
+    "unlimited_ocr": {"vision_config": {"sam_config": {"image_size": 256}}},
+    "deepseek_ocr2": {"vision_config": {"sam_config": {"image_size": 256}}},
+}  # fmt: skip
+
+
+def _merged(plain: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        n: _merged(plain[n], v) if isinstance(plain.get(n), dict) and isinstance(v, dict) else v
+        for n, v in more.items()
+    }
+    return {**plain, **nested}
+
+
+def model_types() -> list[str]:
+    """Every model type of the mapping, in its order."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return list(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+
+
+def class_of(model_type: str) -> Any:
+    """The model class that AutoModelForImageTextToText takes."""
+    from transformers import AutoModelForImageTextToText
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    found = AutoModelForImageTextToText._model_mapping[CONFIG_MAPPING[model_type]]
+    return found[0] if isinstance(found, tuple) else found
+
+
+def config_of(model_type: str) -> Any:
+    """The class's default config and `SETTINGS`, of full size."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type](**SETTINGS.get(model_type, {}))
+
+
+def build(model_type: str) -> Any:
+    """A tiny random model; raises what transformers raises where it can't be built."""
+    from salience.families.tiny_config import tiny_config
+
+    config = tiny_config(config_of(model_type))
+    if model_type in SMALL:
+        config = type(config)(**_merged(config.to_dict(), SMALL[model_type]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = class_of(model_type)(config).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() >= 2:  # from the initial .02: attention far from uniform, logits of order one
+                    parameter.copy_(torch.randn(parameter.shape) * (0.04 if "vis" in name else 0.12))
+    return model
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+GRIDS = [(1, 4, 6), (1, 4, 4), (1, 8, 4)]
+
+
+def _vision(config: Any) -> Any:
+    for name in ("vision_config", "vq_config", "vision_model_config"):
+        if getattr(config, name, None) is not None:
+            return getattr(config, name)
+    return config
+
+
+def _number(value: Any, default: int) -> int:
+    value = value[0] if isinstance(value, list | tuple) else value
+    return int(value) if value else default
+
+
+def candidates(model: Any, count: int, generator: torch.Generator) -> Iterator[dict[str, Any]]:
+    """Ways in which `count` pictures may be given to the model."""
+    config = model.config
+    vision = _vision(config)
+    names = set(inspect.signature(model.base_model.get_image_features).parameters)
+    inner = getattr(vision, "sam_config", vision)
+    patch, side = _number(getattr(vision, "patch_size", 14), 14), _number(getattr(inner, "image_size", 56), 56)
+    channels = 3
+    noise = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    if "image_grid_thw" in names:
+        grids = torch.tensor([GRIDS[i % len(GRIDS)] for i in range(count)])
+        patches = int(grids.prod(-1).sum())
+        extra = {"image_merge_sizes": torch.full((count,), 2)} if "image_merge_sizes" in names else {}
+        for temporal in (
+            _number(getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", 2), 2),
+            1,
+            2,
+        ):
+            yield {
+                "pixel_values": noise(patches, channels * temporal * patch * patch),
+                "image_grid_thw": grids,
+                **extra,
+            }
+        yield {"pixel_values": noise(patches, channels, patch, patch), "image_grid_thw": grids}
+        for merge in (1, 2):
+            yield {"pixel_values": noise(patches, patch * merge, patch * merge, channels), "image_grid_thw": grids}
+        return
+    if "high_res_pixel_values" in names:
+        for high in (64, 1024):
+            yield {
+                "pixel_values": noise(count, channels, side, side),
+                "high_res_pixel_values": noise(count, channels, high, high),
+            }
+    if "image_sizes" in names:
+        tiles = 3
+        sizes = torch.tensor([[side, 2 * side]] * count)
+        yield {"pixel_values": noise(count, tiles, channels, side, side), "image_sizes": sizes}
+        yield {"pixel_values": noise(count, channels, side, side), "image_sizes": torch.tensor([[side, side]] * count)}
+    if "spatial_shapes" in names:
+        shapes = torch.tensor([[4, 4]] * count)
+        mask = torch.ones(count, 16, dtype=torch.long)
+        yield {
+            "pixel_values": noise(count, 16, channels * patch * patch), "spatial_shapes": shapes,
+            "pixel_attention_mask": mask,
+        }  # fmt: skip
+    if "target_sizes" in names:
+        sizes = torch.tensor([[4, 4]] * count)
+        yield {"pixel_values": noise(1, channels, patch, 16 * count * patch), "target_sizes": sizes}
+    if "image_position_ids" in names:
+        pool = _number(getattr(vision, "pooling_kernel_size", 1), 1)
+        edge = 2 * pool
+        places = torch.stack(torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="xy"), -1).reshape(
+            1, -1, 2
+        )
+        for size in (patch, patch * pool):
+            yield {
+                "pixel_values": torch.rand(count, edge * edge, channels * size * size, generator=generator),
+                "image_position_ids": places.expand(count, -1, -1).clone(),
+            }
+    if "qformer_input_ids" in names:
+        ids = torch.randint(3, 50, (count, 4), generator=generator)
+        yield {
+            "pixel_values": noise(count, channels, side, side), "qformer_input_ids": ids,
+            "qformer_attention_mask": torch.ones_like(ids),
+        }  # fmt: skip
+    if "image_token_pooling" in names:
+        pooling = torch.arange(16).reshape(4, 4)
+        yield {
+            "pixel_values": noise(count, 16, channels * patch * patch),
+            "image_token_pooling": torch.cat([pooling + 16 * i for i in range(count)]),
+            "image_grids": torch.tensor([[2, 2, 0, 0]] * count), "image_num_crops": torch.ones(count, dtype=torch.long),
+        }  # fmt: skip
+    if "image_grid_hw" in names:
+        grids = torch.tensor([[4, 4]] * count)
+        yield {"pixel_values": noise(count * 16, channels * patch * patch), "image_grid_hw": grids}
+    yield {"pixel_values": noise(count, channels, side, side)}
+    yield {"pixel_values": noise(count, 16, channels * patch * patch)}
+    yield {"pixel_values": noise(4 * count, 2, patch, patch, channels)}  # a patch a token
+    yield {"pixel_values": noise(count, 1, channels, side, side)}
+    yield {
+        "pixel_values": noise(count, 1, channels, side, side),
+        "pixel_attention_mask": torch.ones(count, 1, dtype=torch.bool),
+    }
+
+
+def rows_of(output: Any) -> list[Tensor]:
+    """`pooler_output`, in any form -> the visual tokens of each picture."""
+    tokens = output.last_hidden_state if output.pooler_output is None else output.pooler_output
+    if isinstance(tokens, Tensor):
+        return [tokens] if tokens.dim() == 2 else [part.reshape(-1, part.shape[-1]) for part in tokens]
+    return [part.reshape(-1, part.shape[-1]) for part in tokens]
+
+
+@torch.no_grad()
+def pictures(model: Any, count: int, generator: torch.Generator) -> tuple[dict[str, Any], list[int]]:
+    """What the model takes for `count` pictures, and how many visual tokens each becomes.
+
+    Raises:  ValueError when it takes none of the forms tried
+    """
+    from salience.families.fallback import _no_hooks_left
+
+    failures = []
+    for given in candidates(model, count, generator):
+        try:
+            with _no_hooks_left(model.base_model):
+                output = model.base_model.get_image_features(**given, return_dict=True)
+            sizes = [part.shape[0] for part in rows_of(output)]
+        except Exception as error:
+            failures.append(f"{type(error).__name__}: {str(error)[:120]}")
+            continue
+        if len(sizes) != count:
+            sizes = [sum(sizes) // count] * count
+        return given, sizes
+    raise ValueError(f"no form of pictures fits {type(model).__name__}: {failures}")
+
+
+def image_token(config: Any) -> int:
+    token = getattr(config, "image_token_id", None)
+    return int(token if token is not None else config.image_token_index)
+
+
+def batch(model: Any, counts: tuple[int, ...] = (1, 2), *, seed: int = 0, more: int = 3) -> dict[str, Any]:
+    """Rows of as many pictures, words around them, padded on the left."""
+    generator = torch.Generator().manual_seed(seed)
+    given, sizes = pictures(model, sum(counts), generator)
+    words = lambda n: torch.randint(WORDS.start, WORDS.stop, (n,), generator=generator).tolist()  # noqa: E731
+    token, rows, turn = image_token(model.config), [], iter(sizes)
+    for row, count in enumerate(counts):
+        ids = words(2 + row)
+        for _ in range(count):
+            ids += [token] * next(turn) + words(more)
+        rows.append(ids)
+    width = max(map(len, rows))
+    ids, mask = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
+    marks = {
+        name: (ids == token).long() * (model.config.model_type != "paligemma")
+        for name in MARKS
+        if name in inspect.signature(type(model).forward).parameters
+    }
+    return {"input_ids": ids, "attention_mask": mask, **marks, **given}
+
+
+# -- the oracle ------------------------------------------------------------------------------------------------------
+
+
+def counted(model: Any, given: Mapping[str, Any]) -> Tensor:
+    """(B, T), or (3, B, T): the whole prompt's positions, 0 from the first token that is not padding."""
+    mask, base = given["attention_mask"], model.base_model
+    text = (mask.cumsum(1) - 1).masked_fill(mask == 0, 0)
+    if not hasattr(base, "get_rope_index"):
+        return text
+    accepted = inspect.signature(base.get_rope_index).parameters
+    names = ("mm_token_type_ids", "image_grid_thw")
+    options = {name: given[name] for name in names if name in accepted and name in given}
+    axes, _ = base.get_rope_index(given["input_ids"], attention_mask=mask, **options)
+    return axes
+
+
+def gone(given: Mapping[str, Any], pruned: Any) -> Tensor:
+    """(B, T) bool: the columns that the trace says are no longer there."""
+    stays = torch.zeros_like(given["input_ids"], dtype=torch.bool)
+    for row, columns in enumerate(pruned.trace.columns):
+        stays[row, columns[columns >= 0]] = True
+    return ~stays & (given["attention_mask"] == 1)
+
+
+@torch.no_grad()
+def oracle_forward(model: Any, given: Mapping[str, Any], drop: Tensor) -> Tensor:
+    """(B, T, V): the unpruned model on the whole sequence, what was dropped masked and all positions as they were."""
+    mask = given["attention_mask"].masked_fill(drop, 0)
+    options = {**given, "attention_mask": mask, "position_ids": counted(model, given)}
+    logits: Tensor = model(**options, use_cache=False).logits
+    return logits
+
+
+@torch.no_grad()
+def oracle_generate(
+    model: Any, given: Mapping[str, Any], drop: Tensor, steps: int, never: list[int]
+) -> tuple[Tensor, Tensor]:
+    """(B, steps) tokens and (B, steps, V) logits of greedy decoding by whole forwards: no cache, no `generate`."""
+    now, positions, logits, said = dict(given), counted(model, given), [], []
+    dropped = drop
+    for _ in range(steps):
+        mask = now["attention_mask"].masked_fill(dropped, 0)
+        out = model(**{**now, "attention_mask": mask, "position_ids": positions}, use_cache=False).logits[:, -1]
+        logits.append(out)
+        allowed = out.clone()
+        allowed[:, never] = float("-inf")
+        token = allowed.argmax(-1, keepdim=True)
+        said.append(token)
+        now["input_ids"] = torch.cat([now["input_ids"], token], 1)
+        now["attention_mask"] = torch.cat([now["attention_mask"], torch.ones_like(token)], 1)
+        for name in MARKS:
+            if name in now:
+                suffix = model.config.model_type == "paligemma"  # its prompt attends both ways, what follows does not
+                now[name] = torch.cat([now[name], torch.full_like(token, int(suffix))], 1)
+        dropped = torch.cat([dropped, torch.zeros_like(token, dtype=torch.bool)], 1)
+        last = positions.amax(-1, keepdim=True)  # of all axes of a row
+        last = last.amax(0, keepdim=True).expand_as(last) if positions.dim() == 3 else last
+        positions = torch.cat([positions, last + 1], -1)
+    return torch.cat(said, 1), torch.stack(logits, 1)
+
+
+# -- the sweep -------------------------------------------------------------------------------------------------------
+
+# float32 keeps 24 bits, sums run over fewer terms in another order, and the weights are larger than a trained model's:
+# relative to the largest logit. What a dropped token changes is a hundred times that, `blind` below sees to it.
+TOLERANCE = 1e-4
+STEPS = 3
+WINDOW = 6  # columns, a fraction of the prompt
+
+
+def with_window(model: Any) -> Any | None:
+    """The model with sliding windows narrower than its prompt; None where no layer has one."""
+    text = model.config.get_text_config()
+    name = next((n for n in ("sliding_window", "attention_chunk_size") if getattr(text, n, None)), None)
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if name is None or not any("sliding" in kind or "chunked" in kind for kind in kinds):
+        return None
+    for part in model.modules():
+        for holder in (part, getattr(part, "config", None)):
+            if isinstance(getattr(holder, name, None), int) and hasattr(part, "forward"):
+                setattr(holder, name, WINDOW)
+    return model
+
+
+def specials(model: Any) -> list[int]:
+    """Ids that a random model must not say: placeholders would be read as pictures, an end would stop it."""
+    return [i for i in range(64) if i < int(model.config.get_text_config().vocab_size)]
+
+
+def outcome(model: Any, given: dict[str, Any], method: Any, keep: float, *, inside: Any = None) -> str:
+    """ "works", "refused: " and the sentence, or what went wrong.
+
+    inside: the context manager `InsideOracle`, for a method that drops tokens inside the language model.
+    """
+    import salience
+
+    never = specials(model)
+    options = {
+        "do_sample": False, "max_new_tokens": STEPS, "min_new_tokens": STEPS, "suppress_tokens": never,
+        "return_dict_in_generate": True, "output_logits": True,
+    }  # fmt: skip
+    try:
+        handle = salience.prune(model, method, keep=keep)
+    except ValueError as error:
+        return f"refused: {error}"
+    except Exception as error:
+        return f"prune crashes: {type(error).__name__}: {str(error)[:150]}"
+    with handle:
+        try:
+            with torch.no_grad():
+                short = model(**given).logits
+            said = model.generate(**given, **options)
+        except Exception as error:
+            return f"call crashes: {type(error).__name__}: {str(error)[:200]}"
+    if all(image.kept.numel() == image.grid.n for image in handle.trace.images) == (keep < 1):
+        return "drops nothing" if keep < 1 else "drops something of all"
+    got = torch.stack(said.logits, 1)
+    if inside is None:
+        drop = gone(given, handle)
+        full = oracle_forward(model, given, drop)
+        tokens, logits = oracle_generate(model, given, drop, STEPS, never)
+    else:
+        with inside(model, given, handle), torch.no_grad():
+            full = model(**given).logits
+        with inside(model, given, handle):
+            whole = model.generate(**given, **options)
+        tokens, logits = whole.sequences[:, -STEPS:], torch.stack(whole.logits, 1)
+    worst = 0.0
+    for row, columns in enumerate(handle.trace.columns):
+        real = (columns >= 0) & (given["attention_mask"][row, columns.clamp_min(0)] == 1)
+        worst = max(worst, float((short[row][-len(columns) :][real] - full[row, columns[real]]).abs().max()))
+    largest = float(full.abs().max())
+    if not worst <= TOLERANCE * largest:
+        return f"forward differs by {worst:.2g} of {largest:.2g}"
+    worst, largest = float((got - logits).abs().max()), float(logits.abs().max())
+    if not torch.equal(said.sequences[:, -STEPS:], tokens) or not worst <= TOLERANCE * largest:
+        return f"generate differs by {worst:.2g} of {largest:.2g}"
+    return "works"
+
+
+def blind(model: Any, given: dict[str, Any]) -> bool:
+    """Whether half of a picture may go without the logits of its last column showing it: nothing could be found."""
+    token, ids = image_token(model.config), given["input_ids"]
+    drop = (ids == token) & (torch.arange(ids.shape[1]) % 2 == 0)
+    none = torch.zeros_like(drop)
+    full, less = (oracle_forward(model, given, one)[:, -1] for one in (none, drop))
+    return float((full - less).abs().max()) < 100 * TOLERANCE * float(full.abs().max())

@@ -17,8 +17,10 @@ TESTS = ROOT / "tests" / "apply" / "test_methods_by_family.py"
 NAMES = {
     "llava": "LLaVA-1.5", "llava_siglip": "LLaVA with SigLIP", "vila": "VILA-like", "llava_next": "LLaVA-NeXT",
     "llava_onevision": "LLaVA-OneVision", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL-MoE", "qwen3_5": "Qwen3.5", "qwen3_5_moe": "Qwen3.5-MoE", "glm4v": "GLM-4.1V",
+    "glm46v": "GLM-4.6V", "glm4v_moe": "GLM-4.5V (MoE)",
     "smolvlm": "SmolVLM", "idefics3": "Idefics3", "internvl": "InternVL", "paligemma": "PaliGemma", "gemma3": "Gemma3",
-    "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",
+    "lfm2_vl": "LFM2-VL (fallback)", "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",
 }  # fmt: skip
 
 HEAD = """# Families and methods
@@ -31,6 +33,15 @@ trace say what, in the words below. *refused*: `prune` raises a ValueError.
 `fastv`, `pyramiddrop` and `sparsevlm` drop tokens inside the language model (`fastv` after the first of these models'
 two layers): there the later layers alone are held against the masked sequence. `temporal` is for videos, which
 `tests/apply/test_video.py` holds against the masked sequence; here it gets pictures.
+
+Layers that count distance in columns see the whole prompt's under original positions: windows and chunks of attention
+(Gemma3, Cohere2 in Aya Vision, Mistral) are measured in it, and convolutions and linear attention (LFM2-VL, Qwen3.5)
+run over its whole length with zeros where a token is gone, so that these parts cost what they did. Under
+`positions="compact"` both work on what is left alone, as if the dropped tokens had never been there. Other attention
+kernels than sdpa and eager are refused once a prompt is longer than a window, and layers that choose among tokens by
+their place (sparse and compressed attention) are refused by `prune`. GLM's videos are refused, whose tokens share the
+pictures' placeholder; its own `generate` mixes up several pictures of one prompt under beam search, which pruned calls
+do not.
 
 Unmeasured: FlashAttention (no GPU was at hand); weights of 8 and 4 bits where bitsandbytes isn't installed (its test in
 `tests/apply/test_placed.py` runs where it is); the own processors of InternVL, LLaVA-OneVision and Qwen's models, which

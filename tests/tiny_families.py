@@ -89,17 +89,21 @@ def _qwen_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
     return {"pixel_values": torch.cat([pixels for _, pixels in flat]), "image_grid_thw": grids}
 
 
-def _qwen(name: str, model_class: str, config_class: str, vision: dict[str, Any]) -> Tiny:
+def _qwen(
+    name: str, model_class: str, config_class: str, vision: dict[str, Any], text: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+) -> Tiny:  # fmt: skip
+    """`text`, `more`: what the text config and the whole one have besides."""
+    own, rest = text or {}, more or {"vision_start_token_id": OPEN, "vision_end_token_id": CLOSE}
+
     def build() -> Any:
         import transformers
 
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-        text = {**TEXT, "rope_parameters": rope}
-        if name == "qwen3_vl":
-            text["head_dim"] = 8
+        text = {**TEXT, "rope_parameters": rope, **own}
         config = getattr(transformers, config_class)(
             text_config=text, vision_config={"patch_size": 14, "spatial_merge_size": 2, **vision},
-            image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=OPEN, vision_end_token_id=CLOSE,
+            image_token_id=IMAGE, video_token_id=VIDEO, **rest,
         )  # fmt: skip
         return getattr(transformers, model_class)(config)
 
@@ -107,6 +111,27 @@ def _qwen(name: str, model_class: str, config_class: str, vision: dict[str, Any]
         name=name, build=build, sizes=[(1, 6, 8), (1, 4, 6), (1, 10, 4)], picture=_qwen_picture,
         collect=_qwen_collect, types=_image_types("mm_token_type_ids"),
     )  # fmt: skip
+
+
+_QWEN3 = {
+    "depth": 3, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24,
+    "num_position_embeddings": 64,
+}  # fmt: skip
+_DELTA = {
+    "head_dim": 8, "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2],
+                        "partial_rotary_factor": 1.0},
+}  # fmt: skip
+_GLM = {
+    "depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24, "image_size": 84,
+}  # fmt: skip
+_GLM_ROPE = {
+    "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0,
+}  # fmt: skip
+_GLM_IDS = {
+    "image_start_token_id": OPEN, "image_end_token_id": CLOSE, "video_start_token_id": 60, "video_end_token_id": 61,
+}  # fmt: skip
 
 
 # -- tiles with newlines ---------------------------------------------------------------------------------------------
@@ -284,6 +309,36 @@ def _any_size_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
     return {"pixel_values": torch.stack(pixels), "image_sizes": torch.tensor([size for size, _ in flat])}
 
 
+def _lfm2_vl() -> Any:
+    """Layers with a convolution before layers with attention."""
+    from transformers import Lfm2Config, Lfm2VlConfig, Lfm2VlForConditionalGeneration
+
+    text = Lfm2Config(**TEXT, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
+    vision = {"model_type": "siglip2_vision_model", **VISION, "num_patches": 36, "vision_use_head": False}
+    config = Lfm2VlConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE, projector_hidden_size=32,
+    )  # fmt: skip
+    return Lfm2VlForConditionalGeneration(config)
+
+
+def _patches(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    height, width = size
+    n = height * width // 4
+    return torch.randn(height * width, 3 * 14 * 14, generator=generator), [OPEN, *[IMAGE] * n, CLOSE]
+
+
+def _patches_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    flat = [picture for row in rows for picture in row]
+    most = max(len(pixels) for _, pixels in flat)
+    pad = torch.nn.functional.pad
+    return {
+        "pixel_values": torch.stack([pad(p, (0, 0, 0, most - len(p))) for _, p in flat]),
+        "pixel_attention_mask": torch.stack([pad(torch.ones(len(p), dtype=torch.int64), (0, most - len(p)))
+                                             for _, p in flat]),
+        "spatial_shapes": torch.tensor([size for size, _ in flat]),
+    }  # fmt: skip
+
+
 # -- LLaVA-1.5 -------------------------------------------------------------------------------------------------------
 
 
@@ -328,8 +383,20 @@ _TABLE = [
           {"depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24,
            "window_size": 56, "fullatt_block_indexes": [1]}),
     _qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3VLConfig",
-          {"depth": 3, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24,
-           "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}),
+          _QWEN3 | {"deepstack_visual_indexes": [0, 1]}, {"head_dim": 8}),
+    _qwen("qwen3_vl_moe", "Qwen3VLMoeForConditionalGeneration", "Qwen3VLMoeConfig",
+          _QWEN3 | {"deepstack_visual_indexes": [0, 1]},
+          {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}),
+    _qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_5Config", _QWEN3, _DELTA),
+    _qwen("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeConfig", _QWEN3,
+          _DELTA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+                    "shared_expert_intermediate_size": 16}),
+    _qwen("glm4v", "Glm4vForConditionalGeneration", "Glm4vConfig", _GLM, {"rope_parameters": _GLM_ROPE}, _GLM_IDS),
+    _qwen("glm46v", "Glm46VForConditionalGeneration", "Glm46VConfig", _GLM | {"model_type": "glm4v_vision"},
+          {"model_type": "glm4v_text", "rope_parameters": _GLM_ROPE}, _GLM_IDS),
+    _qwen("glm4v_moe", "Glm4vMoeForConditionalGeneration", "Glm4vMoeConfig", _GLM,
+          {"rope_parameters": _GLM_ROPE, "head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
+           "moe_intermediate_size": 16}, _GLM_IDS),
     Tiny(name="llava_next", build=_llava_next, sizes=_SIZES, picture=_tiled_picture(None), collect=_tiled_collect),
     Tiny(name="llava_onevision", build=_llava_onevision, sizes=_SIZES, picture=_tiled_picture(2),
          collect=_tiled_collect),
@@ -343,6 +410,7 @@ _TABLE = [
          types=lambda ids, mask: {"token_type_ids": torch.zeros_like(ids)}),
     Tiny(name="gemma3", build=_gemma3, sizes=[0], picture=_one_grid(84), collect=_flat_collect,
          types=_image_types("token_type_ids")),
+    Tiny(name="lfm2_vl", build=_lfm2_vl, sizes=[(4, 6), (6, 4), (2, 8)], picture=_patches, collect=_patches_collect),
     Tiny(name="aya_vision", build=_aya_vision, sizes=[0], picture=_one_grid(84), collect=_flat_collect),
     Tiny(name="mistral3", build=_mistral3, sizes=[(84, 112), (56, 84), (140, 56)], picture=_any_size,
          collect=_any_size_collect),

@@ -22,8 +22,9 @@ from salience.pruning.methods.fastv import FastV
 ROOT = Path(__file__).resolve().parents[2]
 
 FAMILIES = (
-    "llava", "llava_siglip", "vila", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm",
-    "idefics3", "internvl", "paligemma", "gemma3", "aya_vision", "mistral3",
+    "llava", "llava_siglip", "vila", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
+    "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm46v", "glm4v_moe",
+    "lfm2_vl", "smolvlm", "idefics3", "internvl", "paligemma", "gemma3", "aya_vision", "mistral3",
 )  # fmt: skip
 
 # float32 keeps 24 bits and logits are of order one; the sums run over fewer terms in another order.

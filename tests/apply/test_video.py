@@ -17,7 +17,7 @@ NEVER = [0, IMAGE, VIDEO]
 FLOAT32 = 1e-5
 
 
-@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision"])
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "llava_onevision"])
 def family(request: pytest.FixtureRequest, tiny_family: Any) -> Any:
     return tiny_family(request.param)
 
@@ -32,7 +32,7 @@ def qwen(name: str, generator: torch.Generator) -> tuple[dict[str, Any], list[li
     grids, ids = [(3, 6, 8), (2, 4, 6)], []
     for t, h, w in grids:
         frame = [VIDEO] * (h * w // 4)
-        ids.append([OPEN, *frame, CLOSE, 9] * t if name == "qwen3_vl" else [OPEN, *frame * t, CLOSE])
+        ids.append([OPEN, *frame, CLOSE, 9] * t if name in ("qwen3_vl", "qwen3_5") else [OPEN, *frame * t, CLOSE])
     patches = sum(t * h * w for t, h, w in grids)
     pixels = torch.randn(patches, 3 * 2 * 14 * 14, generator=generator)
     return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor(grids)}, ids

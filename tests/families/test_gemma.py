@@ -60,38 +60,44 @@ def test_an_image_token_outside_the_vocabulary(tiny_family: Any) -> None:
             assert model(**batch).logits.shape[1] < wanted.shape[1]
 
 
+@pytest.mark.parametrize(
+    ("positions", "counted", "other"), [("original", "whole", "left"), ("compact", "left", "whole")]
+)
 @torch.no_grad()
-def test_windows_count_the_tokens_that_are_there(tiny_family: Any) -> None:
-    """Gemma3's sliding layers: with dropped tokens a window of six reaches further back than in the whole prompt.
+def test_windows_are_measured_as_positions_are(tiny_family: Any, positions: Any, counted: str, other: str) -> None:
+    """Gemma3's sliding layers: a window of six reaches back in the whole prompt, or with gaps closed in what is left.
 
-    So the pruned run is not the whole sequence masked, but the whole sequence with windows counted in what remains.
+    The masks are made here, by hand: a picture's tokens see each other both ways, whatever the distance.
     """
     family = tiny_family("gemma3")
     model, batch = family.model(), family.batch([1, 2])
     model.config.text_config.sliding_window = window = 6
-    with salience.prune(model, "uniform", keep=0.34) as pruned:
+    with salience.prune(model, "uniform", keep=0.34, positions=positions) as pruned:
         short = model(**batch).logits
     mask, ids = batch["attention_mask"], batch["input_ids"]
     stays = torch.zeros_like(mask, dtype=torch.bool)
     for row, columns in enumerate(pruned.trace.columns):
         stays[row, columns[columns >= 0]] = True
+    gone = ~stays & (mask == 1)
     stays &= mask == 1
     length = ids.shape[1]
     ordered = torch.ones(length, length, dtype=torch.bool).tril()
     image = ids == 3
     block = (image & ~torch.nn.functional.pad(image, (1, 0))[:, :-1]).cumsum(1)
     together = image[:, :, None] & image[:, None] & (block[:, :, None] == block[:, None])
-    seen = (ordered | together) & stays[:, None]
-    place = stays.cumsum(1)  # among what remains
-    gap = {"whole": torch.arange(length)[:, None] - torch.arange(length), "left": place[:, :, None] - place[:, None]}
+    place = {"whole": torch.arange(length).expand_as(ids), "left": torch.arange(length) - gone.cumsum(1)}
     alone = torch.eye(length, dtype=torch.bool)  # a dropped token sees itself: nobody sees it
     logits = {}
-    for counted, distance in gap.items():
-        masks = {"full_attention": seen | alone, "sliding_attention": (seen & (distance < window)) | alone}
+    for name, where in place.items():
+        near = ordered & (where[:, :, None] - where[:, None] < window)
+        masks = {
+            "full_attention": ((ordered | together) & stays[:, None]) | alone,
+            "sliding_attention": ((near | together) & stays[:, None]) | alone,
+        }
         given = {**batch, "attention_mask": {name: one[:, None] for name, one in masks.items()}}
-        logits[counted] = model(**given, position_ids=torch.arange(length).expand_as(ids)).logits
+        logits[name] = model(**given, position_ids=place[counted].clamp_min(0)).logits
     for row, columns in enumerate(pruned.trace.columns):
         real = (columns >= 0) & (mask[row, columns.clamp_min(0)] == 1)
-        wanted = logits["left"][row, columns[real]]
+        wanted = logits[counted][row, columns[real]]
         torch.testing.assert_close(short[row, real], wanted, atol=1e-5, rtol=0)  # float32, logits of order one
-        assert (wanted - logits["whole"][row, columns[real]]).abs().max() > 1e-3  # and that it matters here
+        assert (wanted - logits[other][row, columns[real]]).abs().max() > 1e-3  # and that it matters here

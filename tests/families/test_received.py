@@ -77,7 +77,7 @@ def test_is_the_mean_of_what_eager_attention_returns(tiny_family: Any, name: str
     assert float(got.std()) > 1e-4  # far from uniform, by much more than the tolerance
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v"])
 @torch.no_grad()
 def test_qwen_sees_each_frame_alone(tiny_family: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     family = tiny_family(name)

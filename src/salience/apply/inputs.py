@@ -131,13 +131,18 @@ def model_arguments(adapter: Adapter, pruned: PrunedInputs, options: Mapping[str
     cut = {
         name: pruned.columns.take(options[name], fill) for name, fill in _ALONG.items() if options.get(name) is not None
     }
+    projected, kinds = pruned.projected, pruned.kinds
+    if adapter.joins_rows:
+        counts = (pruned.input_ids == adapter.image_token_id).sum(1).tolist()
+        projected = tuple(row for row in torch.split(torch.cat(projected), counts) if len(row))
+        kinds = ("image",) * len(projected)
     return {
         **options,
         **cut,
         "input_ids": pruned.input_ids,
         "attention_mask": pruned.attention_mask,
         "position_ids": pruned.position_ids,
-        "mm_encoder_outputs": adapter.encoder_outputs(pruned.projected, pruned.deepstack, pruned.kinds),
+        "mm_encoder_outputs": adapter.encoder_outputs(projected, pruned.deepstack, kinds),
     }
 
 

@@ -216,7 +216,9 @@ class Prefill:
     def _use(self, cut: Cut, dtype: torch.dtype) -> None:
         boolean = self.decoder.kernel == "sdpa"
         mask = remembered(lambda mask: cut.mask(mask, self.real, dtype, boolean=boolean))
-        ids = remembered(lambda ids: cut.take(ids, -1))
+        ids = remembered(  # of several axes in some families, (axes, B, L)
+            lambda ids: cut.take(ids, -1) if ids.dim() == 2 else torch.stack([cut.take(axis, -1) for axis in ids])
+        )
         angles = remembered(lambda rotary: tuple(cut.take(part, -2) for part in rotary))
         self.cuts.append(cut)
         self._cut = lambda kind, value: {"mask": mask, "position_ids": ids, "position_embeddings": angles}[kind](value)

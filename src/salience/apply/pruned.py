@@ -25,6 +25,7 @@ from salience.apply.calls import (
 )
 from salience.apply.inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
 from salience.apply.memory import Memory
+from salience.apply.original_gaps import OriginalGaps
 from salience.apply.trace import ImageTrace, Trace
 from salience.core.transformers_names import cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
@@ -57,6 +58,7 @@ class Pruned:
         self._cache = cache_argument(adapter.model.forward, adapter.language_model.forward)
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
         self._between = BetweenLayers(adapter, method, budget, positions)
+        self._gaps = OriginalGaps(adapter, positions, inside=isinstance(method, Inside))
         self._active, self._entered = True, False
         self._ours: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -71,7 +73,9 @@ class Pruned:
         """What is done to the model, in a sentence or two: method, budget, positions, and what stands in for what."""
         budget = ", ".join(f"{name}={value}" for name, value in vars(self.budget).items() if value is not None)
         said = f"Visual tokens are pruned by {self.method.name!r} at {budget}, positions {self.positions!r}."
-        return f"{said} Note: {self.substitute}." if self.substitute else said
+        notes = [f"{self.substitute}."] if self.substitute else []
+        notes += [self._gaps.remark] if self._gaps.remark else []
+        return f"{said} Note: {' '.join(notes)}" if notes else said
 
     def undo(self) -> None:
         """Put the model back as it was; doing it again does nothing."""
@@ -116,7 +120,7 @@ class Pruned:
             if not self._active:
                 return original(*args, **kwargs)
             options, note = before(signature, args, kwargs)
-            with self._between.forward(options):
+            with self._between.forward(options), self._gaps.forward(options):
                 result = original(**options)
             if note is not None:
                 after(result, note)
@@ -160,6 +164,7 @@ class Pruned:
         cache = cache_of(result, cache)
         self._remember(cache, pruned, prompt)
         self._between.leave_on(cache)
+        self._gaps.leave_on(cache)
         self.trace = self._between.traced(self.trace)
 
     def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
@@ -214,6 +219,7 @@ class Pruned:
         )
         self._refuse_packing(pruned)
         self._between.prepare(encoded, selections, pruned, given, generating=generating)
+        self._gaps.prepare(pruned, mask)
         views = zip(encoded.grids, encoded.pictures, selections, strict=True)
         self.trace = Trace(
             images=tuple(

@@ -19,6 +19,9 @@ from salience.families.tower_merging import Schedule
 FAMILIES = {
     "*": "salience.families.fallback:FallbackAdapter",  # all others
     "gemma3": "salience.families.gemma3:Gemma3Adapter",
+    "glm46v": "salience.families.glm4v:Glm46VAdapter",
+    "glm4v": "salience.families.glm4v:Glm4vAdapter",
+    "glm4v_moe": "salience.families.glm4v:Glm4vMoeAdapter",
     "idefics3": "salience.families.idefics3:Idefics3Adapter",
     "internvl": "salience.families.internvl:InternVLAdapter",
     "llava": "salience.families.llava:LlavaAdapter",
@@ -27,7 +30,10 @@ FAMILIES = {
     "paligemma": "salience.families.paligemma:PaliGemmaAdapter",
     "qwen2_5_vl": "salience.families.qwen2_5_vl:Qwen25VLAdapter",
     "qwen2_vl": "salience.families.qwen2_vl:Qwen2VLAdapter",
+    "qwen3_5": "salience.families.qwen3_5:Qwen35Adapter",
+    "qwen3_5_moe": "salience.families.qwen3_5:Qwen35MoeAdapter",
     "qwen3_vl": "salience.families.qwen3_vl:Qwen3VLAdapter",
+    "qwen3_vl_moe": "salience.families.qwen3_vl:Qwen3VLMoeAdapter",
     "smolvlm": "salience.families.smolvlm:SmolVLMAdapter",
     "vila": "salience.families.vila:VilaAdapter",  # LLaVA's classes with its projector
 }
@@ -104,6 +110,11 @@ class Adapter(ABC):
         """The forward arguments that belong to videos and go once they are encoded."""
         encode = getattr(self.model.base_model, "get_video_features", None)
         return frozenset(inspect.signature(encode).parameters) - {"kwargs"} if encode else frozenset()
+
+    @property
+    def joins_rows(self) -> bool:
+        """Whether a prompt's pictures are handed to the model in one piece, for a `generate` that would mix them up."""
+        return False
 
     @abstractmethod
     def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:

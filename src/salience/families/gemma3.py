@@ -9,11 +9,7 @@ from salience.families.paligemma import PaliGemmaAdapter
 
 
 class Gemma3Adapter(PaliGemmaAdapter):
-    """Stages of one `Gemma3ForConditionalGeneration`, the model unmodified; features are the averaged patches.
-
-    In layers with a sliding window distance is counted in tokens that are there: with fewer of them a window reaches
-    further back than in the whole prompt.
-    """
+    """Stages of one `Gemma3ForConditionalGeneration`, the model unmodified; features are the averaged patches."""
 
     class_name = "Gemma3ForConditionalGeneration"
 

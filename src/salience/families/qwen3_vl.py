@@ -33,3 +33,9 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
             )
             for kind in dict.fromkeys(kinds)
         }
+
+
+class Qwen3VLMoeAdapter(Qwen3VLAdapter):
+    """Stages of one `Qwen3VLMoeForConditionalGeneration`."""
+
+    class_name = "Qwen3VLMoeForConditionalGeneration"

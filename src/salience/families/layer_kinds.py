@@ -1,0 +1,91 @@
+"""Layers of a language model that count distance along the sequence: windows, chunks, convolutions and recurrences."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+_WHOLE = frozenset({"full_attention", "moe", "mlp", "sparse", "dense"})  # distance is in the position ids, if anywhere
+_RECURRENT = frozenset({"linear_attention", "conv"})
+_MIXERS = ("linear_attn", "conv", "mamba", "mixer")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a layer's attention reaches back, in columns, its own counted; `chunked`: to the start of its chunk."""
+
+    size: int
+    chunked: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class LayerKinds:
+    """reaches: of the layers that have one.   mixers: the recurrent part of the layers that have one.
+
+    unknown: why distance cannot be kept in some layer, a clause; empty where it can.
+    """
+
+    layers: list[Any] = field(default_factory=list)
+    reaches: dict[int, Reach] = field(default_factory=dict)
+    mixers: dict[int, nn.Module] = field(default_factory=dict)
+    unknown: str = ""
+
+
+def layer_kinds(language_model: Any) -> LayerKinds:
+    """The kinds of a transformers language model's layers, from its config and its modules."""
+    config: Any = getattr(language_model, "config", None)
+    config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    found = getattr(language_model, "layers", None)
+    layers = list(found) if isinstance(found, nn.ModuleList) else []
+    names = _names(language_model, config, len(layers))
+    reaches: dict[int, Reach] = {}
+    mixers: dict[int, nn.Module] = {}
+    for index, name in enumerate(names):
+        if name in _RECURRENT:
+            mixer = _mixer(layers[index]) if index < len(layers) else None
+            if mixer is None:
+                return LayerKinds(unknown=f"it has {name!r} layers whose padding cannot be masked from outside")
+            mixers[index] = mixer
+        elif name in ("sliding_attention", "chunked_attention"):
+            chunked = name == "chunked_attention"
+            size = getattr(config, "attention_chunk_size" if chunked else "sliding_window", None)
+            if size is None:
+                continue
+            if index >= len(layers) or "attention_mask" not in inspect.signature(layers[index].forward).parameters:
+                return LayerKinds(unknown=f"it has {name!r} layers whose mask cannot be reached")
+            reaches[index] = Reach(int(size), chunked)
+        elif name not in _WHOLE:
+            return LayerKinds(unknown=f"it has {name!r} layers, which choose among tokens by their place")
+    inside = {id(part) for mixer in mixers.values() for part in mixer.modules()}
+    for layer in layers:
+        for part in layer.modules():
+            convolves = isinstance(part, nn.Conv1d) or "ShortConv" in type(part).__name__
+            if convolves and id(part) not in inside:
+                return LayerKinds(unknown=f"{type(part).__name__} in its layers puts neighbouring tokens together")
+    return LayerKinds(layers, reaches, mixers)
+
+
+def _names(language_model: Any, config: Any, depth: int) -> list[str]:
+    names = getattr(config, "layer_types", None)
+    if names:
+        return list(names)[: depth or None]
+    # Without a list all layers are alike; some configs have a window that their model does not read.
+    source = sys.modules.get(type(language_model).__module__)
+    if getattr(config, "sliding_window", None) is not None and hasattr(source, "create_sliding_window_causal_mask"):
+        return ["sliding_attention"] * max(depth, 1)
+    return []
+
+
+def _mixer(layer: Any) -> nn.Module | None:
+    """The part of a layer that mixes tokens one after the other and takes a mask of its own; None if unknown."""
+    for name in _MIXERS:
+        part = getattr(layer, name, None)
+        if isinstance(part, nn.Module):
+            parameters = inspect.signature(part.forward).parameters
+            if {"hidden_states", "attention_mask"} <= set(parameters):
+                return part
+    return None

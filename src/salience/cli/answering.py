@@ -46,18 +46,16 @@ class Asked:
     views: int
 
 
-def prepare(loaded: Loaded, picture: Any, question: str) -> dict[str, Any]:
-    """The model's inputs for one picture and one question, on its device.
+def prepare(processor: Any, picture: Any, question: str) -> Any:
+    """The model's inputs for one picture and one question, on the CPU.
 
     Raises: ValueError when the question is empty, holds the image token or words the vocabulary lacks
     """
-    _require_question(loaded.processor, question)
-    text = prompt_text(loaded.processor, question.strip())
-    bos = loaded.processor.tokenizer.bos_token  # a template that writes it must not get a second one
+    _require_question(processor, question)
+    text = prompt_text(processor, question.strip())
+    bos = processor.tokenizer.bos_token  # a template that writes it must not get a second one
     special = not (bos and text.startswith(bos))
-    inputs = loaded.processor(images=picture, text=text, add_special_tokens=special, return_tensors="pt")
-    moved: dict[str, Any] = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
-    return moved
+    return processor(images=picture, text=text, add_special_tokens=special, return_tensors="pt")
 
 
 def _require_question(processor: Any, question: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import Loaded, load_vlm, model_option
+from salience.cli.loading import Loaded, find_vlm, model_option
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
@@ -118,9 +118,12 @@ def _asked(
     from salience.data.pictures import open_picture
 
     picture = open_picture(image, note)
+    found = find_vlm(model, device)
+    found.require_method(method, budget, seed)
+    inputs = prepare(found.processor, picture, question)
     with working("loading the model"):
-        loaded = load_vlm(model, device)
-    inputs = prepare(loaded, picture, question)
+        loaded = found.load()
+    inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
     with working("answering both ways"):
         asked = answer_both_ways(loaded, inputs, method, seed, budget)
     seen = seen_picture(inputs["pixel_values"], loaded.processor.image_processor, picture)

@@ -6,12 +6,15 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import Loaded, load_vlm, model_option
+from salience.cli.loading import Found, Loaded, find_vlm, model_option
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
+
+if TYPE_CHECKING:
+    from salience.training.fit_scorer import FitConfig
 
 _COUNT = click.IntRange(min=1)
 _SCORER_FILES = {"config.json", "model.safetensors"}
@@ -46,10 +49,13 @@ def fit(
       salience fit --model path/to/llava --out path/to/llava/salience
     """
     with stdout_for_results(as_json):
+        config = _config(quick, objective=objective, pictures=pictures, steps=steps, seed=seed)
         _require_scorer_folder(out)
+        found = find_vlm(model, device)
+        _require_attention(found)
         with working("loading the model"):
-            loaded = load_vlm(model, device)
-        document = _fitted(loaded, out, quick, objective=objective, pictures=pictures, steps=steps, seed=seed)
+            loaded = found.load()
+        document = _fitted(loaded, out, config)
     note(f"Fitted in {document['records'][0]['rows'][0]['seconds']:.0f} s.")
     if as_json:
         print_document(document)
@@ -69,13 +75,26 @@ def _require_scorer_folder(out: Path) -> None:
         require_folder(out)
 
 
-def _fitted(loaded: Loaded, out: Path, quick: bool, **given: Any) -> dict[str, Any]:
+def _config(quick: bool, **given: Any) -> FitConfig:
+    """What was asked for; what was not stays as the study has it. Raises: ValueError for what can't be."""
+    from salience.studies.study import StudyConfig
+
+    return replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
+
+
+def _require_attention(found: Found) -> None:
+    """Raise ValueError for a model whose attention no scorer can learn."""
+    from salience.training.viewed_saliency import require_attention
+
+    if found.outline is not None:
+        require_attention(found.outline)
+
+
+def _fitted(loaded: Loaded, out: Path, config: FitConfig) -> dict[str, Any]:
     """Train, write the folder, and tell of it as a results document."""
     from salience.core.record import SCHEMA, environment
-    from salience.studies.study import StudyConfig
     from salience.training.fit_scorer import fit as train
 
-    config = replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
     since = time.perf_counter()
     folder = train(loaded.model, config, processor=loaded.processor, out=out)
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from salience.cli.options import Command
+
+if TYPE_CHECKING:
+    import torch
+
+    from salience.families import Adapter
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -46,26 +54,117 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@dataclass(kw_only=True)
+class Found:
+    """A model that is there and whose configuration is one of a vision-language model; nothing of it is loaded yet.
+
+    source: what `from_pretrained` takes   device: where it is to run   name: to show
+    """
+
+    source: str
+    device: torch.device
+    name: str
+    bundled: bool
+
+    @cached_property
+    def processor(self) -> Any:
+        """Raises: ValueError when there is none that loads"""
+        with quiet_transformers():
+            return _processor(self.source)
+
+    @cached_property
+    def outline(self) -> Adapter | None:
+        """The model's family on a model without weights, for checks; None where it can't be made without them.
+
+        Raises: ValueError when the model is of no family that can be pruned
+        """
+        import torch
+
+        from salience.families import adapter_for
+        from salience.profiling.skeleton import build, read_config
+
+        try:
+            with quiet_transformers():
+                model = build(read_config(self.source), torch.float32)
+        except Exception:  # whatever a remote or quantised model needs: loading its weights says what is wrong
+            return None
+        return adapter_for(model)
+
+    def load(self) -> Loaded:
+        """The model with its weights, float32 on a CPU.
+
+        Raises: ValueError when its weights do not fit its configuration, or there is no processor
+        """
+        from salience.families import adapter_for
+
+        processor = self.processor  # what is small comes first
+        with quiet_transformers():
+            model = _model(self.source, on_cpu=self.device.type == "cpu")
+        adapter_for(model)  # refuses what can't be pruned
+        return Loaded(model.eval().to(self.device), processor, self.name, self.bundled)
+
+    def require_method(self, method: str, budget: Mapping[str, Any], seed: int) -> None:
+        """Refuse, before any weights load, what `salience.prune` would refuse once they are there.
+
+        Raises: ValueError when there is no such method, its scorer can't be read or has another width, or the budget
+            does not go with it
+        """
+        from salience import Budget
+        from salience.pruning.methods.saliency import Saliency
+        from salience.pruning.resolve import resolve_method
+        from salience.pruning.scorer import Scorer
+
+        wanted, outline = Budget(**budget), self.outline
+        own = Path(self.source) / "salience"
+        if method not in ("saliency", "auto"):
+            chosen = resolve_method(method, seed=seed, home=None, has_attention=True)
+        elif (own / "config.json").is_file():
+            chosen = Saliency(scorer=Scorer.from_pretrained(own))
+        elif outline is not None and (width := bundled_width()) is not None and width != outline.d_features:
+            chosen = resolve_method(method, seed=seed, home=None, has_attention=outline.tower_attention is not None)
+        else:
+            return  # the bundled scorer, if the model has the tower it was made for: its weights tell
+        if outline is not None:
+            chosen.check(d_features=outline.d_features)
+        if wanted.mass is not None and not chosen.scored:
+            wanted.count(1)  # raises
+        if wanted.mass is None and outline is not None and outline.n_tokens is not None:
+            wanted.count(outline.n_tokens)
+
+
+def bundled_width() -> int | None:
+    """Of the features that the bundled scorer reads; None where there is no such scorer."""
+    import salience
+
+    file = salience.bundled_model() / "salience" / "config.json"
+    return int(json.loads(file.read_text(encoding="utf-8"))["d_features"]) if file.is_file() else None
+
+
+def find_vlm(name: str | None, device: str = "auto") -> Found:
+    """The model in folder `name`, or of that hub id, or the bundled one when it is None, before anything is loaded.
+
+    Raises: ValueError when there is no such folder or device, or the folder has no configuration or weights;
+        ImportError without transformers.
+    """
+    import salience
+    from salience.core.backend import resolve_device
+
+    target = resolve_device(device)
+    folder = salience.bundled_model() if name is None else Path(name)
+    with quiet_transformers():
+        source = _checked(folder, name)
+    bundled = name is None or (folder.is_dir() and folder.resolve() == salience.bundled_model().resolve())
+    shown = "salience/llava-scenes (bundled)" if bundled else source
+    return Found(source=source, device=target, name=shown, bundled=bundled)
+
+
 def load_vlm(name: str | None, device: str = "auto") -> Loaded:
     """The model in folder `name`, or of that hub id, or the bundled one when it is None; float32 on a CPU.
 
     Raises: ValueError when there is no such folder, it has no configuration, weights or processor, its weights do not
         fit its configuration, or the model is of no family that can be pruned; ImportError without transformers.
     """
-    import salience
-    from salience.core.backend import resolve_device
-    from salience.families import adapter_for
-
-    target = resolve_device(device)
-    folder = salience.bundled_model() if name is None else Path(name)
-    with quiet_transformers():
-        source = _checked(folder, name)
-        model = _model(source, on_cpu=target.type == "cpu")
-        processor = _processor(source)
-    adapter_for(model)  # refuses what can't be pruned
-    bundled = name is None or (folder.is_dir() and folder.resolve() == salience.bundled_model().resolve())
-    shown = "salience/llava-scenes (bundled)" if bundled else source
-    return Loaded(model.eval().to(target), processor, shown, bundled)
+    return find_vlm(name, device).load()
 
 
 def _checked(folder: Path, name: str | None) -> str:

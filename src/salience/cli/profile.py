@@ -61,9 +61,14 @@ def profile(
     import torch
 
     import salience
+    from salience.core.backend import resolve_device
+    from salience.profiling.profile import check_arguments
 
     with stdout_for_results(as_json):
         ratios, picture = _ratios(keeps), _size(size)
+        check_arguments(ratios, method, text_tokens=text_tokens, batch=batch, images=images, decode=decode)
+        if device != "meta":
+            resolve_device(device)
         if out is not None:
             require_folder(out)
         kind = None if dtype is None else getattr(torch, dtype)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import Loaded, load_vlm, model_option
+from salience.cli.loading import Found, Loaded, find_vlm, model_option
 from salience.cli.options import comma_list, comma_numbers, require_folder, shared_options, stdout_for_results, working
 from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
     from salience.pruning.scorer import Scorer
+    from salience.studies.tradeoff_config import TradeoffConfig
     from salience.training.together import Alone
 
 _COUNT = click.IntRange(min=1)
@@ -119,8 +120,11 @@ def tradeoff(
         require_folder(out)
         fitted = _scorers(scorers)
         group = _group(device)
+        found = find_vlm(model, str(group.device))
+        _require_methods(config, found, fitted)
+        _require_task(config)
         with working("loading the model"):
-            loaded = load_vlm(model, str(group.device))
+            loaded = found.load()
         _require_fit(loaded, fitted)
         results = _measured(loaded, config, fitted, out, group, quick=quick)
     if results is None:
@@ -129,7 +133,7 @@ def tradeoff(
     present(results, report, as_json=as_json)
 
 
-def _config(quick: bool, **given: Any) -> Any:
+def _config(quick: bool, **given: Any) -> TradeoffConfig:
     """What was asked for; what was not stays as the study has it, or as its quick form has it."""
     from dataclasses import replace
 
@@ -144,6 +148,30 @@ def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
     from salience.pruning.scorer import Scorer
 
     return {number: Scorer.from_pretrained(folder) for number, folder in enumerate(folders)} or None
+
+
+def _require_methods(config: TradeoffConfig, found: Found, scorers: Mapping[int, Scorer] | None) -> None:
+    """Raise ValueError, before any weights load, for a method that can't be measured here, whatever they are."""
+    from salience.pruning.methods.saliency import Saliency
+    from salience.studies.asked_tradeoff import refuse_boxes
+    from salience.studies.tradeoff import refuse_control
+
+    refuse_control(config.methods or (), ())
+    if config.task != "scenes":
+        refuse_boxes(config.methods or (), config.task)
+    if scorers is None and "saliency" in (config.methods or ()):
+        found.require_method("saliency", {"keep": 1.0}, config.seed)
+    for scorer in (scorers or {}).values():
+        if found.outline is not None:
+            Saliency(scorer=scorer).check(d_features=found.outline.d_features)
+
+
+def _require_task(config: TradeoffConfig) -> None:
+    """Raise ValueError, before any weights load, for questions that can't be read or pictures that are not there."""
+    from salience.studies.picture_tasks import picture_task
+
+    if config.task != "scenes":
+        picture_task(config)
 
 
 def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:

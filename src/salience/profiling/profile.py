@@ -75,10 +75,9 @@ def profile(
     Returns: `Profile`
     Raises:  ValueError when an argument is out of its range, or there is no configuration of a vision-language model
     """
-    budgets, inside = [Budget(keep=share) for share in keep], None if method is None else inside_method(method)
-    if not budgets:
-        raise ValueError("keep must name at least one ratio above 0 and at most 1.")
-    prompt = Prompt(text_tokens=text_tokens, batch=batch, images=images, decode=decode)
+    budgets, inside, prompt = check_arguments(
+        keep, method, text_tokens=text_tokens, batch=batch, images=images, decode=decode
+    )
     pictures = Pictures(count=batch * images, size=picture)
     real = isinstance(model, torch.nn.Module)
     config = model.config if real else read_config(model)
@@ -97,6 +96,19 @@ def profile(
     name = (getattr(model, "name_or_path", "") or type(model).__name__) if real else str(model)
     about = _config(name, config, counted, prompt, pictures, kind, roof)
     return Profile(config={**about, "method": None if inside is None else inside.name}, rows=rows)
+
+
+def check_arguments(
+    keep: Sequence[float], method: str | Inside | None, **prompt: int
+) -> tuple[list[Budget], Inside | None, Prompt]:
+    """What can be told without a model: the ratios, the method inside the language model, and the prompt.
+
+    Raises:  ValueError when one is out of its range
+    """
+    budgets, inside = [Budget(keep=share) for share in keep], None if method is None else inside_method(method)
+    if not budgets:
+        raise ValueError("keep must name at least one ratio above 0 and at most 1.")
+    return budgets, inside, Prompt(**prompt)
 
 
 def _row(

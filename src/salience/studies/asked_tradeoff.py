@@ -6,7 +6,7 @@ same (`packed_asking`). What needs scenes (probe, cosine, attention kept, oracle
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,17 +103,20 @@ def inside_rows(
 def asked_arms(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer]) -> list[tuple[str, int, Method]]:
     """(name, seed, method) of what is to be compared."""
     names = config.methods or by_default(adapter, DEFAULT)
-    for name in names:
-        if name in _ORACLES:
-            raise ValueError(
-                f"methods: {name!r} needs boxes or training, which task {config.task!r} does not have here."
-            )
+    refuse_boxes(names, config.task)
     arms: list[Arm] = [learned(scorer, seed) for seed, scorer in fitted.items()]
     arms += training_free(config.draws, config.seed)
     arms += untrained(adapter, config, fitted) if "saliency-untrained" in names else []
     arms += published([*config.before, *config.inside], config.seed)
     found = [(arm.name, arm.seed, arm.known) for name in names for arm in arms if arm.name == name]
     return [(name, seed, method) for name, seed, method in found if method is not None]
+
+
+def refuse_boxes(names: Iterable[str], task: str) -> None:
+    """Raise ValueError for a method that needs boxes or training."""
+    for name in names:
+        if name in _ORACLES:
+            raise ValueError(f"methods: {name!r} needs boxes or training, which task {task!r} does not have here.")
 
 
 def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]], keeps: Sequence[float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,7 @@ def run(
         require_same_tower(Saliency(scorer=scorer), adapter)
     if config.methods is not None and "saliency" in config.methods and not fitted:
         raise ValueError(_NO_SCORER)
-    if config.methods is not None and SHUFFLED in config.methods and SHUFFLED not in (controls or {}):
-        raise ValueError(_NO_CONTROL)
+    refuse_control(config.methods or (), controls or ())
     group = together(adapter.device)
     own = cells or cells_for(group, folder, _identity(adapter, config, fitted, controls or {}))
     if bars is not None:
@@ -101,6 +100,12 @@ def run(
             record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, drawn)
     group.wait()  # the caller may remove what the others still read
     return record
+
+
+def refuse_control(methods: Collection[str], controls: Collection[str]) -> None:
+    """Raise ValueError where the control is named and there is none."""
+    if SHUFFLED in methods and SHUFFLED not in controls:
+        raise ValueError(_NO_CONTROL)
 
 
 def _run(

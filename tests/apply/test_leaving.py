@@ -159,6 +159,17 @@ def test_what_others_wrap_meanwhile_stays_theirs(make_model: Any, make_batch: An
         assert model(**batch).logits.shape[1] == batch["input_ids"].shape[1]  # ours lets everything through
 
 
+def test_pruned_again_though_others_wrapped_it(make_model: Any, make_batch: Any) -> None:
+    """functools.wraps copies what marks ours."""
+    model, batch = make_model(), make_batch([1])
+    handle = salience.prune(model, "uniform", tokens=4)
+    ours = model.forward
+    model.forward = functools.wraps(ours)(lambda *args, **kwargs: ours(*args, **kwargs))
+    handle.undo()
+    with torch.no_grad(), salience.prune(model, "uniform", tokens=2):
+        assert model(**batch).logits.shape[1] == batch["input_ids"].shape[1] - 14
+
+
 def test_transformers_still_sees_what_the_model_takes(make_model: Any) -> None:
     model = make_model()
     with salience.prune(model, "uniform", keep=0.5):

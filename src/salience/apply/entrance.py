@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salience.apply.inputs import Positions
-from salience.apply.pruned import Pruned, is_pruned
+from salience.apply.pruned import Pruned, is_leaving, is_pruned
 from salience.apply.towers import require_same_tower
 from salience.families import Adapter, adapter_for, same_tower
 from salience.families.tower_attention import SUBSTITUTE
@@ -72,6 +72,8 @@ def prune(
 
 def _refuse_twice(adapter: Adapter) -> None:
     if is_pruned(adapter.model):
+        if is_leaving(adapter.model):
+            raise ValueError("a call that began before the last pruning was undone still runs: wait for it.")
         raise ValueError("the model is already being pruned: undo that first.")
 
 

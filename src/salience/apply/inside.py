@@ -7,7 +7,6 @@ model makes one mask for all layers, so hooks give the later ones theirs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from salience.apply.held import Cut, Held, later_mask, remembered
 from salience.apply.pictures_inside import PictureInside
 from salience.families.decoder import Decoder
+from salience.families.listening import Listener, listening
 from salience.ops.tokens import remaining_columns
 from salience.pruning.inside import Inside
 
@@ -66,29 +66,18 @@ class Prefill:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hooks while the language model runs; in this thread's calls alone."""
+        """Hooks while this thread runs the language model."""
         if self.drops_nothing:
             yield
             return
-        mine = threading.get_ident()
-
-        def only_here(hook: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *given: hook(*given) if threading.get_ident() == mine else None
-
         first = self.stages[0] - (1 if self.method.looks == "last" else 0)
-        handles = []
-        try:
-            enter = only_here(self._enter)
-            handles.append(self.decoder.language_model.register_forward_pre_hook(enter, with_kwargs=True))
-            for index, layer in enumerate(self.decoder.layers):
-                if index >= first:
-                    hook = only_here(self._layer(index))
-                    handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-                handles.append(layer.register_forward_hook(only_here(self._deepen(index))))
+        listeners = [Listener(self.decoder.language_model, "before", self._enter)]
+        for index, layer in enumerate(self.decoder.layers):
+            if index >= first:
+                listeners.append(Listener(layer, "before", self._layer(index)))
+            listeners.append(Listener(layer, "after", self._deepen(index)))
+        with listening(*listeners):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _enter(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The whole prompt's embeddings; tokens that the model would add in several layers are added here instead."""
@@ -237,7 +226,7 @@ def going_on(decoder: Decoder, cache: Any, held: Held, real: Tensor | None) -> I
     Args:    cache: filled   real: the caller's (B, all columns) mask, None for ones
     Raises:  ValueError when the mask has another shape, or the cache was cropped into the prompt
     """
-    past, mine = int(cache.get_seq_length()), threading.get_ident()
+    past = int(cache.get_seq_length())
     if past < held.width:
         raise ValueError(f"the pruned cache was cropped into its prompt, to {past} of {held.width} columns.")
     if real is not None and (not isinstance(real, Tensor) or real.dim() != 2):
@@ -247,8 +236,6 @@ def going_on(decoder: Decoder, cache: Any, held: Held, real: Tensor | None) -> I
 
     def hook_of(index: int, cut: Cut) -> Callable[..., Any]:
         def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            if threading.get_ident() != mine:
-                return None
             hidden = args[0] if args else kwargs["hidden_states"]
             rows, new = hidden.shape[:2]
             cached, window = int(cache.layers[index].keys.shape[-2]), decoder.window(index)
@@ -261,12 +248,6 @@ def going_on(decoder: Decoder, cache: Any, held: Held, real: Tensor | None) -> I
 
         return hook
 
-    handles = []
-    try:
-        for index, layer in enumerate(decoder.layers):
-            if (cut := held.cut(index)) is not None:
-                handles.append(layer.register_forward_pre_hook(hook_of(index, cut), with_kwargs=True))
+    cuts = [(index, layer, cut) for index, layer in enumerate(decoder.layers) if (cut := held.cut(index)) is not None]
+    with listening(*(Listener(layer, "before", hook_of(index, cut)) for index, layer, cut in cuts)):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from salience.apply.inputs import Positions, PrunedInputs
 from salience.core.transformers_names import cache_in
 from salience.families import Adapter
 from salience.families.layer_kinds import LayerKinds, Reach, layer_kinds
+from salience.families.listening import Listener, listening
 
 _NAME = "_salience_gaps"  # an attribute of the cache, so that a copy of the cache takes it along
 
@@ -111,8 +112,7 @@ class OriginalGaps:
             return
         ids = given.get("input_ids")
         new = ids.shape[1] if isinstance(ids, Tensor) else given["inputs_embeds"].shape[1]
-        with ExitStack() as hooks:
-            self._put(hooks, _Run(prompt, cache, past, new, given.get("attention_mask")))
+        with listening(*self._listeners(_Run(prompt, cache, past, new, given.get("attention_mask")))):
             yield
         self.leave_on(cache, prompt)
 
@@ -122,14 +122,8 @@ class OriginalGaps:
         if cache is not None and prompt is not None:
             setattr(cache, _NAME, prompt)
 
-    def _put(self, hooks: ExitStack, run: _Run) -> None:
-        mine = threading.get_ident()
+    def _listeners(self, run: _Run) -> list[Listener]:
         disable: Any = torch.compiler.disable
-
-        def only_here(hook: Callable[..., Any]) -> Callable[..., Any]:
-            put: Callable[..., Any] = disable(lambda *given: hook(*given) if threading.get_ident() == mine else None)
-            return put
-
         total = run.prompt.width + max(0, run.past + run.new - run.prompt.index.shape[1])
         far = {index: reach for index, reach in self.kinds.reaches.items() if total > reach.size}
         kernel = str(getattr(self.language_model.config, "_attn_implementation", ""))
@@ -138,20 +132,22 @@ class OriginalGaps:
                 f"a window of {min(reach.size for reach in far.values())} tokens is measured in the whole prompt of "
                 f"{total} with sdpa or eager attention, not {kernel}: use one of them, or positions='compact'."
             )
-        for index, reach in far.items():
-            hook = only_here(run.windowed(index, reach, boolean=kernel == "sdpa"))
-            hooks.callback(self.kinds.layers[index].register_forward_pre_hook(hook, with_kwargs=True).remove)
+        listeners = [
+            Listener(self.kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))
+            for index, reach in far.items()
+        ]
         if run.past >= run.prompt.index.shape[1]:
-            return  # the tokens that follow a prompt have no gaps between them
+            return listeners  # the tokens that follow a prompt have no gaps between them
         if self.kinds.mixers and run.past + run.new < run.prompt.index.shape[1]:
             raise ValueError(
                 "the prompt of a model with convolutions or recurrences is pruned in one piece: leave "
                 "prefill_chunk_size out."
             )
         for mixer in self.kinds.mixers.values():
-            before, after = only_here(run.spread), only_here(run.gather)
-            hooks.callback(mixer.register_forward_pre_hook(before, with_kwargs=True).remove)
-            hooks.callback(mixer.register_forward_hook(after).remove)
+            listeners += [
+                Listener(mixer, "before", disable(run.spread)), Listener(mixer, "after", disable(run.gather)),
+            ]  # fmt: skip
+        return listeners
 
 
 class _Run:

@@ -27,9 +27,11 @@ from salience.apply.inputs import Positions, PrunedInputs, model_arguments, pad_
 from salience.apply.memory import Memory
 from salience.apply.original_gaps import OriginalGaps
 from salience.apply.trace import ImageTrace, Trace
+from salience.apply.traces import LastTraces
 from salience.core.transformers_names import cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
+from salience.families.listening import Calls, lock
 from salience.families.tower_merging import Schedule
 from salience.families.whole_prompt import WholePrompt, effective
 from salience.pruning.base import Method
@@ -44,7 +46,8 @@ _Note = tuple[Any, PrunedInputs, Tensor]  # the caller's cache, what was pruned,
 class Pruned:
     """A model being pruned: a context manager, and a handle with `undo()`.
 
-    trace: of the last call that carried pictures.
+    trace: of the last call that carried pictures: the reading thread's (or asyncio task's) own, or, if it has called
+    nothing, any thread's. As many threads as one likes may call the model at once.
     method, budget, positions: what is in force; `method.name` says which method "auto" took.
     substitute: what stands in for something of the method's that this model lacks; empty if nothing does.
     """
@@ -53,10 +56,11 @@ class Pruned:
         self, adapter: Adapter, method: Method, budget: Budget, positions: Positions, substitute: str = ""
     ) -> None:
         self.method, self.budget, self.positions, self.substitute = method, budget, positions, substitute
-        self.trace = Trace()
+        self._traces = LastTraces()
         self._adapter, self._model = adapter, adapter.model
         self._cache = cache_argument(adapter.model.forward, adapter.language_model.forward)
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
+        self._calls = Calls(ended=self._take_off_if_undone)
         self._between = BetweenLayers(adapter, method, budget, positions)
         self._gaps = OriginalGaps(adapter, positions, inside=isinstance(method, Inside))
         self._active, self._entered = True, False
@@ -66,8 +70,13 @@ class Pruned:
             self._before[name] = self._model.__dict__.get(name)
             self._ours[name] = wrap(getattr(self._model, name))
         for name, wrapper in self._ours.items():
-            setattr(wrapper, _MARK, True)
+            setattr(wrapper, _MARK, self)
             self._model.__dict__[name] = wrapper
+
+    @property
+    def trace(self) -> Trace:
+        """Trace of the last call that carried pictures."""
+        return self._traces.get()
 
     def explain(self) -> str:
         """What is done to the model, in a sentence or two: method, budget, positions, and what stands in for what."""
@@ -78,10 +87,19 @@ class Pruned:
         return f"{said} Note: {' '.join(notes)}" if notes else said
 
     def undo(self) -> None:
-        """Put the model back as it was; doing it again does nothing."""
-        if not self._active:
+        """Put the model back as it was; doing it again does nothing.
+
+        Calls that other threads have begun end as they began, pruned, and the last of them puts the model back.
+        """
+        with lock:
+            self._active = False
+            if not self._calls.running:
+                self._take_off_if_undone()
+
+    def _take_off_if_undone(self) -> None:
+        """Take ours off; whoever wrapped it meanwhile keeps theirs, and ours lets everything through."""
+        if self._active:
             return
-        self._active = False  # whoever wrapped ours meanwhile keeps theirs, and ours lets everything through
         for name, before in self._before.items():
             if self._model.__dict__.get(name) is not self._ours[name]:
                 continue
@@ -117,13 +135,14 @@ class Pruned:
 
         @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if not self._active:
-                return original(*args, **kwargs)
-            options, note = before(signature, args, kwargs)
-            with self._between.forward(options), self._gaps.forward(options):
-                result = original(**options)
-            if note is not None:
-                after(result, note)
+            with self._calls.one():  # first of all: what is under way is not taken off the model
+                if not (self._active or self._generates):
+                    return original(*args, **kwargs)
+                options, note = before(signature, args, kwargs)
+                with self._between.forward(options), self._gaps.forward(options):
+                    result = original(**options)
+                if note is not None:
+                    after(result, note)
             return result
 
         return torch._dynamo.decorators.skip(forward)
@@ -133,10 +152,11 @@ class Pruned:
 
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if not self._active or getattr(self._inside, "generate", False):
-                return original(*args, **kwargs)
-            with torch.no_grad():  # as generate itself does, which does not yet run while the tower does
-                return self._generate(original, by_name(signature, args, kwargs))
+            with self._calls.one():
+                if not self._active or self._generates:
+                    return original(*args, **kwargs)
+                with torch.no_grad():  # as generate itself does, which does not yet run while the tower does
+                    return self._generate(original, by_name(signature, args, kwargs))
 
         return generate
 
@@ -145,7 +165,7 @@ class Pruned:
     ) -> tuple[dict[str, Any], _Note | None]:
         """The arguments of the model's own forward, and what to remember of them; nothing inside our generate."""
         given = named_cache(by_name(signature, args, kwargs) if args else kwargs, self._cache)
-        if getattr(self._inside, "generate", False):
+        if self._generates:
             refuse_lost_cache(given)
             return self._adapter.as_forward_reads(with_mask(given)), None
         cache: Any = given.get(self._cache)
@@ -165,7 +185,7 @@ class Pruned:
         self._remember(cache, pruned, prompt)
         self._between.leave_on(cache)
         self._gaps.leave_on(cache)
-        self.trace = self._between.traced(self.trace)
+        self._traces.set(self._between.traced(self.trace))
 
     def _generate(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
         if (inputs := given.pop("inputs", None)) is not None:
@@ -185,11 +205,16 @@ class Pruned:
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
         result = self._run(original, whole.arguments(model_arguments(self._adapter, pruned, options), self._model))
-        self.trace = self._between.traced(self.trace)
+        self._traces.set(self._between.traced(self.trace))
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
         self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
         return _restored(result, whole)
+
+    @property
+    def _generates(self) -> bool:
+        """Whether this thread is inside our generate."""
+        return getattr(self._inside, "generate", False)
 
     def _run(self, generate: Callable[..., Any], options: dict[str, Any]) -> Any:
         self._inside.generate = True
@@ -221,7 +246,7 @@ class Pruned:
         self._between.prepare(encoded, selections, pruned, given, generating=generating)
         self._gaps.prepare(pruned, mask)
         views = zip(encoded.grids, encoded.pictures, selections, strict=True)
-        self.trace = Trace(
+        trace = Trace(
             images=tuple(
                 ImageTrace(grid=grid, picture=i, scores=s.scores, kept=s.kept, merge=s.merge) for grid, i, s in views
             ),
@@ -229,6 +254,7 @@ class Pruned:
             substitute="; ".join(filter(None, [self.substitute, self.method.remark(contexts)])),
             note=self._kept_whole(contexts),
         )
+        self._traces.set(trace)
         self._adapter.settle(pruned.deltas)
         return pruned
 
@@ -304,6 +330,13 @@ def _restored(result: Any, whole: WholePrompt) -> Any:
     return result
 
 
+def is_leaving(model: Any) -> bool:
+    """Whether what is on the model is undone, and stays for the calls that are under way."""
+    handle: Pruned | None = getattr(model.forward, _MARK, None)
+    return handle is not None and not handle._active and handle._calls.running > 0
+
+
 def is_pruned(model: Any) -> bool:
-    """Whether a pruning is in force on the model."""
-    return bool(getattr(model.forward, _MARK, False))
+    """Whether a pruning is in force on the model, or still in use."""
+    handle: Pruned | None = getattr(model.forward, _MARK, None)
+    return handle is not None and (handle._active or handle._calls.running > 0)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salience.families.listening import Listener, listening
+
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _PARTS = ("q_proj", "k_proj", "head_dim", "scaling", "layer_idx")
 # Layers without a window get no rotary embedding in these, whatever is handed to them.
@@ -138,11 +140,5 @@ def watched(decoder: Decoder, rows: Tensor, keep: Callable[[int, Tensor], None])
 
         return hook
 
-    handles = []
-    try:
-        for index, layer in enumerate(decoder.layers):
-            handles.append(layer.register_forward_pre_hook(hook_of(index), with_kwargs=True))
+    with listening(*(Listener(layer, "before", hook_of(index)) for index, layer in enumerate(decoder.layers))):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from salience.core.types import VisualGrid
 from salience.families.base import Adapter, tower_fingerprint
 from salience.families.encoded import Encoded
+from salience.families.listening import lock
 from salience.families.stock import as_one_tensor, rows_of
 
 
@@ -34,7 +37,7 @@ class FallbackAdapter(Adapter):
         self.model = model
         names = ("vision_tower", "vision_model", "visual")
         self.tower: Any = next((t for n in names if (t := getattr(model.base_model, n, None)) is not None), model)
-        self._reads_tensor = False
+        self._now = threading.local()  # of this thread's call: whether the model reads a tensor
 
     @property
     def language_model(self) -> nn.Module:
@@ -56,15 +59,15 @@ class FallbackAdapter(Adapter):
 
     def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
         """See `Adapter.encode`."""
-        with _no_hooks_left(self.model.base_model):
+        with _no_hooks_left(self.model.base_model, self.language_model):
             output = self.model.base_model.get_image_features(pixel_values=pixel_values, **options, return_dict=True)
         if getattr(output, "deepstack_features", None):
             raise ValueError(
                 f"{type(self.model).__name__} adds visual tokens in several layers: it needs a family of its own."
             )
         tokens = output.pooler_output
-        self._reads_tensor = isinstance(tokens, Tensor)
-        views = rows_of(tokens[None] if self._reads_tensor and tokens.dim() == 2 else tokens)
+        self._now.reads_tensor = isinstance(tokens, Tensor)
+        views = rows_of(tokens[None] if isinstance(tokens, Tensor) and tokens.dim() == 2 else tokens)
         return Encoded(
             views=views,
             grids=[nearest_square(view.shape[0]) for view in views],
@@ -84,7 +87,7 @@ class FallbackAdapter(Adapter):
         )
 
     def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options) if self._reads_tensor else options
+        return as_one_tensor(options) if getattr(self._now, "reads_tensor", False) else options
 
 
 def missing_in(model: Any) -> str:
@@ -116,16 +119,48 @@ def _image_token(config: Any) -> int | None:
     return token if token is not None else getattr(config, "image_token_index", None)
 
 
-@contextmanager
-def _no_hooks_left(module: nn.Module) -> Iterator[None]:
-    """Takes off what transformers' `get_image_features` puts on the tower for good to record hidden states."""
+class _Recording:
+    """What transformers puts on a tower for good to record hidden states, taken off again.
+
+    When the last of the threads that run the tower is done: the hooks are the module's, and all of them need them.
+    """
+
     mark = "_output_capturing_hooks_installed"
-    before = [(m, set(m._forward_hooks), mark in m.__dict__) for m in module.modules()]
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.before: list[tuple[nn.Module, set[int], bool]] = []
+
+    def begin(self, modules: Iterable[nn.Module]) -> None:
+        self.running += 1
+        if self.running == 1:
+            self.before = [(m, set(m._forward_hooks), self.mark in m.__dict__) for m in modules]
+
+    def end(self) -> None:
+        self.running -= 1
+        if self.running:
+            return
+        for module, hooks, marked in self.before:
+            for key, hook in list(module._forward_hooks.items()):
+                if key not in hooks and str(getattr(hook, "__module__", "")).startswith("transformers."):
+                    del module._forward_hooks[key]
+            if not marked:
+                module.__dict__.pop(self.mark, None)
+        self.before = []
+
+
+_recordings: weakref.WeakKeyDictionary[nn.Module, _Recording] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def _no_hooks_left(module: nn.Module, language_model: nn.Module) -> Iterator[None]:
+    """Around a run of `get_image_features`; what others record in the language model meanwhile stays theirs."""
+    text = set(language_model.modules())
+    with lock:
+        recording = _recordings.setdefault(module, _Recording())
+        recording.begin(m for m in module.modules() if m not in text)
     try:
         yield
     finally:
-        for m, hooks, marked in before:
-            for key in set(m._forward_hooks) - hooks:
-                del m._forward_hooks[key]
-            if not marked:
-                m.__dict__.pop(mark, None)
+        with lock:
+            recording.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from salience.core.types import VisualGrid
 from salience.families.base import Adapter, tower_fingerprint
 from salience.families.encoded import Encoded
+from salience.families.listening import Listener, listening
 from salience.families.tower_attention import ProjectedAttention
 from salience.families.tower_merging import Schedule, merged_tokens
 
@@ -203,44 +203,35 @@ def _layers(tower: Any) -> Any:
 
 @contextmanager
 def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
-    """Collect the hidden states `indices` and the last one's attention input while the tower runs; the hooks go again.
+    """Collect the hidden states `indices` and the last one's attention input while this thread runs the tower.
 
-    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good. They see this thread's
-    call alone: a hook is the module's, and another thread may run it meanwhile.
+    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good.
     """
     seen: dict[Any, Tensor] = {}
-    handles = []
-    layers, here = _layers(tower), threading.get_ident()
-
-    def keep(name: Any, value: Tensor) -> None:
-        if torch.compiler.is_compiling() or threading.get_ident() == here:  # a compiled tower has no threads to ask for
-            seen[name] = value
+    layers = _layers(tower)
 
     def keep_output(index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            keep(index, output[0] if isinstance(output, tuple) else output)
+            seen[index] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
-    def keep_embeddings(module: nn.Module, args: Any, kwargs: Any) -> None:
-        keep(0, args[0] if args else kwargs["hidden_states"])
+    def keep_input(name: Any) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            seen[name] = args[0] if args else kwargs["hidden_states"]
 
-    def keep_attention_input(module: nn.Module, args: Any, kwargs: Any) -> None:
-        keep("attention_input", args[0] if args else kwargs["hidden_states"])
+        return hook
 
-    try:
-        for index in indices:
-            if index == 0:
-                handles.append(layers[0].register_forward_pre_hook(keep_embeddings, with_kwargs=True))
-            else:
-                handles.append(layers[index - 1].register_forward_hook(keep_output(index)))
-        if indices[-1] > 0:
-            attention = layers[indices[-1] - 1].self_attn
-            handles.append(attention.register_forward_pre_hook(keep_attention_input, with_kwargs=True))
+    listeners = [
+        Listener(layers[index - 1], "after", keep_output(index))
+        if index
+        else Listener(layers[0], "before", keep_input(0))
+        for index in indices
+    ]
+    if indices[-1] > 0:
+        listeners.append(Listener(layers[indices[-1] - 1].self_attn, "before", keep_input("attention_input")))
+    with listening(*listeners):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _offloaded(layer: nn.Linear) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salience.families.listening import Listener, listening
+
 Keep = Callable[[int, Tensor], None]
 
 
@@ -34,14 +36,8 @@ def watch_attention(language_model: nn.Module, *, rows: slice, columns: slice, k
 
         return hook
 
-    handles = []
-    try:
-        for index, layer in enumerate(layers):
-            handles.append(layer.self_attn.register_forward_pre_hook(hook_of(index), with_kwargs=True))
+    with listening(*(Listener(layer.self_attn, "before", hook_of(index)) for index, layer in enumerate(layers))):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

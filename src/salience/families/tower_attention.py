@@ -9,13 +9,14 @@ is used: the papers of the [CLS] methods did not measure it.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from salience.families.listening import Listener, listening
 
 # Attention logits held at once: 64 MB of float32. A tower of 4096 patches would have 1 GB of them a picture.
 _AT_ONCE = 2**24
@@ -25,22 +26,16 @@ SUBSTITUTE = "received attention stands in for [CLS] attention, which this model
 
 @contextmanager
 def watch_input(attention: nn.Module) -> Iterator[dict[str, Any]]:
-    """Collects what an attention module is called with while this thread runs the tower; the hook goes again."""
+    """Collects what an attention module is called with while this thread runs the tower."""
     seen: dict[str, Any] = {}
-    here = threading.get_ident()
 
     def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not torch.compiler.is_compiling() and threading.get_ident() != here:
-            return
         seen.update(kwargs)
         if args:
             seen["hidden_states"] = args[0]
 
-    handle = attention.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
+    with listening(Listener(attention, "before", hook)):
         yield seen
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()

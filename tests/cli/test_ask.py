@@ -123,9 +123,83 @@ def test_an_animation_gives_a_note_on_stderr(ask: Run, tmp_path: Path) -> None:
     json.loads(ran.out)
 
 
-def test_a_wide_picture_gives_a_note_of_what_is_seen(ask: Run, tmp_path: Path) -> None:
-    Image.new("RGB", (900, 336)).save(tmp_path / "wide.png")
-    assert "middle of the picture" in ask("--json", image=tmp_path / "wide.png").err
+def squashing(model: Path, folder: Path) -> Path:
+    """The same model with a processor that scales pictures to its square, whatever their shape."""
+    file = shutil.copytree(model, folder) / "processor_config.json"
+    about = json.loads(file.read_text())
+    about["image_processor"] |= {"do_center_crop": False, "size": {"height": 336, "width": 336}}
+    file.write_text(json.dumps(about))
+    return folder
+
+
+def bright_and_dark(drawn: Path) -> np.ndarray:
+    """(H, W) which pixels of an orange picture were kept."""
+    bright: np.ndarray = np.asarray(Image.open(drawn)).astype(int)[..., 0] > 200
+    return bright
+
+
+@pytest.mark.parametrize("size", [(900, 336), (450, 168), (200, 700), (336, 336)])
+def test_what_was_kept_is_drawn_where_the_model_saw_it(
+    ask: Run, tiny_vlm: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    image, kept = tmp_path / "own.png", tmp_path / "kept.png"
+    Image.new("RGB", size, "orange").save(image)
+    cropped = ask("--json", "--tokens", "16", "--picture", kept, image=image)
+    side, (width, height) = min(size), size
+    seen = np.zeros((height, width), dtype=bool)
+    left, top = (width - side) // 2, (height - side) // 2
+    seen[top : top + side, left : left + side] = True
+    # the crop's edge is found within a pixel of the picture, or of the model's view where that is coarser
+    edge = 2 * 4 * side * max(1, side // 336 + 1)
+    assert (bright_and_dark(kept) != seen).sum() <= (0 if width == height else edge)
+    assert ("the middle of the picture" in cropped.err) == (width != height)
+
+    squashed = ask("--json", "--tokens", "4", "--picture", kept, image=image, model=squashing(tiny_vlm, tmp_path / "s"))
+    cells = json.loads(squashed.out)["records"][0]["rows"][1]["kept"]
+    grid = np.isin(np.arange(16), cells).reshape(4, 4)
+    rows, columns = (np.arange(side) * 4 // side for side in (height, width))
+    assert (bright_and_dark(kept) == grid[rows][:, columns]).all()
+    assert ("whole picture, squashed" in squashed.err) == (width != height)
+    assert "middle" not in squashed.err
+
+
+@pytest.mark.parametrize(
+    ("family", "region"),
+    [
+        ("paligemma", (0, 0, 300, 200)), ("gemma3", (0, 0, 300, 200)),  # squashed
+        ("llava_next", (0, 0, 300, 200)),  # the first view of several is the whole picture
+        ("pad", (0, -50, 300, 250)), ("crop", (50, 0, 250, 200)),
+    ],
+)  # fmt: skip
+def test_the_part_that_is_seen_is_found_for_every_processor(
+    family: str, region: tuple[int, ...], family_processor: Callable[[str], Any], tiny_processor: Callable[..., Any]
+) -> None:
+    from salience.cli.answering import prepare
+    from salience.cli.kept_picture import seen_region
+
+    if family in ("pad", "paligemma"):
+        from transformers.models.llava import LlavaImageProcessorPil
+
+        square = {"size": {"shortest_edge": 84}, "crop_size": {"height": 84, "width": 84}}
+        # PaliGemma's own processor warns of numpy where it is called whole
+        images = (
+            LlavaImageProcessorPil(do_pad=True, **square)
+            if family == "pad"
+            else family_processor(family).image_processor
+        )
+
+        def pixels_of(each: Any) -> Any:
+            return images(each, return_tensors="pt")["pixel_values"]
+    else:
+        processor = tiny_processor(84) if family == "crop" else family_processor(family)
+
+        def pixels_of(each: Any) -> Any:
+            return prepare(processor, each, "which digit is red")["pixel_values"]
+
+    found, view = seen_region(pixels_of, Image.new("RGB", (300, 200), "green"))
+    assert view is not None
+    # a view's pixel is up to 7 of the picture's wide; its edges are told to half of that
+    assert np.abs(np.subtract(found, region)).max() <= 4
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "I;16", "L", "1"])

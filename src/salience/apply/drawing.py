@@ -26,13 +26,20 @@ _TEXT = 12  # pixels of a sheet's letters
 _GREY = (87, 96, 106)
 
 
-def kept_picture(picture: Image, grid: VisualGrid, kept: Sequence[int]) -> Image:
-    """`picture` with the cells `kept` of `grid` bright and the others grey and dark."""
+#: Left, top, right and bottom of the part of a picture that a grid lies on, in pixels; beyond it where it is padded.
+Region = tuple[float, float, float, float]
+
+
+def kept_picture(picture: Image, grid: VisualGrid, kept: Sequence[int], region: Region | None = None) -> Image:
+    """`picture` with the cells `kept` of `grid` bright and the others grey and dark.
+
+    region: the part that the grid lies on, the whole picture if None; what is outside was not seen, and is dark
+    """
     from PIL import Image
 
     mask = np.zeros(grid.n, dtype=np.float32)
     mask[list(kept)] = 1
-    bright = _spread(mask[:, None], grid, picture.size)[..., 0:1] > 0  # (H, W, 1)
+    bright = _spread(mask[:, None], grid, picture.size, region)[..., 0:1] > 0  # (H, W, 1)
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)  # (H, W, 3)
     grey = pixels.mean(-1, keepdims=True)
     dimmed = _VEIL + _DIM * (0.5 * pixels + 0.5 * grey)
@@ -135,13 +142,24 @@ def _wrapped(text: str, font: Any, width: int) -> list[str]:
     return lines
 
 
-def _spread(cells: np.ndarray, grid: VisualGrid, size: tuple[int, int]) -> np.ndarray:
-    """(n, c) values of cells -> (H, W, c), each cell's own rectangle."""
-    width, height = size
-    rows = np.arange(height) * grid.rows // height
-    columns = np.arange(width) * grid.columns // width
-    spread: np.ndarray = cells.reshape(grid.rows, grid.columns, -1)[rows][:, columns]
+def _spread(
+    cells: np.ndarray, grid: VisualGrid, size: tuple[int, int], region: Region | None = None
+) -> np.ndarray:  # fmt: skip
+    """(n, c) values of cells -> (H, W, c), each cell's own rectangle; zeros outside of `region`."""
+    left, top, right, bottom = region or (0.0, 0.0, float(size[0]), float(size[1]))
+    table = cells.reshape(grid.rows, grid.columns, -1)
+    table = np.pad(table, ((0, 1), (0, 1), (0, 0)))  # a last row and column for what is outside
+    rows = _cells(size[1], top, bottom, grid.rows)
+    columns = _cells(size[0], left, right, grid.columns)
+    spread: np.ndarray = table[rows][:, columns]
     return spread
+
+
+def _cells(side: int, first: float, last: float, count: int) -> np.ndarray:
+    """(side,) the cell that each pixel lies in, `count` where it is in none; cells go evenly from `first` to `last`."""
+    # a pixel belongs to the cell of its first edge, as `_box` has it
+    found: np.ndarray = np.floor((np.arange(side) - first) * count / (last - first) + 1e-9).astype(int)
+    return np.where((found < 0) | (found >= count), count, found)
 
 
 def _tinted(picture: Image, grid: VisualGrid, scores: Tensor) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -11,11 +11,20 @@ from salience.cli.loading import Loaded, find_vlm, model_option
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from salience.cli.answering import Asked
 
 _KNOWS = (
     "The bundled model knows coloured digits and nothing else: whatever else is in a picture, it answers in digits."
 )
+
+
+class Drawn(NamedTuple):
+    """The user's picture with what was kept, and the part of it that the grid lies on: left, top, right, bottom."""
+
+    picture: Image
+    region: tuple[float, float, float, float]
 
 
 @click.command()
@@ -71,8 +80,8 @@ def ask(
         budget = _budget(keep, tokens, mass)
         _require_writable(kept_path, out)
         asked, loaded, drawn = _asked(image, question, method, budget, model, seed, device)
-        document = _document(asked, loaded, image, question, budget, seed)
-        _write(document, drawn, kept_path, out)
+        document = _document(asked, loaded, drawn, image, question, budget, seed)
+        _write(document, drawn.picture, kept_path, out)
     if as_json:
         print_document(document)
     else:
@@ -110,11 +119,11 @@ def _asked(
     model: str | None,
     seed: int,
     device: str,
-) -> tuple[Asked, Loaded, Any]:
-    """What came out, the model, and the picture with what was kept."""
+) -> tuple[Asked, Loaded, Drawn]:
+    """What came out, the model, and the picture, at its own size, with what was kept."""
     from salience.apply.drawing import kept_picture
     from salience.cli.answering import answer_both_ways, prepare
-    from salience.cli.kept_picture import seen_picture
+    from salience.cli.kept_picture import seen_region, what_is_seen
     from salience.data.pictures import open_picture
 
     picture = open_picture(image, note)
@@ -126,16 +135,14 @@ def _asked(
     inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
     with working("answering both ways"):
         asked = answer_both_ways(loaded, inputs, method, seed, budget)
-    seen = seen_picture(inputs["pixel_values"], loaded.processor.image_processor, picture)
-    if asked.views > 1:
-        note(f"The model sees {asked.views} views of the picture; what it kept is drawn, and listed, of the first.")
-    elif abs(picture.width / picture.height - seen.width / seen.height) > 0.01:
-        note(f"The model sees the middle of the picture, {seen.width} x {seen.height} pixels after scaling.")
-    return asked, loaded, kept_picture(seen, asked.grid, asked.kept)
+    region, view = seen_region(lambda each: prepare(found.processor, each, question)["pixel_values"], picture)
+    if said := what_is_seen(region, view, picture.size, asked.views):
+        note(said)
+    return asked, loaded, Drawn(kept_picture(picture, asked.grid, asked.kept, region), region)
 
 
 def _document(
-    asked: Asked, loaded: Loaded, image: Path, question: str, budget: dict[str, Any], seed: int
+    asked: Asked, loaded: Loaded, drawn: Drawn, image: Path, question: str, budget: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     from salience.core.record import SCHEMA, environment
 
@@ -146,6 +153,8 @@ def _document(
         "seed": seed,
         "n_visual_tokens": asked.grid.n,
         "grid": [asked.grid.rows, asked.grid.columns],
+        "picture": list(drawn.picture.size),
+        "seen": [round(place, 2) for place in drawn.region],
         "rounds": asked.rounds,
         "note": _KNOWS if loaded.bundled else None,
     }

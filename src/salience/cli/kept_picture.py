@@ -4,32 +4,93 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from salience.apply.drawing import Region
 from salience.core.files import write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
     from torch import Tensor
 
 
-def seen_picture(pixel_values: Tensor, image_processor: Any, picture: Image) -> Image:
-    """The first view of the picture as the model sees it, cropped and scaled: normalised pixels back to RGB.
+def seen_region(pixels_of: Callable[[Image], Tensor], picture: Image) -> tuple[Region, tuple[int, int] | None]:
+    """The part of the picture that the model's first view shows, and the view's width and height in pixels.
 
-    pixel_values: (pictures, 3, H, W), or with tiles (pictures, tiles, 3, H, W); where they are patches, (n, d), the
-    whole `picture` is what was seen
+    Found out by showing: of a picture whose colours tell their place, and of a black and a white one, which tell what
+    normalising does and where a border was added. So it holds for every processor, whether it crops, squashes, pads or
+    cuts tiles. Where the pixels come as patches, (n, d), the whole picture was seen, and no size is known.
+
+    pixels_of: a picture -> `pixel_values`, (pictures, 3, H, W), or with tiles (pictures, tiles, 3, H, W)
     """
     from PIL import Image
 
-    if pixel_values.dim() < 4:
-        return picture
-    pixels = pixel_values.flatten(0, -4)[0].detach().float().cpu().numpy()  # (3, H, W)
-    if getattr(image_processor, "do_normalize", True):
-        mean, std = (np.asarray(getattr(image_processor, name))[:, None, None] for name in ("image_mean", "image_std"))
-        pixels = pixels * std + mean
-    return Image.fromarray((pixels.transpose(1, 2, 0).clip(0, 1) * 255 + 0.5).astype(np.uint8))
+    whole = (0.0, 0.0, float(picture.width), float(picture.height))
+    if pixels_of(picture).dim() < 4:
+        return whole, None
+    across, down = (np.linspace(0, 255, side).round().astype(np.uint8) for side in picture.size)
+    told = np.zeros((picture.height, picture.width, 3), dtype=np.uint8)
+    told[..., 0], told[..., 1] = across[None, :], down[:, None]
+    black, white, colours = (
+        _first_view(pixels_of(each))
+        for each in (Image.new("RGB", picture.size), Image.new("RGB", picture.size, "white"), Image.fromarray(told))
+    )
+    gain = white - black  # (3, H, W); none where a border was added
+    shown = np.abs(gain).min(0) > 0.5 * np.abs(gain).max()  # (H, W)
+    if not shown.any():
+        return whole, None
+    shares = np.divide(colours - black, gain, out=np.zeros_like(gain), where=np.abs(gain) > 0)  # (3, H, W) in 0..1
+    left, right = _ends(shares[0], shown, picture.width)
+    top, bottom = _ends(shares[1].T, shown.T, picture.height)
+    return (left, top, right, bottom), (gain.shape[2], gain.shape[1])
+
+
+def _first_view(pixel_values: Tensor) -> np.ndarray:
+    return np.asarray(pixel_values.flatten(0, -4)[0].detach().float().cpu().numpy(), dtype=np.float64)  # (3, H, W)
+
+
+def _ends(shares: np.ndarray, shown: np.ndarray, side: int) -> tuple[float, float]:
+    """Where a view's first and last column begin and end in the picture, in its pixels; beyond it where padded.
+
+    shares, shown: (rows, columns) what the colours say, 0 for the picture's first pixel and 1 for its last, and where
+    they say something   side: of the picture
+    """
+    columns = np.flatnonzero(shown.mean(0) > 0.5 * shown.mean(0).max())
+    inner = columns[len(columns) // 10 : len(columns) - len(columns) // 10]  # resampling bends the edges
+    weights = shown[:, inner]
+    places = (shares[:, inner] * weights).sum(0) / weights.sum(0) * (side - 1) + 0.5
+    if len(inner) < 2 or side < 2:
+        return 0.0, float(side)
+    slope, start = np.polyfit(inner + 0.5, places, 1)
+    first, last = float(start), float(start + slope * shares.shape[1])
+    # less than a pixel of the view, or a step of the colours, is no part of the picture
+    near = max(1.0, abs(float(slope)), side / 255)
+    return (0.0 if abs(first) < near else first), (float(side) if abs(last - side) < near else last)
+
+
+def what_is_seen(region: Region, view: tuple[int, int] | None, size: tuple[int, int], views: int) -> str:
+    """A sentence on what of a picture of this size the model sees, where it is not all, or not in proportion."""
+    if views > 1:
+        return f"The model sees {views} views of the picture; what it kept is drawn, and listed, of the first."
+    left, top, right, bottom = region
+    inside = max(0.0, left), max(0.0, top), min(float(size[0]), right), min(float(size[1]), bottom)
+    width, height = inside[2] - inside[0], inside[3] - inside[1]
+    if width < 0.99 * size[0] or height < 0.99 * size[1]:
+        middle = all(abs(a + b - side) <= 0.02 * side for a, b, side in zip(region[:2], region[2:], size, strict=True))
+        return (
+            f"The model sees {'the middle' if middle else 'a part'} of the picture, {width:.0f} x {height:.0f} of its "
+            f"{size[0]} x {size[1]} pixels."
+        )
+    if view is not None:
+        squashed = (view[0] / (right - left)) / (view[1] / (bottom - top))
+        if abs(squashed - 1) > 0.02:
+            own, seen = f"{size[0]} x {size[1]}", f"{view[0]} x {view[1]}"
+            return f"The model sees the whole picture, squashed from {own} to {seen} pixels."
+    return ""
 
 
 def require_picture_path(path: Path) -> None:

@@ -23,6 +23,7 @@ from salience.apply.calls import (
     refuse_lost_cache,
     with_mask,
 )
+from salience.apply.copies import copying
 from salience.apply.inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
 from salience.apply.memory import Memory
 from salience.apply.original_gaps import OriginalGaps
@@ -69,9 +70,11 @@ class Pruned:
         for name, wrap in (("forward", self._wrap_forward), ("generate", self._wrap_generate)):
             self._before[name] = self._model.__dict__.get(name)
             self._ours[name] = wrap(getattr(self._model, name))
-        for name, wrapper in self._ours.items():
+        for wrapper in self._ours.values():
             setattr(wrapper, _MARK, self)
-            self._model.__dict__[name] = wrapper
+        for name, function in copying(self._model, self._ours, self._before).items():
+            self._before[name], self._ours[name] = self._model.__dict__.get(name), function
+        self._model.__dict__.update(self._ours)
 
     @property
     def trace(self) -> Trace:
@@ -122,6 +125,12 @@ class Pruned:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.undo()
+
+    def __deepcopy__(self, memo: Any) -> Pruned:
+        return self  # of the one model: functions that others copy may hold it
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ValueError("a handle on a pruned model can't be pickled: keep its trace.")
 
     def __repr__(self) -> str:
         state = "" if self._active else ", undone"
@@ -332,11 +341,17 @@ def _restored(result: Any, whole: WholePrompt) -> Any:
 
 def is_leaving(model: Any) -> bool:
     """Whether what is on the model is undone, and stays for the calls that are under way."""
-    handle: Pruned | None = getattr(model.forward, _MARK, None)
+    handle = _handle_on(model)
     return handle is not None and not handle._active and handle._calls.running > 0
 
 
 def is_pruned(model: Any) -> bool:
     """Whether a pruning is in force on the model, or still in use."""
-    handle: Pruned | None = getattr(model.forward, _MARK, None)
+    handle = _handle_on(model)
     return handle is not None and (handle._active or handle._calls.running > 0)
+
+
+def _handle_on(model: Any) -> Pruned | None:
+    """The handle that marked the model's forward; a copy's may have the mark of the original's."""
+    handle: Pruned | None = getattr(model.forward, _MARK, None)
+    return handle if handle is not None and handle._model is model else None

@@ -21,22 +21,24 @@ def copying(model: Any, ours: Mapping[str, Any], before: Mapping[str, Any]) -> d
              before: what the instance had in their places, None for nothing
     """
 
+    kind: Any = type(model)
+
     def state() -> dict[str, Any]:
-        found = dict(type(model).__getstate__(model))
+        found: dict[str, Any] = dict(kind.__getstate__(model))
         for name, value in list(found.items()):
             if name in ours and value is ours[name]:
                 found.pop(name)
                 if before[name] is not None:
                     found[name] = before[name]
             elif value is ours["forward"]:  # accelerate, hooked since, keeps it under another name
-                found[name] = before["forward"] or MethodType(type(model).forward, model)
+                found[name] = before["forward"] or MethodType(kind.forward, model)
         return found
 
     def reduce(protocol: Any) -> Any:
-        made: Any = type(model).__reduce_ex__(model, protocol)
-        if type(model).__reduce_ex__ is not object.__reduce_ex__ or type(model).__reduce__ is not object.__reduce__:
-            return made
-        return (_blank, (type(model), _NoPickle()), state())
+        plain: Any = object
+        if kind.__reduce_ex__ is not plain.__reduce_ex__ or kind.__reduce__ is not plain.__reduce__:
+            return kind.__reduce_ex__(model, protocol)
+        return (_blank, (kind, _NoPickle()), state())
 
     def replicate() -> NoReturn:
         raise ValueError("a pruned model can't be replicated by DataParallel: use a process for each device.")

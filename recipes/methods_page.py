@@ -12,7 +12,9 @@ import json
 from pathlib import Path
 
 from salience.core.files import write_atomic
-from salience.report.differences import differences, unproven
+from salience.report.comparisons import beside_random
+from salience.report.differences import RANDOM
+from salience.report.finding import Finding
 from salience.report.load import Results, load_results
 from salience.report.methods import role, styles, title
 from salience.report.panel import RC, Curve, Scale, lines
@@ -34,8 +36,7 @@ def page(
     Raises: ValueError when there is no trade-off with differences in the results
     """
     view = _view(results, source)
-    config, verdict = view.config, unproven(view)
-    assert verdict is not None  # `_view` has looked
+    config, verdict = view.config, _verdict(view)
     baselines = (
         f"{config['question_only_accuracy']:.3f} from the question alone, {config['majority_accuracy']:.3f} for "
     )
@@ -63,7 +64,7 @@ def page(
 
 
 def _oracle() -> list[str]:
-    """Why the oracle is no ceiling at 14 tokens; the figures are what recipes/oracle_tokens.py printed."""
+    """Why the oracle is no bound at 14 tokens; the figures are what recipes/oracle_tokens.py printed."""
     return [
         "## Why DivPrune passes the oracle at 14 tokens", "",
         "No item is starved: 14 tokens are 2.2 an item, every item has at least one. On 288 questions about 24 of the "
@@ -73,15 +74,14 @@ def _oracle() -> list[str]:
         "that was trained on whole pictures reads items with nothing around them badly. DivPrune's own tokens on "
         "items, alone, come to .674. The rest is the order within a box: neighbours in its middle say much the same, "
         "and the 14 cells on items that are least alike come to .858 without any background. So the oracle is no "
-        "ceiling here. Measured once, with `python recipes/oracle_tokens.py`.", "",
+        "bound. Measured once, with `python recipes/oracle_tokens.py`.", "",
     ]  # fmt: skip
 
 
 def _inside(results: Results, source: str) -> list[str]:
     """The section about methods that work inside the model, measured apart since each question is asked alone."""
     view = _view(results, source)
-    verdict = unproven(view)
-    assert verdict is not None  # `_view` has looked
+    verdict = _verdict(view)
     return [
         "## Methods inside the model", "",
         "FastV, PyramidDrop and SparseVLM drop tokens between the language model's layers, and their ratio is what is "
@@ -99,8 +99,7 @@ def _inside(results: Results, source: str) -> list[str]:
 def _easy_vqa(results: Results, source: str) -> list[str]:
     """The section about somebody else's benchmark, with what the model was trained on there and its blind line."""
     view = _view(results, source)
-    verdict = unproven(view)
-    assert verdict is not None  # `_view` has looked
+    verdict = _verdict(view)
     config, whole = view.config, view.full("accuracy")
     assert whole is not None  # all tokens are always measured
     lines = [json.loads(line) for line in CURVE.read_text(encoding="utf-8").splitlines()]
@@ -159,6 +158,14 @@ def _view(results: Results, source: str) -> View:
     return View(records[0])
 
 
+def _verdict(view: View) -> Finding:
+    """Every method beside random tokens. Raises: ValueError where none was held against them."""
+    found = beside_random(view)
+    if found is None:
+        raise ValueError("no method was held against random tokens in this trade-off.")
+    return found
+
+
 def _accuracies(view: View) -> list[str]:
     rows = [["method", *(share(keep) for keep in view.keeps)], ["---"] * (len(view.keeps) + 1)]
     for method in view.methods:
@@ -180,12 +187,13 @@ def _short(accuracy: float) -> str:
 
 
 def _differences(view: View) -> list[str]:
-    found = {(line.method, line.keep): line for line in differences(view)}
     rows = [["method", *(share(keep) for keep in view.pruned)], ["---"] * (len(view.pruned) + 1)]
-    for method in dict.fromkeys(method for method, _ in found):
+    for method in view.methods:
+        lines = [view.verdicts.of(method, keep, RANDOM) for keep in view.pruned]
+        if not any(lines):
+            continue
         cells = []
-        for keep in view.pruned:
-            line = found.get((method, keep))
+        for line in lines:
             text = "" if line is None else line.written
             cells.append(f"**{text}**" if line is not None and line.low <= 0 else text)
         rows.append([title(method), *cells])
@@ -193,7 +201,7 @@ def _differences(view: View) -> list[str]:
 
 
 def figure(view: View) -> str:
-    """The SVG: every method against its own tokens, with intervals; ceilings and controls too."""
+    """The SVG: every method against its own tokens, with intervals; oracles and controls too."""
     import matplotlib
 
     looks, curves = styles(view.methods), []

@@ -16,6 +16,7 @@ from salience.report.answer import near_keep
 from salience.report.load import Results, load_results
 from salience.report.methods import title
 from salience.report.series import Point, View
+from salience.report.standing import notices, standing
 from salience.report.words import share, times
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,7 @@ def _beside(view: View, results: Results, source: str) -> list[str]:
         f"Measured by `make study` on {found.get('cpu') or found.get('device')} ({found.get('threads')} threads, "
         f"{str(found.get('date'))[:10]}, commit `{str(found.get('commit'))[:12]}`, torch {found.get('torch')}, "
         f"transformers {found.get('transformers')}): [`{source}`]({source}).",
+        *(line for notice in notices(standing(config, found)) for line in ("", f"**{notice}**")),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 
 from salience.report.load import Record, Row
 from salience.report.series import View
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from report_claims import pair_lines
 
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
 FULL = 0.92
@@ -101,6 +106,31 @@ def _picture(path: Path, number: int) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
+def _differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of what the rows say, without the oracle that has questions of its own."""
+    return pair_lines(
+        {place: mean for place, mean in _means(rows, "accuracy").items() if place[0] != "oracle-question"}, 0.01
+    )
+
+
+def _kind_differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for kind in (kind.replace("-", "_") for kind in KINDS):
+        means = _means(rows, f"accuracy_{kind}")
+        for (method, keep), own in means.items():
+            value = own - means[method, 1.0]
+            line = {"method": method, "keep": keep, "kind": kind, "difference": value}
+            found += [{**line, "low": value - 0.02, "high": value + 0.02}] if keep < 1 else []
+    return found
+
+
+def _means(rows: list[dict[str, Any]], column: str) -> dict[tuple[str, float], float]:
+    each: dict[tuple[str, float], list[float]] = {}
+    for row in rows:
+        each.setdefault((row["method"], row["keep"]), []).append(row[column])
+    return {place: sum(values) / len(values) for place, values in each.items()}
+
+
 def build_document(folder: Path | None = None, examples: int = 4) -> dict[str, Any]:
     """The document; with a folder, its samples' pictures are drawn into `folder/figures`."""
     rows = [
@@ -138,7 +168,12 @@ def build_document(folder: Path | None = None, examples: int = 4) -> dict[str, A
         "cores": 2, "threads": 2, "platform": "Linux", "commit": None, "date": "2026-01-31T12:00:00+00:00",
         "device": "cpu",
     }  # fmt: skip
-    record = {"kind": "tradeoff", "config": config, "rows": rows, "examples": shown}
+    record = {
+        "kind": "tradeoff", "config": config, "rows": rows, "examples": shown, "differences": _differences(rows),
+        "kind_differences": _kind_differences(rows),
+        "blind_differences": [{"method": "all tokens", "keep": 1.0, "against": "question only",
+                               "difference": 0.68, "low": 0.65, "high": 0.71}],
+    }  # fmt: skip
     return {"schema": 1, "environment": environment, "records": [record]}
 
 
@@ -153,9 +188,15 @@ def small_view(
     keeps: tuple[float, ...] = (1.0, 0.25, 0.05),
     half: float | None = 0.01,
     columns: dict[str, dict[str, tuple[float | None, ...]]] | None = None,
+    apart: float | None = 0.015,
+    environment: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
     **config: Any,
 ) -> View:
-    """A view of a few rows: method -> accuracy per ratio, +-`half`; `columns`: column -> method -> values."""
+    """A view of a few rows: method -> accuracy per ratio, +-`half`; `columns`: column -> method -> values.
+
+    apart: half the width of the interval of each difference, None for a record without differences   extra: tables
+    """
     rows = []
     for method, values in accuracies.items():
         for index, (keep, accuracy) in enumerate(zip(keeps, values, strict=True)):
@@ -171,7 +212,10 @@ def small_view(
             }
             rows.append(Row(method=method, keep=keep, seed=0, values={"method": method, "keep": keep, **values_of}))
     raw = tuple(row.values for row in rows)
-    return View(Record(kind="tradeoff", config=config, rows=raw, typed=tuple(rows)))
+    known = {(row.method, row.keep): value for row in rows if (value := row.number("accuracy")) is not None}
+    lines = [] if apart is None else pair_lines(known, apart)
+    tables = {"differences": lines, **(extra or {})}
+    return View(Record(kind="tradeoff", config=config, rows=raw, typed=tuple(rows), extra=tables), environment)
 
 
 @pytest.fixture

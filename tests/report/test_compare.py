@@ -49,7 +49,7 @@ def chapter(found: dict[str, Any], folder: Path) -> CompareChapter:
 def test_words_come_from_numbers(tmp_path: Path) -> None:
     found = chapter(document(), tmp_path)
     assert found.headline == "Reading both ways gains 25 points on digit-tagging"
-    assert found.answer.startswith("Accuracy after the last epoch: bimamba 0.95, mamba 0.70. Always")
+    assert found.answer.startswith("Accuracy after the last epoch: bimamba 0.950, mamba 0.700. Always")
     assert found.pair_title == "Training loss and test accuracy, causal and non-causal, 3 epochs"
     assert found.pair_caption.startswith(
         "Causal: mamba; non-causal: bimamba. Training ends at a loss of 0.67 nats with bimamba, 0.67 with mamba."
@@ -61,8 +61,9 @@ def test_words_come_from_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("accuracy", "low", "tone", "said"),
-    [(0.5, 0.48, "bad", "mamba ends at 0.50, ABOVE"), (0.12, 0.1, "good", "mamba 0.12 (majority 0.11)"),
-     (0.16, 0.105, "good", "mamba 0.16")],
+    [(0.5, 0.48, "bad", "stay above the majority line of 0.110: mamba 0.500."),
+     (0.12, 0.1, "good", "mamba 0.120 (majority 0.110)"),
+     (0.16, 0.105, "good", "mamba 0.160")],
 )  # fmt: skip
 def test_a_control_that_falls_to_the_majority_has_passed(
     tmp_path: Path, accuracy: float, low: float, tone: str, said: str
@@ -71,6 +72,52 @@ def test_a_control_that_falls_to_the_majority_has_passed(
     given["records"][0]["control"] = [{"model": "mamba", "accuracy": accuracy, "accuracy_low": low}]
     (finding,) = chapter(given, tmp_path).controls
     assert finding.tone == tone and said in finding.text and ("passes" in finding.lead) == (tone == "good")
+
+
+def test_a_control_passes_for_all_models_or_fails(tmp_path: Path) -> None:
+    given = document()
+    given["records"][0]["control"].append({"model": "bimamba", "accuracy": 0.12, "accuracy_low": 0.1})
+    (finding,) = chapter(given, tmp_path).controls
+    assert finding.lead == "The control with shuffled labels fails: something leaks."
+    assert finding.text.endswith("Fallen to it: bimamba 0.120.")
+
+
+def test_a_direction_that_nothing_was_learnt_from_makes_no_headline(tmp_path: Path) -> None:
+    given = document()
+    record = given["records"][0]
+    record["tests"][0] |= {"difference": -0.02, "low": -0.03, "high": -0.01}
+    for line, accuracy in zip(record["final"], (0.11, 0.13), strict=True):
+        line["accuracy"] = accuracy
+    found = chapter(given, tmp_path)
+    assert found.headline == "Sequence models under identical training: digit-tagging"
+    assert [finding.lead for finding in found.cautions][1:] == [
+        f"{model} ends within 5 points of the majority line." for model in ("mamba", "bimamba")
+    ]
+
+
+def test_a_quick_comparison_concludes_nothing(tmp_path: Path) -> None:
+    given = document()
+    given["records"][0]["config"]["quick"] = True
+    found = chapter(given, tmp_path)
+    assert found.headline == "Quick run: sequence models under identical training: digit-tagging"
+    assert "quick run" in found.notices[0]
+    assert not (found.answer or found.tests or found.crossings or found.controls)
+    assert [finding.lead for finding in found.cautions] == ["A training diverged."]
+    page = write_report(given, tmp_path).read_text()
+    assert "<title>Quick run: " in page and "is ahead of" not in page and " gains " not in page
+
+
+def test_a_busy_machine_is_told_of_and_tells_no_speed(tmp_path: Path) -> None:
+    given = document()
+    given["environment"] = {"busy_because": "The load average was 9.0 at the start of the run, on 2 cores."}
+    record = given["records"][0]
+    record["final"].append({"model": "transformer", "pattern": "A", "forwards": True})
+    record["rows"].append({**record["rows"][0], "model": "transformer"})
+    record["throughput"] += [{"model": "transformer", "length": length, "tokens_per_s": 1e4, "peak_bytes": 2e6}
+                             for length in (256, 512)]  # fmt: skip
+    page = write_report(given, tmp_path).read_text()
+    assert "<title>Busy machine: " in page and "load average was 9.0" in page
+    assert "in memory at every length" in page and "in speed" not in page
 
 
 def test_a_difference_that_its_interval_does_not_bear_out_is_none(tmp_path: Path) -> None:

@@ -16,17 +16,32 @@ def of(column: str, *values: float) -> dict[str, dict[str, tuple[float, ...]]]:
 def test_a_tower_that_rules(view_of: Make) -> None:
     found = costs.tower(view_of(FLAT, columns=of("encode_ms", 20, 20, 20) | of("first_token_ms", 60, 30, 25)))
     assert found is not None
-    assert (found.tone, found.lead) == ("bad", "From 25% on the vision tower rules the time.")
+    assert (found.tone, found.lead) == (
+        "bad",
+        "At 25% and 5% the vision tower takes most of the time to the first token.",
+    )
     assert found.text == (
         "Encoding takes 33% of the time to the first token with all tokens and 80% at 5%. From 25% down to 5% the "
-        "first token comes only 1.2\u00d7 sooner."
+        "first token comes 1.2\u00d7 sooner."
     )
 
 
 def test_a_tower_that_does_not(view_of: Make) -> None:
     found = costs.tower(view_of(FLAT, columns=of("encode_ms", 1, 1, 1) | of("first_token_ms", 60, 30, 25)))
     assert found is not None
-    assert found.lead == "The language model, not the vision tower, takes the time."
+    assert found.lead == "The vision tower takes less than half of the time to the first token."
+    assert found.text == "The most is 4%, at 5%."
+
+
+def test_a_tower_that_rules_in_one_place_is_said_to_rule_there_alone(view_of: Make) -> None:
+    found = costs.tower(view_of(FLAT, columns=of("encode_ms", 20, 20, 10) | of("first_token_ms", 60, 30, 25)))
+    assert found is not None
+    assert found.lead == "At 25% the vision tower takes most of the time to the first token."
+
+
+def test_a_cache_that_does_not_shrink_is_not_said_to(view_of: Make) -> None:
+    found = costs.memory(view_of(FLAT, columns=of("kv_bytes", 2**20, 2**20, 2**20)))
+    assert found is not None and found.text == "The key-value cache goes from 1.0 MiB to 1.0 MiB."
 
 
 def test_flops_that_predict_and_flops_that_do_not(view_of: Make) -> None:

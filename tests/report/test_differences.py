@@ -1,47 +1,74 @@
-"""What is said of methods and random tokens, from made-up differences."""
+"""The table of verdicts: from differences alone, the same from both sides, never against the rows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from salience.report.differences import differences, unproven
-from salience.report.load import Record, Row
-from salience.report.quality import others_against_random
+import pytest
+
+from salience.report.comparisons import beside_random
+from salience.report.differences import Verdicts
+from salience.report.load import Record
 from salience.report.series import View
 
-
-def view(*lines: tuple[str, float, float, float, float]) -> View:
-    told = [
-        {"method": m, "keep": k, "against": "random", "difference": d, "low": low, "high": high}
-        for m, k, d, low, high in lines
-    ]
-    other = {"method": "saliency", "keep": 0.1, "against": "all tokens", "difference": -0.5, "low": -0.6, "high": -0.4}
-    names = {"random", *(line[0] for line in lines)}
-    rows = tuple(Row(method=name, keep=0.1, seed=0, values={"accuracy": 0.5}) for name in sorted(names))
-    extra: dict[str, Any] = {"differences": [*told, other]}
-    return View(Record(kind="tradeoff", config={}, rows=(), typed=rows, extra=extra))
+Make = Callable[..., View]
 
 
-def test_those_whose_interval_holds_zero_or_lies_below_are_named() -> None:
-    given = view(
-        ("saliency", 0.1, 0.2, 0.1, 0.3), ("uniform", 0.1, 0.004, -0.01, 0.02), ("divprune", 0.05, -0.2, -0.3, -0.1),
-        ("saliency-untrained", 0.1, 0.0, -0.1, 0.1),
+def line(method: str, keep: float, value: float, low: float, high: float, against: str = "random") -> dict[str, Any]:
+    return {"method": method, "keep": keep, "against": against, "difference": value, "low": low, "high": high}
+
+
+def verdicts(*lines: Any, accuracies: dict[tuple[str, float], float | None] | None = None) -> Verdicts:
+    return Verdicts(lines, accuracies or {}, 0.9)
+
+
+def test_a_verdict_needs_an_interval_on_one_side_of_zero() -> None:
+    found = verdicts(line("a", 0.1, 0.2, 0.1, 0.3), line("b", 0.1, 0.2, -0.1, 0.5), line("c", 0.1, -0.2, -0.3, -0.1))
+    assert [found.verdict(name, 0.1, "random") for name in "abcd"] == ["better", "level", "worse", None]
+
+
+def test_a_pair_is_the_same_seen_from_either_side() -> None:
+    found = verdicts(line("a", 0.1, 0.2, 0.1, 0.3, "b"), line("b", 0.1, 0.2, 0.1, 0.3, "a"))  # the second can't be, too
+    assert (found.verdict("a", 0.1, "b"), found.verdict("b", 0.1, "a")) == ("better", "worse")
+    turned = found.of("b", 0.1, "a")
+    assert turned is not None and (turned.value, turned.low, turned.high) == (-0.2, -0.3, -0.1)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [None, "a line", {}, line("a", 0.1, 0.2, 0.3, 0.1), {**line("a", 0.1, 0.2, 0.1, 0.3), "low": None},
+     line("a", 0.1, -0.2, -0.3, -0.1)],
+)  # fmt: skip
+def test_a_line_that_is_none_or_contradicts_its_rows_gives_no_verdict(broken: Any) -> None:
+    found = verdicts(broken, accuracies={("a", 0.1): 0.6, ("random", 0.1): 0.4})
+    assert found.verdict("a", 0.1, "random") is None and found.refused == 1
+
+
+def test_those_whose_interval_holds_zero_or_lies_below_are_named(view_of: Make) -> None:
+    view = view_of(
+        {"saliency": (0.9, 0.7), "random": (0.9, 0.5), "uniform": (0.9, 0.504), "divprune": (0.9, 0.3),
+         "saliency-untrained": (0.9, 0.5), "oracle": (0.9, 0.5)}, keeps=(1.0, 0.1), apart=0.02,
     )  # fmt: skip
-    found = unproven(given)
+    found = beside_random(view)
     assert found is not None and found.tone == "bad"
-    assert "Not told from random tokens: a uniform grid at 10% [+0.4 (−1.0 to 2.0)]." in found.text
-    assert "Worse than random tokens: DivPrune at 5% [−20.0 (−30.0 to −10.0)]." in found.text
+    assert "Not told from random tokens: a uniform grid at 10% [+0.4 (−1.6 to 2.4)]." in found.text
+    assert "Worse than random tokens: DivPrune at 10% [−20.0 (−22.0 to −18.0)]." in found.text
     assert "Better at every ratio: the learned saliency." in found.text
-    assert "untrained" not in found.text  # controls are told of elsewhere
-    assert others_against_random(given) == found
+    assert "untrained" not in found.text and "oracle" not in found.text  # they are told of elsewhere
 
 
-def test_where_all_are_better_the_closest_is_named() -> None:
-    found = unproven(view(("saliency", 0.1, 0.2, 0.1, 0.3), ("uniform", 0.1, 0.1, 0.05, 0.2)))
+def test_where_all_are_better_the_closest_is_named(view_of: Make) -> None:
+    found = beside_random(view_of({"saliency": (0.9, 0.7), "random": (0.9, 0.5), "uniform": (0.9, 0.6)}, (1.0, 0.1)))
     assert found is not None and found.tone == "good"
-    assert "closest is a uniform grid at 10%, by +10.0 (5.0 to 20.0) points" in found.text
+    assert "closest is a uniform grid at 10%, by +10.0 (8.5 to 11.5) points" in found.text
 
 
-def test_a_record_without_differences_says_nothing_here() -> None:
-    assert unproven(View(Record(kind="tradeoff", config={}, rows=()))) is None
-    assert len(differences(view(), against="all tokens")) == 1
+def test_a_record_without_differences_says_nothing_of_who_is_better(view_of: Make) -> None:
+    from salience.report.findings import findings
+
+    assert beside_random(View(Record(kind="tradeoff", config={}, rows=()))) is None
+    view = view_of({"saliency": (0.9, 0.89, 0.8), "random": (0.9, 0.4, 0.2), "uniform": (0.9, 0.6, 0.3),
+                    "oracle": (0.9, 0.9, 0.9), "saliency-shuffled": (0.9, 0.8, 0.7)}, apart=None)  # fmt: skip
+    told = " ".join(f"{finding.lead} {finding.text}" for finding in findings(view))
+    assert not any(word in told for word in ("beats", "worse", "told from", "better", "Better"))

@@ -69,8 +69,8 @@ def page(build: Build, folder: Path) -> Page:
 
 def test_it_says_what_was_found(page: Page) -> None:
     for words in (
-        "25% of the visual tokens keep 99% of the accuracy", "What did not work", "Count questions suffer most",
-        "the vision tower rules the time", "Everything is alike at 75% to 25%", "98 rows", "made-up processor",
+        "25% of the visual tokens lose 1.1 points of accuracy", "What did not work", "Count questions suffer most",
+        "the vision tower takes most of the time", "of those measured here", "98 rows", "made-up processor",
         "MNIST", "probe_accuracy", "not recorded",
     ):  # fmt: skip
         assert words in page.words
@@ -137,10 +137,54 @@ def test_a_document_where_nearly_nothing_was_measured(build: Build, tmp_path: Pa
     record["config"].update(question_only_accuracy=None, majority_accuracy=None)
     del record["examples"]
     words = Page(write_report(document, tmp_path).read_text(encoding="utf-8")).words
-    assert "Times were not measured in this run." in words
-    assert "This run kept no samples." in words
     assert "Not measured in this run: " in words
     assert "None" not in words
+
+
+def empty_sections(text: str) -> list[str]:
+    """Sections, and cards of findings, with a heading and nothing else."""
+    bodies = re.findall(r"<section[^>]*>(.*?)</section>", text, re.DOTALL)
+    return [body for body in bodies if not re.sub(r"<h[23]>.*?</h[23]>|<[^>]*>|\s", "", body, flags=re.DOTALL)]
+
+
+@pytest.mark.parametrize("nulls", [("accuracy",), ("_ms", "flops", "bytes"), ("probe",), ("_",)])
+def test_empty_sections_are_left_out(build: Build, tmp_path: Path, nulls: tuple[str, ...]) -> None:
+    document = build()
+    record = document["records"][0]
+    for row in record["rows"]:
+        row.update({name: None for name in row if any(part in name for part in nulls) and name != "tokens_kept"})
+    written = write_report(document, tmp_path).read_text(encoding="utf-8")
+    page = Page(written)
+    assert empty_sections(written) == []
+    assert not {"tradeoff1-samples"} & set(page.ids)  # this document has none
+    links = {address.split("-", 1)[1] for address in page.addresses if address.startswith("#tradeoff1-")}
+    assert links == {name.split("-", 1)[1] for name in page.ids if name.startswith("tradeoff1-")}
+    if "_ms" in nulls:
+        assert not {"tradeoff1-latency", "tradeoff1-cost"} & set(page.ids)
+
+
+def test_a_quick_run_is_marked_in_page_and_title_and_concludes_nothing(build: Build, tmp_path: Path) -> None:
+    document = build(tmp_path, examples=1)
+    document["records"][0]["config"]["quick"] = True
+    written = write_report(document, tmp_path).read_text(encoding="utf-8")
+    page = Page(written)
+    assert "<title>Quick run: " in written and 'content="This is a quick run' in written
+    assert "<h1>Quick run: " in written and "This is a quick run" in page.words
+    assert "tradeoff1-findings" not in page.ids and page.tags["dl"] and 'class="tiles"' not in written
+    assert not re.search(r"\bbeats\b|lose nothing|sooner", re.sub(r"<figure.*?</figure>", "", written, flags=re.DOTALL))
+
+
+def test_a_busy_machine_is_marked_in_page_and_title_and_its_times_are_not_told(build: Build, tmp_path: Path) -> None:
+    document = build(tmp_path, examples=1)
+    document["environment"] |= {"load_average_start": 6.5, "load_average_end": 6.0, "floor_spread": 2.0}
+    written = write_report(document, tmp_path).read_text(encoding="utf-8")
+    words = Page(written).words
+    assert "<title>Busy machine: " in written
+    assert "The machine was busy during this run. The load average was 6.5 at the start of the run" in words
+    assert "random tokens" in words  # accuracies don't depend on the load
+    told = " ".join(re.findall(r"<li.*?</li>|<dt.*?</dd>|<figcaption.*?</figcaption>", written, re.DOTALL))
+    assert "sooner to the first token" not in told and "takes most of the time" not in told
+    assert not re.search(r"\d ms\b", told)
 
 
 def test_several_models_and_other_records(build: Build, tmp_path: Path) -> None:

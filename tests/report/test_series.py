@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from salience.report.load import Record, Row
-from salience.report.series import View, ahead, combined
+from salience.report.series import View, combined
 
 
 def row(seed: int, **values: float | None) -> Row:
@@ -30,20 +30,10 @@ def test_one_seed_keeps_its_own_interval() -> None:
     assert (point.low, point.high) == (0.78, 0.82)
 
 
-def test_ahead_needs_intervals_apart() -> None:
-    low = combined([row(0, accuracy=0.80, accuracy_low=0.78, accuracy_high=0.82)])
-    near = combined([row(0, accuracy=0.83, accuracy_low=0.81, accuracy_high=0.85)])
-    far = combined([row(0, accuracy=0.90, accuracy_low=0.88, accuracy_high=0.92)])
-    assert ahead(far, low)
-    assert not ahead(near, low)
-    assert not ahead(low, far)
-    assert not ahead(None, low)
-
-
-def test_ahead_without_intervals_needs_two_points() -> None:
-    low, near, far = (combined([row(0, accuracy=value)]) for value in (0.8, 0.815, 0.83))
-    assert ahead(far, low)
-    assert not ahead(near, low)
+def test_a_negative_time_was_not_measured() -> None:
+    point = combined([row(0, accuracy=0.8, decode_ms_per_token=-0.2, prefill_ms=-1.0, select_ms=0.0)])
+    assert point.get("decode_ms_per_token") is None and point.get("prefill_ms") is None
+    assert point.get("select_ms") == 0.0
 
 
 def test_information_loss_is_against_all_tokens(view_of: Callable[..., View]) -> None:

@@ -29,7 +29,18 @@ def present(results: Path, report: Path, *, as_json: bool) -> None:
         print_document(document)
         return
     _show(document)
+    for notice in _notices(document):
+        click.echo(notice)
     click.echo(f"Report:  {report}\nResults: {results}")
+
+
+def _notices(document: Mapping[str, Any]) -> list[str]:
+    """What these results may not be quoted for, as the report says it."""
+    from salience.report.standing import notices, standing
+
+    told = [line for record in document["records"] for line in
+            notices(standing(record.get("config") or {}, document["environment"]))]  # fmt: skip
+    return list(dict.fromkeys(told))
 
 
 def _show(document: Mapping[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from salience.report.load import Results
+from salience.report.columns import describe
+from salience.report.differences import RANDOM
+from salience.report.load import Results, is_time
 from salience.report.methods import phrase, role
 from salience.report.series import View
-from salience.report.words import MINUS, capital, listed, ranged, score, share
+from salience.report.words import MINUS, capital, finite, listed, ranged, score, share
 
 #: Configuration that has a place of its own on the page, or is too long for a list of facts.
 _ELSEWHERE = (
@@ -25,8 +27,17 @@ _METHODS = {
     "random": "k tokens drawn evenly; a new draw for each seed.",
     "uniform": "k tokens spread over the grid in Bayer order, the same for every picture.",
     "cls-attention": "the tokens that the tower's [CLS] token attends to most, mean over heads.",
-    "oracle": "told where the items are, it spends its tokens on them: a ceiling, not a method.",
-    "oracle-question": "told where the items asked about are: a ceiling for methods that read the question.",
+    "oracle": "told where the items are, it spends its tokens on them: a reference, no method and no bound.",
+    "oracle-question": "told where the items asked about are: a reference for methods that read the question, no "
+    "bound.",
+}
+#: Names of settings that say less than these words.
+_NAMES = {
+    "ceiling_pictures": "pictures of the question's oracle",
+    "ceiling_full_accuracy": "accuracy with all tokens on those pictures",
+    "floor_ms": "a fixed job, ms",
+    "floor_spread": "that job's slow end over its fast end",
+    "busy_because": "busy machine",
 }
 #: task -> (what it is, its data's licences), where the configuration does not say it
 _TASKS = {
@@ -48,7 +59,8 @@ def facts(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, value in mapping.items():
         if name in _ELSEWHERE or isinstance(value, Mapping):
             continue
-        found.append((name.replace("_", " "), _plain(value)))
+        text = "no" if name == "busy_because" and value is None else _plain(value)
+        found.append((_NAMES.get(name, name.replace("_", " ")), text))
     return found
 
 
@@ -90,8 +102,8 @@ def methods(view: View) -> list[tuple[str, str]]:
             text = "a control that should know nothing: it shows what a scorer's form alone is worth."
         if text is None and role(method) == "learned":
             text = "a learned scorer: its name tells the network and the objective."
-        if text is None and role(method) == "ceiling":
-            text = "a ceiling that knows the answer's place; not a method."
+        if text is None and role(method) == "oracle":
+            text = "a reference that knows the answer's place; no method and no bound."
         told.append((method, text or "a training-free method."))
     return told
 
@@ -119,6 +131,8 @@ def limits(view: View, results: Results) -> list[str]:
         - {c for p in view.points.values() for c in p.means}
         - {"method", "seed"}
     )
+    if view.config.get("task") != "scenes":
+        missing = [name for name in missing if not name.startswith("accuracy_")]  # kinds that other tasks don't have
     if missing:
         found.append(f"Not measured in this run: {listed([name.replace('_', ' ') for name in missing])}.")
     gaps = {m: [k for k in view.keeps if view.at(m, k) is None] for m in view.methods}
@@ -126,7 +140,7 @@ def limits(view: View, results: Results) -> list[str]:
         if keeps:
             found.append(f"{capital(phrase(method))} was not measured at {ranged(keeps, view.keeps)}.")
     found += _fewer_pictures(view)
-    if view.full("first_token_ms") is not None:
+    if view.full("first_token_ms") is not None and view.standing.times:
         device = results.environment.get("device") or "one machine"
         found.append(
             f"Times are medians from one interleaved, warmed-up run on {device}: trust the ratios more than the "
@@ -138,7 +152,40 @@ def limits(view: View, results: Results) -> list[str]:
             f"The vision tower is {share(round(part, 2))} of the arithmetic here. In a model of usual size it is a few "
             "per cent, so that pruning saves a larger share there."
         )
-    found.append("Intervals are of each method by itself. Two that overlap can still differ on the same pictures.")
+    found += _negative_times(view)
+    found += _not_compared(view)
+    found.append(
+        "The interval of an accuracy is of that method by itself. Which of two is better is told from their difference "
+        "on the same questions, not from whether two intervals overlap. Intervals are not corrected for their number."
+    )
+    return found
+
+
+def _negative_times(view: View) -> list[str]:
+    """Times that can't be, as the difference of two measurements may come out on a busy machine."""
+    columns = sorted(
+        {name for row in view.record.rows for name, value in row.items() if is_time(name) and (finite(value) or 0) < 0}
+    )
+    return [f"Negative times were left out: {listed([describe(name).short for name in columns])}."] if columns else []
+
+
+def _not_compared(view: View) -> list[str]:
+    """What no verdict could be given of."""
+    found = []
+    if view.verdicts.refused:
+        found.append(
+            f"{view.verdicts.refused} of the record's differences are no differences of its rows, and were left out."
+        )
+    own, lacking = view.subject, []
+    for keep in view.pruned:
+        others = [RANDOM, *([free.method] if (free := view.best_free(keep)) else [])]
+        if any(other != own and view.verdicts.of(own, keep, other) is None for other in others if view.at(other, keep)):
+            lacking.append(keep)
+    if lacking and view.at(own, lacking[0]) is not None:
+        found.append(
+            f"At {ranged(lacking, view.keeps)} the record lacks differences on the same questions between "
+            f"{phrase(own)} and another method, so nothing is said of which is better."
+        )
     return found
 
 

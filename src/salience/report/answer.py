@@ -2,18 +2,22 @@
 
 from dataclasses import dataclass
 
-from salience.report.methods import phrase, role
-from salience.report.series import LEVEL, Point, View, ahead
-from salience.report.words import byte_size, capital, milliseconds, points, score, share, times, whole_share
+from salience.report.differences import ALL_TOKENS, RANDOM, Difference, Verdict
+from salience.report.methods import phrase, role, title
+from salience.report.series import View
+from salience.report.words import byte_size, capital, milliseconds, pace, points, score, share, times, whole_share
 
-#: A method holds up while it has this share of the full accuracy.
-HOLDS = 0.97
+#: A method holds while it has surely lost no more than this part of what the picture brings: of the accuracy with all
+#: tokens above that without the picture.
+MARGIN = 0.05
 #: An accuracy this far below the full one has broken; ten points, but for what binary fractions add.
 BROKEN = 0.10 - 1e-9
-#: The accuracies that need no picture, as the configuration names them.
-_LINES = ("question_only_accuracy", "majority_accuracy")
-#: Random tokens this near to a method make its choice of tokens hardly worth while.
-NEAR = 0.03
+#: The best of the training-free methods that are in the record, never of all there are.
+BEST_FREE = "the best training-free method of those measured here"
+
+NEUTRAL = "What pruning visual tokens saves, and what it costs"
+#: A verdict in a sentence, the same everywhere.
+VERBS: dict[Verdict, str] = {"better": "beats", "worse": "is worse than", "level": "can\u2019t be told from"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +29,20 @@ class Tile:
     note: str
 
 
-def operating_keep(view: View) -> float | None:
-    """The smallest ratio at which the subject, there and at every larger one, holds 97% of the full accuracy.
+def holds(view: View, method: str, keep: float) -> bool:
+    """Whether the lower end of its difference from all tokens, on the same questions, is within MARGIN."""
+    full, apart = view.full("accuracy"), view.verdicts.of(method, keep, ALL_TOKENS)
+    if full is None or apart is None:
+        return False
+    lines = [view.setting(name) or 0.0 for name in ("question_only_accuracy", "majority_accuracy")]
+    return apart.low >= -MARGIN * (full - max(lines))
 
-    None when it does at none.
-    """
-    full, found = view.full("accuracy"), None
+
+def operating_keep(view: View) -> float | None:
+    """The smallest ratio at which the subject holds, there and at every larger one; None when it does at none."""
+    found = None
     for keep in view.pruned:
-        accuracy = view.value(view.subject, keep, "accuracy")
-        if full is None or accuracy is None or accuracy < HOLDS * full:
+        if not holds(view, view.subject, keep):
             return found
         found = keep
     return found
@@ -43,48 +52,52 @@ def telling_keep(view: View) -> float | None:
     """The largest ratio at which random tokens have lost ten points, for there the choice shows; else the smallest."""
     full = view.full("accuracy")
     for keep in view.pruned:
-        random = view.value("random", keep, "accuracy")
+        random = view.value(RANDOM, keep, "accuracy")
         if full is not None and random is not None and full - random >= BROKEN:
             return keep
     return view.pruned[-1] if view.pruned else None
 
 
-def _kept(accuracy: float, full: float) -> str:
-    held = accuracy / full
-    return "all of the accuracy" if held >= 0.995 else f"{whole_share(held)} of the accuracy"
-
-
-def blind_line(view: View) -> float | None:
-    """The better trivial baseline, if even the model with all tokens is not clearly above it; else None."""
-    lines = [value for name in _LINES if (value := view.setting(name)) is not None]
-    full = view.full("accuracy")
-    return max(lines) if lines and full is not None and full < max(lines) + LEVEL else None
-
-
 def headline(view: View) -> str:
-    """The title: the most that was pruned while 97% of the accuracy stayed, and what it brought."""
-    full, keep = view.full("accuracy"), operating_keep(view)
-    if not full or not view.pruned or blind_line(view) is not None:
-        return "What pruning visual tokens saves, and what it costs"
+    """The title: the most that was pruned while the accuracy held, and what it brought.
+
+    A quick run, one on a busy machine and one of a model that does not look make none.
+    """
+    if view.standing.title is not None:
+        return f"{view.standing.title}: what pruning visual tokens saves, and what it costs"
+    if not view.full("accuracy") or not view.pruned or view.blind is not None:
+        return NEUTRAL
+    keep = operating_keep(view)
     if keep is None:
-        return "Pruning visual tokens cost accuracy at every ratio tried"
-    text = f"{share(keep)} of the visual tokens keep {_kept(view.value(view.subject, keep, 'accuracy') or 0.0, full)}"
+        return _no_keep(view)
+    lost = view.verdicts.of(view.subject, keep, ALL_TOKENS)
+    worth = f"lose {points(lost.value)} of accuracy" if lost and lost.verdict == "worse" else "lose nothing measurable"
+    who = f"With {phrase(view.subject)}"
+    if view.subject != RANDOM and holds(view, RANDOM, keep):
+        who += " as with random tokens"
+    text = f"{who}, {share(keep)} of the visual tokens {worth}"
     faster = view.ratio(view.subject, keep, "first_token_ms")
     if faster is None:
         return text
-    if faster < 1.05:
-        return f"{text}, but the first token comes no sooner"
-    return f"{text}, and the first token comes {times(faster)} sooner"
+    return f"{text}, {'and' if faster >= 1.05 else 'but'} the first token comes {pace(faster)}"
+
+
+def _no_keep(view: View) -> str:
+    if view.verdicts.keeps(view.subject, ALL_TOKENS, "worse") == view.pruned:
+        return f"With {phrase(view.subject)}, pruning costs accuracy at every ratio tried"
+    return NEUTRAL
 
 
 def answer(view: View) -> list[str]:
     """Two sentences: what pruning brings at its best, and how the choice of tokens compares where it matters."""
-    line = blind_line(view)
-    if line is not None:
+    if view.standing.quick:
+        return []
+    if view.blind is not None:
+        without = "always giving the commonest answer" if view.blind.name == "majority answer" else "the question alone"
         return [
             f"With all tokens the model answers {score(view.full('accuracy') or 0.0)} of the questions correctly, no "
-            f"better than without looking at the picture ({score(line)}).",
-            "What pruning costs can't be seen on such a model; only the times and the arithmetic below mean something.",
+            f"better than without the picture: {without} gives {score(view.blind.accuracy)}.",
+            "What pruning costs can't be seen on such a model. Only times, arithmetic and memory below mean something.",
         ]
     return [sentence for sentence in (_first(view), _second(view)) if sentence]
 
@@ -93,26 +106,20 @@ def _first(view: View) -> str:
     full, keep = view.full("accuracy"), operating_keep(view)
     if full is None or not view.pruned:
         return ""
-    if keep is None:
-        least = view.pruned[0]
-        kept = view.value(view.subject, least, "accuracy")
-        if kept is None:
-            return ""
-        return (
-            f"With {phrase(view.subject)}, even {share(least)} of the tokens lower the accuracy from {score(full)} to "
-            f"{score(kept)}, below {share(HOLDS)} of what all of them give."
-        )
-    kept = view.value(view.subject, keep, "accuracy") or 0.0
+    keep = view.pruned[0] if keep is None else keep
+    kept = view.value(view.subject, keep, "accuracy")
+    if kept is None:
+        return ""
     text = (
         f"With {phrase(view.subject)}, {_tokens(view, keep)} answer {score(kept)} of the questions correctly, "
         f"against {score(full)} with all of them"
     )
+    apart = view.verdicts.of(view.subject, keep, ALL_TOKENS)
+    if apart is not None:
+        text += f", {apart.in_points}"
     now, before = view.value(view.subject, keep, "first_token_ms"), view.full("first_token_ms")
-    if now is not None and before is not None:
+    if now is not None and before is not None and view.standing.times:
         text += f", and the first token comes after {milliseconds(now)} instead of {milliseconds(before)}"
-    random = view.value("random", keep, "accuracy")
-    if random is not None and view.subject != "random" and kept - random < NEAR:
-        text += f" (but random tokens do {'as' if random >= kept else 'nearly as'} well at that ratio: {score(random)})"
     return text + "."
 
 
@@ -128,51 +135,54 @@ def _second(view: View) -> str:
     own = view.at(view.subject, keep)
     if keep is None or own is None or own.accuracy is None:
         return ""
-    parts = [_beside_random(view, own), _beside_free(view, own)]
-    said = [part for part in parts if part]
+    said = [part for part in (_beside_random(view, keep), _beside_free(view, keep)) if part]
     if not said:
         return ""
-    return f"{capital(_where(view, keep))}, {' '.join(said)}."
+    return f"{_where(view, keep)}, {phrase(own.method)} answers {score(own.accuracy)}: it {' and '.join(said)}."
 
 
 def _where(view: View, keep: float) -> str:
-    full, random = view.full("accuracy"), view.value("random", keep, "accuracy")
-    if full is None or random is None:
-        return f"at {share(keep)}"
-    if full - random < BROKEN:
-        return f"no ratio tried separates the methods by much: at {share(keep)}"
-    return f"where the choice of tokens matters, at {share(keep)}"
+    full, random = view.full("accuracy"), view.value(RANDOM, keep, "accuracy")
+    if full is None or random is None or full - random < BROKEN:
+        return f"At {share(keep)}"
+    return f"At {share(keep)}, where random tokens are {points(full - random)} below all of them"
 
 
-def _beside_random(view: View, own: Point) -> str:
-    random = view.at("random", own.keep)
-    if random is None or random.accuracy is None or own.accuracy is None or own.method == "random":
+def _beside_random(view: View, keep: float) -> str:
+    apart, random = view.verdicts.of(view.subject, keep, RANDOM), view.value(RANDOM, keep, "accuracy")
+    if apart is None or random is None:
         return ""
-    if ahead(own, random):
-        return f"it answers {score(own.accuracy)}, {points(own.accuracy - random.accuracy)} more than random tokens,"
-    if ahead(random, own):
-        return f"it answers {score(own.accuracy)}, {points(own.accuracy - random.accuracy)} fewer than random tokens,"
-    return f"it does not beat random tokens clearly ({score(own.accuracy)} against {score(random.accuracy)})"
+    free = view.best_free(keep)
+    also = f", {BEST_FREE}" if free is not None and free.method == RANDOM and role(view.subject) != "free" else ""
+    return f"{VERBS[apart.verdict]} random tokens ({score(random)}){also}"
 
 
-def _beside_free(view: View, own: Point) -> str:
-    free = view.best_free(own.keep)
-    if role(own.method) == "free" or free is None or free.accuracy is None or own.accuracy is None:
+def _beside_free(view: View, keep: float) -> str:
+    free = view.best_free(keep)
+    if role(view.subject) == "free" or free is None or free.accuracy is None or free.method == RANDOM:
         return ""
-    if free.method == "random":
-        return "and no training-free method does better than those"
-    name = f"the best training-free method, {phrase(free.method)} ({score(free.accuracy)})"
-    if ahead(own, free):
-        return f"and beats {name}"
-    if ahead(free, own):
-        return f"but does not beat {name}, which is {points(free.accuracy - own.accuracy)} better"
-    side = "no better than" if own.accuracy <= free.accuracy else "only within the intervals better than"
-    return f"but is {side} {name}"
+    apart = view.verdicts.of(view.subject, keep, free.method)
+    if apart is None:
+        return ""
+    return f"{VERBS[apart.verdict]} {BEST_FREE}, {phrase(free.method)} ({score(free.accuracy)})"
+
+
+def relation(view: View, method: str, verdict: Verdict, other: str, keeps: str) -> str:
+    """One sentence: "A uniform grid beats random tokens at 25%." """
+    return f"{capital(phrase(method))} {VERBS[verdict]} {phrase(other)} at {keeps}."
 
 
 def tiles(view: View) -> list[Tile]:
-    """Four to six figures; one that was not measured is left out."""
-    made = [_full_tile(view), _held_tile(view, 0.25), _held_tile(view, 0.1), _first_tile(view), _prefill_tile(view)]
+    """Up to six figures; one that was not measured is left out, and so is what may not be quoted."""
+    if view.standing.quick:
+        return []
+    full = _full_tile(view)
+    if view.blind is not None:
+        return [full] if full is not None else []
+    near = list(dict.fromkeys(near_keep(view, wanted) for wanted in (0.25, 0.1)))
+    made = [full, *(_kept_tile(view, keep) for keep in near)]
+    if view.standing.times:
+        made += [_first_tile(view), _prefill_tile(view)]
     return [tile for tile in [*made, _cache_tile(view)] if tile is not None]
 
 
@@ -190,18 +200,21 @@ def _full_tile(view: View) -> Tile | None:
         for name, column in (("question only", "question_only_accuracy"), ("majority answer", "majority_accuracy"))
         if (value := view.setting(column)) is not None
     ]
-    return Tile(label="accuracy with all tokens", value=score(full), note=", ".join(lines))
+    beside = ", ".join(lines)
+    if view.blind is not None:
+        beside += ": no better than without the picture"
+    return Tile(label="accuracy with all tokens", value=score(full), note=beside)
 
 
-def _held_tile(view: View, wanted: float) -> Tile | None:
-    full, keep = view.full("accuracy"), near_keep(view, wanted)
-    kept, random = view.value(view.subject, keep, "accuracy"), view.value("random", keep, "accuracy")
-    if not full or keep is None or kept is None:
+def _kept_tile(view: View, keep: float | None) -> Tile | None:
+    kept, random = view.value(view.subject, keep, "accuracy"), view.value(RANDOM, keep, "accuracy")
+    if keep is None or kept is None:
         return None
-    note = score(kept)
-    if random is not None:
-        note += f"; random tokens keep {whole_share(random / full)} ({score(random)})"
-    return Tile(label=f"of the accuracy kept at {share(keep)}", value=whole_share(kept / full), note=note)
+    apart = view.verdicts.of(view.subject, keep, ALL_TOKENS)
+    parts = [] if apart is None else [f"{apart.in_points} from all tokens"]
+    if random is not None and view.subject != RANDOM:
+        parts.append(f"random tokens {score(random)}")
+    return Tile(label=f"accuracy at {share(keep)}, {title(view.subject)}", value=score(kept), note="; ".join(parts))
 
 
 def _first_tile(view: View) -> Tile | None:
@@ -209,14 +222,16 @@ def _first_tile(view: View) -> Tile | None:
     before, now = view.full("first_token_ms"), view.value(view.subject, keep, "first_token_ms")
     if keep is None or not before or not now:
         return None
-    label, value = _pace(before / now, "sooner", "later")
+    value, label = _pace(before / now, "sooner", "later", "as soon")
     note = f"{milliseconds(before)} with all tokens, {milliseconds(now)} then"
     return Tile(label=f"{label} to the first token at {share(keep)}", value=value, note=note)
 
 
-def _pace(ratio: float, more: str, less: str) -> tuple[str, str]:
-    """(word, factor) of a speed-up, or of what became slower."""
-    return (more, times(ratio)) if ratio >= 1 else (less, times(1 / ratio))
+def _pace(ratio: float, more: str, less: str, same: str) -> tuple[str, str]:
+    """(factor, word) of a speed-up, of what became slower, or of what is as fast to within a twentieth."""
+    if ratio >= 1.05:
+        return times(ratio), more
+    return (times(1.0), same) if ratio > 1 / 1.05 else (times(1 / ratio), less)
 
 
 def _prefill_tile(view: View) -> Tile | None:
@@ -226,7 +241,7 @@ def _prefill_tile(view: View) -> Tile | None:
         return None
     told = view.ratio(view.subject, keep, "flops_llm")
     note = "language model alone" + ("" if told is None else f"; its FLOPs predict {times(told)}")
-    label, value = _pace(faster, "faster", "slower")
+    value, label = _pace(faster, "faster", "slower", "as fast a")
     return Tile(label=f"{label} prefill at {share(keep)}", value=value, note=note)
 
 
@@ -235,5 +250,12 @@ def _cache_tile(view: View) -> Tile | None:
     before, now = view.full("kv_bytes"), view.value(view.subject, keep, "kv_bytes")
     if keep is None or not before or not now:
         return None
-    note = f"{byte_size(before)} down to {byte_size(now)}"
+    note = f"{byte_size(before)} with all tokens, {byte_size(now)} then"
     return Tile(label=f"of the key-value cache at {share(keep)}", value=whole_share(now / before), note=note)
+
+
+def gap(view: View, apart: Difference) -> str:
+    """ "at 10% 0.876 against 0.556 [+32.0 (29.5 to 34.8)]" """
+    own, other = (view.value(method, apart.keep, "accuracy") for method in (apart.method, apart.against))
+    values = "" if own is None or other is None else f"{score(own)} against {score(other)} "
+    return f"at {share(apart.keep)} {values}[{apart.written}]"

@@ -7,7 +7,6 @@ from salience.report.words import (
     capital,
     flop_count,
     listed,
-    lost,
     milliseconds,
     points,
     score,
@@ -30,28 +29,32 @@ def loss_latency(view: View) -> str:
     keep = telling_keep(view)
     loss, ms, before = _loss(view, view.subject, keep), _own(view, keep, "first_token_ms"), view.full("first_token_ms")
     text = "Lower left is better. "
-    if keep is not None and loss is not None and ms is not None and before is not None:
+    quoted = view.standing.times
+    if quoted and keep is not None and loss is not None and ms is not None and before is not None:
         text += (
-            f"At {share(keep)}, {phrase(view.subject)} brings the first token after {milliseconds(ms)} instead of "
-            f"{milliseconds(before)} and costs the probe {points(max(loss, 0.0))}"
+            f"At {share(keep)}, with {phrase(view.subject)}, the first token comes after {milliseconds(ms)} instead of "
+            f"{milliseconds(before)}, and the probe reads {_fewer(loss)}"
         )
         random = _loss(view, "random", keep)
-        text += f"; random tokens cost it {points(max(random, 0.0))}. " if random is not None else ". "
+        text += f"; with random tokens {_fewer(random)}. " if random is not None else ". "
     encode, merged = view.tower_ms, view.full("encode_ms") != view.tower_ms
-    if encode is not None:
+    if encode is not None and quoted:
         least = ", at the least, where tokens are merged in it" if merged else ""
         text += f"The shaded part can't be reached: the vision tower alone takes {milliseconds(encode)}{least}."
     return text.strip()
+
+
+def _fewer(loss: float) -> str:
+    """ "3 points less than of all tokens" """
+    return f"{points(loss)} {'less' if loss >= 0 else 'more'} than of all tokens"
 
 
 def accuracy_latency(view: View) -> str:
     keep = telling_keep(view)
     own, ms = _own(view, keep, "accuracy"), _own(view, keep, "first_token_ms")
     text = "Upper left is better: the same accuracy, sooner. "
-    if keep is not None and own is not None and ms is not None:
-        text += (
-            f"{capital(phrase(view.subject))} still answers {score(own)} after {milliseconds(ms)} (at {share(keep)})."
-        )
+    if keep is not None and own is not None and ms is not None and view.standing.times and view.blind is None:
+        text += f"{capital(phrase(view.subject))} answers {score(own)} after {milliseconds(ms)} (at {share(keep)})."
     return text.strip()
 
 
@@ -73,7 +76,9 @@ def loss_tokens(view: View) -> str:
     own, random = _loss(view, view.subject, keep), _loss(view, "random", keep)
     text = "What a small classifier of the kept tokens no longer reads, retrained for each method and ratio. "
     if keep is not None and own is not None and random is not None and view.subject != "random":
-        text += f"At {share(keep)} it {lost(own)} with {phrase(view.subject)} and {lost(random)} with random tokens."
+        text += (
+            f"At {share(keep)} it reads {_fewer(own)} with {phrase(view.subject)}, {_fewer(random)} with random tokens."
+        )
     full, nothing = view.full("probe_accuracy"), view.setting("probe_majority_accuracy")
     if full is not None and nothing is not None:
         text += f" A probe that reads nothing would lose {points(full - nothing)}."
@@ -88,7 +93,7 @@ def time_stages(view: View) -> str:
         view.full("first_token_ms"),
     )
     text = f"Stages of {phrase(view.subject)}, one picture; decoding is for one further token. "
-    if first and encode is not None and full is not None:
+    if first and encode is not None and full is not None and view.standing.times:
         text += (
             f"From {milliseconds(full)} down to {milliseconds(first)} to the first token; "
             f"at {share(keep)} the tower is {whole_share(encode / first)} of it."
@@ -119,7 +124,7 @@ def speedups(view: View) -> str:
             if measured and told and abs(measured / told - 1) > worst:
                 worst = abs(measured / told - 1)
                 where = f"{name} at {share(keep)}: {times(measured)} measured, {times(told)} predicted"
-    if not where:
+    if not where or not view.standing.times:
         return "Filled: measured. Hollow: the ratio of the FLOPs."
     return f"Filled: measured. Hollow: the ratio of the FLOPs. Furthest apart, by {whole_share(worst)}: {where}."
 

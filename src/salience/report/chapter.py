@@ -17,16 +17,24 @@ from salience.report.load import Record, Results
 from salience.report.methods import phrase, title
 from salience.report.samples import Sample, Strip, sample
 from salience.report.series import View, kind_column
+from salience.report.standing import notices
 from salience.report.strip import draw_strip
 from salience.report.words import milliseconds, score, share, times
 
+_SECTIONS = {
+    "findings": "Findings", "latency": "Loss and latency", "tokens": "Tokens kept", "cost": "Time and FLOPs",
+    "kinds": "Kinds of question", "inside": "Inside", "samples": "Samples", "table": "Table", "method": "Method",
+}  # fmt: skip
+#: The figures of each section.
+_LATENCY, _TOKENS = ("loss_latency", "accuracy_latency"), ("accuracy_tokens", "loss_tokens")
+_COST, _INSIDE = ("time_stages", "flop_stages", "speedups"), ("answer_kl", "feature_cosine", "saliency_mass")
 #: Samples that stand open on the page; the others are folded away.
 OPEN_SAMPLES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class KindCell:
-    """A kind's accuracy at a ratio: its text, its part of the full one in 0..1, whether it is at the majority line."""
+    """A kind's accuracy at a ratio: its text, itself in 0..1, whether it is at the majority line."""
 
     text: str
     level: float
@@ -66,6 +74,8 @@ class Chapter:
     model: str
     task: str
     subject: str
+    notices: list[str]
+    sections: list[tuple[str, str]]
     headline: str
     answer: list[str]
     tiles: list[Tile]
@@ -92,17 +102,19 @@ class Chapter:
 
 def chapter(record: Record, results: Results, figures: Path, number: int) -> Chapter:
     """Draws a trade-off's figures into `figures` and writes its words; `number` counts trade-offs from 0."""
-    view = View(record)
+    view = View(record, results.environment)
     name = "" if number == 0 else f"tradeoff{number + 1}_"
     drawn = draw_all(view, figures, name)
     pictured = [sample(example, f"{name}picture{index}") for index, example in enumerate(record.examples)]
     told = findings(view)
     draw_strip(view, record.examples, figures, name)
-    return Chapter(
+    made = Chapter(
         id=f"tradeoff{number + 1}",
         model=str(view.config.get("model") or "a vision-language model"),
         task=str(view.config.get("task") or ""),
         subject=phrase(view.subject),
+        notices=notices(view.standing),
+        sections=[],
         headline=headline(view),
         answer=answer(view),
         tiles=tiles(view),
@@ -126,6 +138,24 @@ def chapter(record: Record, results: Results, figures: Path, number: int) -> Cha
         baselines=about.baselines(view),
         limits=about.limits(view, results),
     )
+    made.sections.extend(_sections(made))
+    return made
+
+
+def _sections(made: Chapter) -> list[tuple[str, str]]:
+    """(anchor, name) of the sections that have something in them."""
+    there = {
+        "findings": made.findings or made.failures,
+        "latency": [name for name in _LATENCY if name in made.figures],
+        "tokens": [name for name in _TOKENS if name in made.figures],
+        "cost": [*(name for name in _COST if name in made.figures), *made.speed_rows],
+        "kinds": made.kind_rows,
+        "inside": [name for name in _INSIDE if name in made.figures],
+        "samples": made.samples,
+        "table": made.table.rows,
+        "method": True,
+    }
+    return [(anchor, name) for anchor, name in _SECTIONS.items() if there[anchor]]
 
 
 def _hero(view: View, samples: Sequence[Sample]) -> tuple[Sample, Strip] | None:
@@ -148,11 +178,11 @@ def _sample_note(view: View, samples: Sequence[Sample]) -> str:
 
 def _kind_row(view: View, kind: str) -> KindRow:
     column = kind_column(kind)
-    full, line = view.full(column), view.kind_line(kind, "majority_by_kind")
+    line = view.kind_line(kind, "majority_by_kind")
     cells = []
     for keep in view.keeps:
         value = view.value(view.subject, keep, column)
-        level = max(0.0, min(1.0, value / full)) if value is not None and full else 0.0
+        level = max(0.0, min(1.0, value)) if value is not None else 0.0
         idle = value is not None and line is not None and value <= line
         cells.append(KindCell(text=_score(value), level=level, idle=idle))
     return KindRow(

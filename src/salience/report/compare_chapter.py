@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from salience.report import about, compare_words
 from salience.report.columns import COMPARE, Table, table
@@ -12,6 +14,7 @@ from salience.report.compare_view import CompareView
 from salience.report.figures import Drawn
 from salience.report.finding import Finding
 from salience.report.load import Record
+from salience.report.standing import notices
 from salience.report.words import DASH, finite
 
 _SHOWN = (
@@ -27,6 +30,7 @@ class CompareChapter:
 
     id: str
     task: str
+    notices: list[str]
     headline: str
     answer: str
     pair_title: str
@@ -45,13 +49,16 @@ class CompareChapter:
     facts: list[tuple[str, str]]
 
 
-def compare_chapter(record: Record, folder: Path, number: int) -> CompareChapter:
+def compare_chapter(
+    record: Record, folder: Path, number: int, environment: Mapping[str, Any] | None = None
+) -> CompareChapter:
     """Draws a comparison's figures into `folder` and writes its words; `number` counts comparisons from 0."""
-    view = CompareView(record)
+    view = CompareView(record, environment)
     drawn = draw_compare(view, folder, "compare_" if number == 0 else f"compare{number + 1}_")
     return CompareChapter(
         id=f"compare{number + 1}",
         task=view.task,
+        notices=notices(view.standing),
         headline=compare_words.headline(view),
         answer=compare_words.answer(view),
         pair_title=compare_words.epochs_title(view, pair=True),
@@ -63,7 +70,7 @@ def compare_chapter(record: Record, folder: Path, number: int) -> CompareChapter
         crossings=compare_words.crossings(view),
         final=[_final(view, model) for model in view.models],
         final_note=compare_words.matched(view),
-        tests=[compare_words.tested(line) for line in view.lines("tests")],
+        tests=compare_words.tests(view),
         controls=compare_words.controls(view),
         cautions=compare_words.cautions(view),
         table=table(record.rows, COMPARE),

@@ -9,6 +9,7 @@ from typing import Any
 
 from salience.report.load import Record
 from salience.report.methods import Style
+from salience.report.standing import standing
 from salience.report.words import finite
 
 _STYLES = {
@@ -49,8 +50,9 @@ class Against:
 class CompareView:
     """One comparison, ready to be asked."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, environment: Mapping[str, Any] | None = None) -> None:
         self.record, self.config = record, record.config
+        self.standing = standing(record.config, environment or {})
         self.models = list(dict.fromkeys(str(row["model"]) for row in record.rows))
         self.final = {str(line["model"]): line for line in self.lines("final")}
         spare = iter(_SPARE * (1 + len(self.models) // len(_SPARE)))

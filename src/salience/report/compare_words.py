@@ -10,25 +10,39 @@ from salience.report.finding import Finding
 from salience.report.words import MINUS, TIMES, capital, finite, listed, points, score, times
 
 _LEVEL = 0.05  # of the corrected p
-_NEAR = 0.05  # above the majority line: no better than it
+_NEAR = 0.05  # above the majority line: too near to it to speak of learning
 _CONTROL = 0.03  # as near as a control must come to it
 
 
 def headline(view: CompareView) -> str:
-    """What the second direction is worth, where that was compared; else the task."""
+    """What the second direction is worth, where that was compared and learnt; else the task.
+
+    A quick run and one on a busy machine make none.
+    """
+    neutral = f"Sequence models under identical training: {view.task}"
+    if view.standing.title is not None:
+        return f"{view.standing.title}: {neutral[0].lower()}{neutral[1:]}"
     for causal, both in view.pairs:
         line = view.test(both, causal)
-        if line is None:
+        if line is None or (_near(view, causal) and _near(view, both)):
             continue
         if not _apart(line):
             return f"Reading both ways makes no measurable difference on {view.task}"
         worth = f"{points(float(line['difference']))} on {view.task}"
         return f"Reading both ways {'gains' if line['difference'] > 0 else 'loses'} {worth}"
-    return f"Sequence models under identical training: {view.task}"
+    return neutral
+
+
+def _near(view: CompareView, model: str) -> bool:
+    """Whether a model ends near the majority line."""
+    value, majority = view.last(model), view.setting("majority_accuracy")
+    return value is not None and majority is not None and value < majority + _NEAR
 
 
 def answer(view: CompareView) -> str:
-    """Every model's last accuracy, best first, beside what needs no looking."""
+    """Every model's last accuracy, best first, beside what needs no looking; nothing of a quick run."""
+    if view.standing.quick:
+        return ""
     known = [(value, model) for model in view.models if (value := view.last(model)) is not None]
     if not known:
         return "No model came to the end of its training."
@@ -51,12 +65,19 @@ def pair_caption(view: CompareView) -> str:
     for causal, both in view.pairs:
         ends = [view.epochs(model, "train_loss") for model in (both, causal)]
         line = view.test(both, causal)
-        if line is None or not all(ends):
+        if view.standing.quick:
+            told.append(f"Causal: {causal}; non-causal: {both}.")
+        if line is None or not all(ends) or view.standing.quick:
             continue
         losses = [each[max(each)].mean for each in ends]
         ended = f"training ends at a loss of {losses[0]:.2f} nats with {both}, {losses[1]:.2f} with {causal}"
         told.append(f"Causal: {causal}; non-causal: {both}. {capital(ended)}. {tested(line)}")
     return " ".join(told)
+
+
+def tests(view: CompareView) -> list[str]:
+    """Every pair in words; none of a quick run."""
+    return [] if view.standing.quick else [tested(line) for line in view.lines("tests")]
 
 
 def tested(line: Mapping[str, Any]) -> str:
@@ -84,8 +105,14 @@ def _signed(value: float) -> str:
 
 
 def crossings(view: CompareView) -> list[str]:
-    """Where each model overtakes causal attention in speed and in memory, or that it does not, from the numbers."""
-    speed = [_crossing(each, "speed", "is {} as fast", 1) for each in view.against("tokens_per_s")]
+    """Where each model overtakes causal attention in speed and in memory, or that it does not, from the numbers.
+
+    Nothing of a quick run, and no speed of a busy machine.
+    """
+    if view.standing.quick:
+        return []
+    timed = view.against("tokens_per_s") if view.standing.times else []
+    speed = [_crossing(each, "speed", "is {} as fast", 1) for each in timed]
     return speed + [_crossing(each, "memory", "takes {} the memory", -1) for each in view.against("peak_bytes")]
 
 
@@ -110,45 +137,47 @@ def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
 
 
 def controls(view: CompareView) -> list[Finding]:
-    """The shuffled labels: passed where they fell to what needs no looking."""
+    """The shuffled labels: passed where every model fell to what needs no looking. Nothing of a quick run."""
     lines = (view.setting("majority_accuracy"), view.setting("chance_accuracy"))
     blind = max((value for value in lines if value is not None), default=None)
-    held, found = [], []
+    if blind is None or view.standing.quick:
+        return []
+    held: list[str] = []
+    leaking: list[str] = []
     for control in view.lines("control"):
         low, value = finite(control.get("accuracy_low")), finite(control.get("accuracy"))
-        if value is None or blind is None:
+        if value is None:
             continue
-        if value < blind + _CONTROL or (low is not None and low <= blind):
-            held.append(f"{control['model']} {score(value)}")
-        else:
-            text = f"{control['model']} ends at {score(value)}, ABOVE the majority line of {score(blind)}."
-            found.append(Finding(tone="bad", lead="The control fails: something leaks.", text=text))
-    if held:
-        text = (
-            f"Trained on them, nothing is learnt that holds on the test: {listed(held)} (majority {score(blind or 0)})."
-        )
-        found.insert(0, Finding(tone="good", lead="The control with shuffled labels passes.", text=text))
-    return found
+        fell = value < blind + _CONTROL or (low is not None and low <= blind)
+        (held if fell else leaking).append(f"{control['model']} {score(value)}")
+    if leaking:
+        text = f"Trained on them, these stay above the majority line of {score(blind)}: {listed(leaking)}."
+        text += f" Fallen to it: {listed(held)}." if held else ""
+        return [Finding(tone="bad", lead="The control with shuffled labels fails: something leaks.", text=text)]
+    if not held:
+        return []
+    text = f"Trained on them, nothing is learnt that holds on the test: {listed(held)} (majority {score(blind)})."
+    return [Finding(tone="good", lead="The control with shuffled labels passes.", text=text)]
 
 
 def cautions(view: CompareView) -> list[Finding]:
-    """What did not work, and where to be careful."""
+    """What did not work, and where to be careful. Of a quick run only what broke."""
     found = []
     for line in view.lines("diverged"):
         text = f"{line['model']}, seed {line['seed']}: {line['said']}"
         found.append(Finding(tone="bad", lead="A training diverged.", text=text))
+    if view.standing.quick:
+        return found
     majority = view.setting("majority_accuracy")
     for model in view.models:
         value = view.last(model)
-        if value is not None and majority is not None and value < majority + _NEAR:
+        if value is not None and majority is not None and _near(view, model):
             text = f"{score(value)} against {score(majority)} for always saying the commonest answer."
-            found.append(Finding(tone="bad", lead=f"{model} learnt nothing of use.", text=text))
+            lead = f"{model} ends within {points(_NEAR)} of the majority line."
+            found.append(Finding(tone="bad", lead=lead, text=text))
     seeds = finite(view.config.get("seeds"))
     if seeds is not None and seeds < 2:
         found.append(Finding(tone="bad", lead="One seed.", text="Another may differ; no spread could be measured."))
-    if view.config.get("quick"):
-        text = "Few examples and narrow models: it shows that everything runs and measures nothing."
-        found.insert(0, Finding(tone="bad", lead="A quick run.", text=text))
     return found
 
 

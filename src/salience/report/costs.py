@@ -5,7 +5,7 @@ from collections.abc import Callable
 from salience.report.answer import near_keep
 from salience.report.finding import Finding, Tone
 from salience.report.series import View
-from salience.report.words import byte_size, capital, listed, milliseconds, ranged, share, times, whole_share
+from salience.report.words import byte_size, capital, listed, milliseconds, pace, ranged, share, times, whole_share
 
 #: A stage that takes this share of the time to the first token rules it.
 RULES = 0.5
@@ -26,24 +26,19 @@ def tower(view: View) -> Finding | None:
     if not shares:
         return None
     if not ruled:
-        part = shares[-1][1]
-        lead = "The language model, not the vision tower, takes the time."
-        return Finding(
-            tone="plain",
-            lead=lead,
-            text=f"Even at {share(shares[-1][0])} encoding takes {whole_share(part)} of the time to the first token.",
-        )
+        keep, part, _ = max(shares, key=lambda each: each[1])
+        lead = "The vision tower takes less than half of the time to the first token."
+        return Finding(tone="plain", lead=lead, text=f"The most is {whole_share(part)}, {_at(keep)}.")
     (most, before, _), (least, after, last) = shares[0], shares[-1]
     text = (
         f"Encoding takes {whole_share(before)} of the time to the first token {_at(most)} and {whole_share(after)} "
         f"{_at(least)}."
     )
     at_rule = next(first for keep, _, first in shares if keep == ruled[0])
-    if len(ruled) > 1:
-        text += (
-            f" From {share(ruled[0])} down to {share(least)} the first token comes only {times(at_rule / last)} sooner."
-        )
-    return Finding(tone="bad", lead=f"From {share(ruled[0])} on the vision tower rules the time.", text=text)
+    if len(ruled) > 1 and ruled[0] != least:
+        text += f" From {share(ruled[0])} down to {share(least)} the first token comes {pace(at_rule / last)}."
+    lead = f"At {ranged(ruled, view.keeps)} the vision tower takes most of the time to the first token."
+    return Finding(tone="bad", lead=lead, text=text)
 
 
 def _at(keep: float) -> str:
@@ -109,9 +104,9 @@ def selection(view: View) -> Finding | None:
         return None
     part = select / full
     text = f"{milliseconds(select)} at {share(keep)}, {share(round(part, 3))} of an unpruned prefill."
-    if part <= CHEAP:
-        return Finding(tone="good", lead="Choosing the tokens costs next to nothing.", text=text)
-    return Finding(tone="bad", lead=f"Choosing the tokens costs more than {share(CHEAP)} of a prefill.", text=text)
+    least, tone = ("at most", "good") if part <= CHEAP else ("more than", "bad")
+    lead = f"Choosing the tokens takes {least} {share(CHEAP)} of a prefill."
+    return Finding(tone="good" if tone == "good" else "bad", lead=lead, text=text)
 
 
 def memory(view: View) -> Finding | None:
@@ -122,7 +117,8 @@ def memory(view: View) -> Finding | None:
         return None
     parts = []
     if cache is not None:
-        parts.append(f"the key-value cache shrinks from {byte_size(cache[0])} to {byte_size(cache[1])}")
+        now = "falls" if cache[1] < cache[0] else "goes"
+        parts.append(f"the key-value cache {now} from {byte_size(cache[0])} to {byte_size(cache[1])}")
     tone: Tone = "plain"
     if peak is not None and peak[1] >= 0.98 * peak[0]:
         tone = "bad"
@@ -139,3 +135,5 @@ def _change(view: View, keep: float | None, column: str) -> tuple[float, float] 
 
 
 COSTS: tuple[Callable[[View], Finding | None], ...] = (tower, prediction, selection, memory)
+#: Those that a busy machine makes worthless.
+TIMES = (tower, prediction, selection)

@@ -97,7 +97,8 @@ def curves(
     bounds: with the accuracy's intervals   column: with the range of its seeds, times `scale`   few: main methods only
     """
     looks, made = styles(view.methods), []
-    for method in drawn([m for m in view.methods if not few or _main(m)], most=6 if few else 8):
+    best = [point.method for keep in view.pruned if (point := view.best_free(keep)) is not None]
+    for method in drawn([m for m in view.methods if not few or _main(m)], most=7 if few else 9, best=best):
         known = [
             (point, a, b) for point in view.line(method) if (a := x(point)) is not None and (b := y(point)) is not None
         ]
@@ -118,7 +119,7 @@ def curves(
 
 
 def _main(method: str) -> bool:
-    """Whether small figures show it: neither controls nor ceilings other than the oracle of all items."""
+    """Whether small figures show it: neither controls nor oracles other than that of all items."""
     return method == "oracle" or role(method) in ("learned", "free")
 
 
@@ -162,6 +163,8 @@ def _lost(view: View) -> Measure:
 
 
 def _loss_latency(view: View) -> Figure | None:
+    if not view.probe_reads:
+        return None
     found = curves(
         view, lambda p: p.get("first_token_ms"), _lost(view), few=True, column="probe_accuracy", scale=-100.0
     )
@@ -181,6 +184,8 @@ def _accuracy_tokens(view: View) -> Figure | None:
 
 
 def _loss_tokens(view: View) -> Figure | None:
+    if not view.probe_reads:
+        return None
     found = curves(view, _tokens(view), _lost(view), column="probe_accuracy", scale=-100.0)
     return lines(found, token_scale(view), "points that the probe loses") if found else None
 

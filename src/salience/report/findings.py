@@ -1,11 +1,27 @@
 """What was found and what did not work: everything that applies to a record, in the page's order."""
 
-from salience.report.costs import COSTS
+from dataclasses import replace
+
+from salience.report.costs import COSTS, TIMES
 from salience.report.finding import Finding
-from salience.report.quality import QUALITY
+from salience.report.quality import QUALITY, unseeing
 from salience.report.series import View
 
 
 def findings(view: View) -> list[Finding]:
-    """The comparison first, then the questions, then time, arithmetic and memory."""
-    return [finding for tell in (*QUALITY, *COSTS) if (finding := tell(view)) is not None]
+    """The comparison first, then the questions, then time, arithmetic and memory.
+
+    Nothing of a quick run, nothing about time on a busy machine, and of a model that does not look only what it costs,
+    without praise.
+    """
+    if view.standing.quick:
+        return []
+    costs = [tell for tell in COSTS if view.standing.times or tell not in TIMES]
+    blind = unseeing(view)
+    if blind is not None:
+        told = [finding for tell in costs if (finding := tell(view)) is not None]
+        return [
+            blind,
+            *(replace(finding, tone="plain" if finding.tone == "good" else finding.tone) for finding in told),
+        ]
+    return [finding for tell in (*QUALITY, *costs) if (finding := tell(view)) is not None]

@@ -9,6 +9,11 @@ from salience.core.record import read, validate
 from salience.report.words import finite
 
 
+def is_time(column: str) -> bool:
+    """Whether a column is in milliseconds."""
+    return column.endswith("_ms") or "_ms_" in column
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One measured line of a trade-off: a method at a ratio with a seed; `values` holds every column, as written."""
@@ -19,8 +24,9 @@ class Row:
     values: Mapping[str, Any]
 
     def number(self, column: str) -> float | None:
-        """The column as a finite float; None when it was not measured."""
-        return finite(self.values.get(column))
+        """The column as a finite float; None when it was not measured, or is a negative time, which is none."""
+        value = finite(self.values.get(column))
+        return None if value is not None and value < 0 and is_time(column) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""What a method's name says about it (learned, training-free, ceiling, control) and how it is drawn."""
+"""What a method's name says about it (learned, training-free, oracle, control) and how it is drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["learned", "free", "ceiling", "control"]
+Role = Literal["learned", "free", "oracle", "control"]
 Dash = tuple[float, ...]
 
 _NAMES = {
@@ -48,6 +48,9 @@ _KNOWN = {
     "cls-attention": Style(colour="orange", marker="s"),
     "uniform": Style(colour="green", marker="^", dash=(6, 2)),
     "random": Style(colour="grey", marker="D", dash=(2, 2)),
+    "divprune": Style(colour="pink", marker="v"),
+    "vispruner": Style(colour="olive", marker="P", dash=(4, 2)),
+    "visionzip": Style(colour="cyan", marker=">", dash=(3, 1.5)),
     "oracle": Style(colour="purple", marker="*", dash=(7, 2, 1.5, 2)),
     "oracle-question": Style(colour="cyan", marker="X", dash=(7, 2, 1.5, 2, 1.5, 2)),
 }
@@ -63,13 +66,13 @@ _SPARE = (
 def role(method: str) -> Role:
     """What a name stands for.
 
-    Learned scorers begin with 'saliency', ceilings with 'oracle'; shuffled and untrained scorers are controls, and
+    Learned scorers begin with 'saliency', oracles with 'oracle'; shuffled and untrained scorers are controls, and
     every other method needs no training.
     """
     if "shuffled" in method or "untrained" in method or method.startswith("control"):
         return "control"
     if method.startswith("oracle"):
-        return "ceiling"
+        return "oracle"
     return "learned" if method.startswith("saliency") else "free"
 
 
@@ -93,8 +96,11 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
     return {method: _KNOWN.get(method) or next(spare) for method in methods}
 
 
-def drawn(methods: Sequence[str], most: int = 8) -> list[str]:
-    """Those that a figure shows when there are many: the study's own, the references, then in order."""
-    first = [name for name in ("saliency", "random", "uniform", "cls-attention", "oracle") if name in methods]
-    chosen = (first + [name for name in methods if name not in first])[:most]
+def drawn(methods: Sequence[str], most: int = 8, best: Sequence[str] = ()) -> list[str]:
+    """Those that a figure shows when there are many: the study's own, the references, then in order.
+
+    best: that must be among them, for sentences name them
+    """
+    first = ("saliency", "random", *dict.fromkeys(best), "oracle", "cls-attention", "uniform", *methods)
+    chosen = [name for name in dict.fromkeys(first) if name in methods][:most]
     return [name for name in methods if name in chosen]

@@ -32,7 +32,8 @@ def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -
         chapter(record, loaded, out / "figures", number) for number, record in enumerate(loaded.of_kind("tradeoff"))
     ]
     compares = [
-        compare_chapter(record, out / "figures", number) for number, record in enumerate(loaded.of_kind("compare"))
+        compare_chapter(record, out / "figures", number, loaded.environment)
+        for number, record in enumerate(loaded.of_kind("compare"))
     ]
     others = [
         _other(record, number)

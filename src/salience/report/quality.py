@@ -1,239 +1,67 @@
-"""What was found about the answers: against random, against the best, by kind of question, by the probe."""
+"""What was found about the answers besides who is better: where accuracy breaks, by kind of question, by the probe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from salience.report.answer import BROKEN, telling_keep
-from salience.report.differences import differences, unproven
+from salience.report.answer import BEST_FREE, BROKEN, telling_keep
+from salience.report.comparisons import (
+    against_free,
+    against_random,
+    alike,
+    beside_random,
+    better_than_full,
+    controls,
+    oracle,
+)
+from salience.report.differences import ALL_TOKENS
 from salience.report.finding import Finding
 from salience.report.methods import phrase, role
-from salience.report.series import LEVEL, Point, View, ahead, kind_column
-from salience.report.words import capital, listed, lost, points, ranged, score, share, signed_points
+from salience.report.series import View, kind_column
+from salience.report.words import capital, finite, listed, points, score, share, signed_points
 
 
-def compared(view: View, keep: float) -> list[Point]:
-    """The points of the methods that compete at a ratio: learned and training-free, no ceilings, no controls."""
-    names = [method for method in view.methods if role(method) in ("learned", "free")]
-    return [point for name in names if (point := view.at(name, keep)) is not None and point.accuracy is not None]
-
-
-def alike_keeps(view: View) -> list[float]:
-    """The ratios below 1 at which the best competing method is not clearly ahead of the worst."""
-    found = []
-    for keep in view.pruned:
-        ranked = sorted(compared(view, keep), key=lambda point: point.accuracy or 0.0)
-        if len(ranked) > 1 and not ahead(ranked[-1], ranked[0]):
-            found.append(keep)
-    return found
-
-
-def alike(view: View) -> Finding | None:
-    keeps = alike_keeps(view)
-    if not keeps:
+def unseeing(view: View) -> Finding | None:
+    """Whether the model is no better than without the picture; then nothing else is said of its answers."""
+    blind, full = view.blind, view.full("accuracy")
+    if blind is None or full is None:
         return None
-    spread = 0.0
-    for keep in keeps:
-        values = [point.accuracy or 0.0 for point in compared(view, keep)]
-        spread = max(spread, max(values) - min(values))
-    names = " Random tokens are among them." if "random" in view.methods else ""
-    return Finding(
-        tone="bad",
-        lead=f"Everything is alike at {ranged(keeps, view.keeps)}.",
-        text=f"The methods lie within {points(spread)} of each other and their intervals overlap.{names} "
-        "A result at these ratios says little about any of them.",
-    )
+    text = f"{score(full)} with all tokens, {score(blind.accuracy)} for {_WITHOUT[blind.name]}"
+    if blind.low is not None and blind.high is not None:
+        low, high = signed_points(blind.low), signed_points(blind.high)
+        text += f"; on the same questions {low} to {high} points, 95% over pictures"
+    lead = "The model answers no better than without the picture."
+    return Finding(tone="bad", lead=lead, text=f"{text}. Its accuracies say nothing about pruning.")
 
 
-def against_random(view: View) -> Finding | None:
-    own, keeps = view.subject, [keep for keep in view.pruned if view.at("random", keep)]
-    if own == "random" or not keeps:
-        return None
-    won = [keep for keep in keeps if ahead(view.at(own, keep), view.at("random", keep))]
-    if not won:
-        return Finding(
-            tone="bad",
-            lead=f"{capital(phrase(own))} is not clearly better than random tokens at any ratio.",
-            text=_gaps(view, own, "random", keeps),
-        )
-    rest = [keep for keep in keeps if keep not in won]
-    tail = f" At {ranged(rest, view.keeps)} it is not clearly ahead." if rest else ""
-    return Finding(
-        tone="good",
-        lead=f"{capital(phrase(own))} beats random tokens at {ranged(won, view.keeps)}.",
-        text=_gaps(view, own, "random", won) + tail,
-    )
-
-
-def _gaps(view: View, first: str, second: str, keeps: list[float]) -> str:
-    """'0.82 against 0.62 at 10%, 0.76 against 0.46 at 5%.'"""
-    parts = []
-    for keep in keeps:
-        a, b = view.value(first, keep, "accuracy"), view.value(second, keep, "accuracy")
-        if a is not None and b is not None:
-            parts.append(f"{score(a)} against {score(b)} at {share(keep)}")
-    return listed(parts) + "." if parts else ""
-
-
-def against_free(view: View) -> Finding | None:
-    own = view.subject
-    if role(own) == "free":
-        return None
-    won: list[float] = []
-    lost: list[float] = []
-    level: list[float] = []
-    for keep in view.pruned:
-        mine, free = view.at(own, keep), view.best_free(keep)
-        if mine is None or free is None or mine.accuracy is None:
-            continue
-        (won if ahead(mine, free) else lost if ahead(free, mine) else level).append(keep)
-    if not (won or lost or level):
-        return None
-    worst = telling_keep(view) if not (won or lost) else (lost or won)[-1]
-    free, mine = (view.best_free(worst) if worst else None), view.at(own, worst)
-    if free is None or mine is None or mine.accuracy is None or free.accuracy is None:
-        return None
-    detail = f"At {share(free.keep)} it answers {score(mine.accuracy)}, {phrase(free.method)} {score(free.accuracy)}."
-    if level:
-        detail += f" At {ranged(level, view.keeps)} the two are level."
-    if lost:
-        also = f" It is ahead at {ranged(won, view.keeps)}." if won else ""
-        return Finding(
-            tone="bad",
-            lead=f"{capital(phrase(own))} does not beat the best training-free method at {ranged(lost, view.keeps)}.",
-            text=detail + also,
-        )
-    if won:
-        lead = f"{capital(phrase(own))} beats the best training-free method at {ranged(won, view.keeps)}."
-        return Finding(tone="good", lead=lead, text=detail)
-    lead = f"{capital(phrase(own))} is nowhere clearly better than the best training-free method."
-    return Finding(tone="bad", lead=lead, text=detail)
-
-
-def others_against_random(view: View) -> Finding | None:
-    """The methods, subject and controls apart, that are no better than random at a ratio where methods differ."""
-    if differences(view):
-        return unproven(view)  # question by question, which tells more than two intervals
-    open_keeps = [keep for keep in view.pruned if keep not in alike_keeps(view) and view.at("random", keep)]
-    failing = []
-    for method in view.methods:
-        if method in (view.subject, "random") or role(method) == "control":
-            continue
-        known = [keep for keep in open_keeps if view.at(method, keep)]
-        keeps = [keep for keep in known if not ahead(view.at(method, keep), view.at("random", keep))]
-        if keeps:
-            failing.append(f"{phrase(method)} at {ranged(keeps, view.keeps)}")
-    if not failing:
-        return None
-    return Finding(
-        tone="bad",
-        lead="Not every method beats random tokens.",
-        text=f"Not clearly ahead of them: {'; '.join(failing)} (their intervals overlap).",
-    )
-
-
-def _some_seed_ahead(control: Point | None, random: Point | None) -> bool:
-    """Whether the control, or one of its seeds alone, is clearly above random: the seeds' mean can hide a lucky one."""
-    lows = control.each.get("accuracy_low", ()) if control else ()
-    lucky = random is not None and random.high is not None and max(lows, default=0.0) > random.high
-    return ahead(control, random) or lucky
-
-
-def _where_a_control_looks(view: View, method: str, keep: float) -> str:
-    """Why an untaught scorer may do better than chance: where what it keeps lies, seed by seed."""
-    point = view.at(method, keep)
-    shares = () if point is None else point.each.get("item_share", ())
-    chance = view.value("random", keep, "item_share")
-    if not shares or chance is None:
-        return ""
-    spread = share(shares[0]) if len(shares) == 1 else f"{share(min(shares))} to {share(max(shares))} by its seed"
-    text = f"At {share(keep)}, {spread} of what {phrase(method)} keeps lies on items; of random tokens {share(chance)}"
-    if max(shares) > 2 * chance:
-        text += ": items stand out in these features, and a function that nobody taught may put them first or last"
-    return text + ". "
-
-
-def controls(view: View) -> Finding | None:
-    """The scorers that should not work, beside random."""
-    names = view.of_role("control")
-    if not names or "random" not in view.methods:
-        return None
-    better, why = [], ""
-    for method in names:
-        keeps = [keep for keep in view.pruned if _some_seed_ahead(view.at(method, keep), view.at("random", keep))]
-        if keeps:
-            better.append(f"{phrase(method)} at {ranged(keeps, view.keeps)}")
-            why = why or _where_a_control_looks(view, method, keeps[-1])
-    if better:
-        return Finding(
-            tone="bad",
-            lead="A control that should know nothing beats random tokens.",
-            text=f"{capital(listed(better))}, with at least one seed. {why}Part of a scorer's gain may then be due to "
-            "its form, and only what it gains over its control to what it was taught.",
-        )
-    return Finding(
-        tone="good",
-        lead="The controls know nothing, as they should.",
-        text=f"{capital(listed([phrase(name) for name in names]))} {'are' if len(names) > 1 else 'is'} at no ratio "
-        "clearly better than random tokens.",
-    )
+_WITHOUT = {"question only": "the question alone", "majority answer": "always giving the commonest answer"}
 
 
 def breaking_point(view: View) -> Finding | None:
-    """The largest ratio at which even the best training-free method has lost ten points."""
-    full = view.full("accuracy")
-    if full is None or not view.of_role("free"):
+    """The largest ratio at which even the best training-free method in the record has lost ten points."""
+    full, last = view.full("accuracy"), None
+    if full is None:
         return None
-    least: float | None = None
     for keep in view.pruned:
         free = view.best_free(keep)
         if free is None or free.accuracy is None:
             continue
-        least = full - free.accuracy
-        if least >= BROKEN:
+        last = free
+        if full - free.accuracy >= BROKEN and view.verdicts.verdict(free.method, keep, ALL_TOKENS) == "worse":
             own = view.value(view.subject, keep, "accuracy")
-            beside = (
-                ""
-                if own is None or role(view.subject) == "free"
-                else f" {capital(phrase(view.subject))} has {score(own)} there."
-            )
+            beside = "" if own is None or role(view.subject) == "free" else (
+                f" {capital(phrase(view.subject))} has {score(own)} there.")  # fmt: skip
             return Finding(
                 tone="plain",
-                lead=f"At {share(keep)} the best training-free method has lost {points(least)}.",
-                text=f"{capital(phrase(free.method))} falls from {score(full)} to {score(free.accuracy)}: here the "
-                f"choice of tokens is hard.{beside}",
+                lead=f"At {share(keep)} {BEST_FREE} has lost {points(full - free.accuracy)}.",
+                text=f"It is {phrase(free.method)}, which falls from {score(full)} to {score(free.accuracy)}.{beside}",
             )
-    if least is None:
+    if last is None or last.accuracy is None or full - last.accuracy >= BROKEN:
         return None
     return Finding(
-        tone="bad",
-        lead="No ratio was small enough to break the best training-free method.",
-        text=f"Even at {share(view.pruned[-1])} it loses {points(max(least, 0.0))} only, so that the comparison "
-        "ends before it becomes hard.",
+        tone="plain",
+        lead=f"No ratio tried cost {BEST_FREE} ten points.",
+        text=f"At {share(last.keep)}, the smallest, it is {phrase(last.method)} with {score(last.accuracy)}; all "
+        f"tokens give {score(full)}.",
     )
-
-
-def headroom(view: View) -> Finding | None:
-    """How far a ceiling is above everything that competes."""
-    keep, ceilings = telling_keep(view), view.of_role("ceiling")
-    if keep is None or not ceilings:
-        return None
-    top = (
-        "oracle" if "oracle" in ceilings else max(ceilings, key=lambda name: view.value(name, keep, "accuracy") or 0.0)
-    )
-    best = max(compared(view, keep), key=lambda point: point.accuracy or 0.0, default=None)
-    value = view.value(top, keep, "accuracy")
-    if value is None or best is None or best.accuracy is None:
-        return None
-    gap = value - best.accuracy
-    if gap <= LEVEL:
-        lead = f"At {share(keep)} there is little headroom without knowing the question."
-    else:
-        lead = f"At {share(keep)} there is room for {points(gap)} more."
-    text = f"{capital(phrase(top))}, which is told where the items are, answers {score(value)}; the best real method, "
-    text += f"{phrase(best.method)}, {score(best.accuracy)}."
-    asked = view.value("oracle-question", keep, "accuracy")
-    if asked is not None and top != "oracle-question":
-        text += f" {capital(phrase('oracle-question'))} answers {score(asked)}."
-    return Finding(tone="plain", lead=lead, text=text)
 
 
 def suffering_kinds(view: View) -> Finding | None:
@@ -245,24 +73,39 @@ def suffering_kinds(view: View) -> Finding | None:
             losses.append((full - now, kind, full, now))
     if keep is None or len(losses) < 2:
         return None
-    losses.sort(reverse=True)
-    loss, kind, full, now = losses[0]
-    if loss <= LEVEL:
-        lead = f"No kind of question suffers at {share(keep)}."
-        return Finding(tone="good", lead=lead, text=f"The most that any loses is {points(max(loss, 0.0))}.")
-    least = losses[-1]
+    bounds = _kind_bounds(view, keep)
+    if not all(kind in bounds for _, kind, _, _ in losses):
+        return None  # no paired differences: whether any kind suffers is not known
+    lost = [each for each in losses if each[0] > 0 and bounds[each[1]][1] < 0]
+    own = phrase(view.subject)
+    if not lost:
+        lead = f"No kind of question loses measurably at {share(keep)} with {own}."
+        return Finding(tone="good", lead=lead, text="Each interval of a kind\u2019s difference from all tokens holds "
+                       "zero or lies above it.")  # fmt: skip
+    loss, kind, full, now = max(lost)
+    low, high = (signed_points(-bound).lstrip("+") for bound in reversed(bounds[kind]))
     line = view.kind_line(kind, "majority_by_kind")
-    under = (
-        f" That is no better than always giving its commonest answer ({score(line)})."
-        if line is not None and now <= line
-        else ""
-    )
-    changed = f"loses {points(least[0])}" if least[0] > 0.0005 else "loses nothing"
+    under = ""
+    if line is not None and now <= line:
+        under = f" That is no better than always giving its commonest answer ({score(line)})."
+    others = [f"{name} {points(part)}" for part, name, _, _ in sorted(lost, reverse=True) if name != kind]
+    also = f" Also measurable: {listed(others)}." if others else " No other kind loses measurably."
     return Finding(
         tone="bad",
-        lead=f"{capital(kind)} questions suffer most: {points(loss)} lost at {share(keep)}.",
-        text=f"From {score(full)} to {score(now)}.{under} {capital(least[1])}, the least affected, {changed}.",
+        lead=f"{capital(kind)} questions suffer most: {points(loss)} lost at {share(keep)} with {own}.",
+        text=f"From {score(full)} to {score(now)} (95% interval of the loss {low} to {high} points).{under}{also}",
     )
+
+
+def _kind_bounds(view: View, keep: float) -> dict[str, tuple[float, float]]:
+    """kind -> the ends of the subject's difference from all tokens at a ratio."""
+    found = {}
+    for line in view.record.extra.get("kind_differences") or ():
+        if isinstance(line, Mapping) and line.get("method") == view.subject and finite(line.get("keep")) == keep:
+            low, high = finite(line.get("low")), finite(line.get("high"))
+            if low is not None and high is not None:
+                found[str(line.get("kind")).replace("_", "-")] = (low, high)
+    return found
 
 
 def idle_kinds(view: View) -> Finding | None:
@@ -276,66 +119,41 @@ def idle_kinds(view: View) -> Finding | None:
         return None
     return Finding(
         tone="bad",
-        lead="Even with all tokens the model hardly answers some kinds.",
-        text=f"{capital(listed(weak))}: pruning has nothing to lose there.",
+        lead="With all tokens some kinds are within 5 points of their commonest answer.",
+        text=f"{capital(listed(weak))}: pruning has little to lose there.",
     )
 
 
-def better_than_full(view: View) -> Finding | None:
-    """Ratios at which leaving tokens out raised the accuracy clearly, on the same pictures."""
-    found = []
-    for method in view.methods:
-        # The oracle of the items asked about is measured on fewer pictures, and these may be easier than all.
-        own = view.setting("ceiling_full_accuracy") if method == "oracle-question" else None
-        full = view.full("accuracy") if own is None else own
-        keeps = [
-            point.keep for point in view.line(method) if full and point.keep < 1 and point.low and point.low > full
-        ]
-        if keeps:
-            found.append(f"{phrase(method)} at {ranged(keeps, view.keeps)}")
-    if not found:
-        return None
-    text = f"{capital(listed(found))}: what is left out was in the way."
-    return Finding(tone="plain", lead="Fewer tokens can be better than all of them.", text=text)
-
-
 def probe_loss(view: View) -> Finding | None:
-    """What the probe says, beside what the answers say."""
-    keep = telling_keep(view)
-    if keep is None:
+    """What the probe reads of the kept tokens."""
+    keep, full = telling_keep(view), view.full("probe_accuracy")
+    if full is None:
         return None
-    own, random = view.loss(view.subject, keep), view.loss("random", keep)
-    full, answered = view.full("accuracy"), view.value(view.subject, keep, "accuracy")
-    if own is None:
+    if not view.probe_reads:
+        lead = f"The probe reads {score(full)} of all tokens, too little to tell what is lost."
+        return Finding(tone="bad", lead=lead, text="So this report says nothing about information loss.")
+    own, random = view.value(view.subject, keep, "probe_accuracy"), view.value("random", keep, "probe_accuracy")
+    if keep is None or own is None:
         return None
-    beside = f"; with random tokens it {lost(random)}" if random is not None and view.subject != "random" else ""
-    text = f"The probe reads {score(view.full('probe_accuracy') or 0.0)} from all tokens"
-    if full is not None and answered is not None:
-        text += f"; the answers themselves lose {points(max(full - answered, 0.0))}"
-        apart = own - (full - answered)
-        if abs(apart) > 0.05:
-            text += f". The two disagree by {points(apart)}: the probe names items, the questions ask more than that"
-    return Finding(tone="plain", lead=f"The probe {lost(own)} at {share(keep)}{beside}.", text=text + ".")
+    lead = f"At {share(keep)} the probe reads {score(own)} of what {phrase(view.subject)} keeps, {score(full)} of all."
+    beside = f"Of random tokens it reads {score(random)}." if random is not None and view.subject != "random" else ""
+    return Finding(tone="plain", lead=lead, text=beside)
 
 
 def other_picture(view: View) -> Finding | None:
     """Each question with another's picture: what is left is what the question tells by itself."""
     other, line = view.setting("control_other_picture_accuracy"), view.setting("question_only_accuracy")
-    full = view.full("accuracy")
-    if other is None or line is None or full is None or full < line + LEVEL:
-        return None
-    told = view.config.get("control_other_picture") or {}
-    low, high = told.get("above_low"), told.get("above_high")
-    text = f"Asked of other pictures, the questions are answered at {score(other)}; "
-    text += f"the question alone gives {score(line)}"
-    if low is not None and high is not None:
-        text += f" (difference {signed_points(low)} to {signed_points(high)} points, 95% over pictures)"
-        above = low > 0
-    else:
-        above = other > line + BROKEN / 2
-    if not above:
-        return Finding(tone="good", lead="The answers come from the picture.", text=text + ".")
-    return Finding(tone="bad", lead="Not all of the accuracy comes from the picture.", text=text + ".")
+    told = view.config.get("control_other_picture")
+    low, high = (finite(told.get(name)) if isinstance(told, Mapping) else None for name in ("above_low", "above_high"))
+    if other is None or line is None or low is None or high is None:
+        return None  # without an interval nothing is said
+    text = (
+        f"Asked of other pictures, the questions are answered at {score(other)}; the question alone gives "
+        f"{score(line)} (difference {signed_points(low)} to {signed_points(high)} points, 95% over pictures)."
+    )
+    if low > 0:
+        return Finding(tone="bad", lead="Not all of the accuracy comes from the picture.", text=text)
+    return Finding(tone="good", lead="The answers come from the picture.", text=text)
 
 
 #: In the order in which the page tells them.
@@ -343,10 +161,10 @@ QUALITY: tuple[Callable[[View], Finding | None], ...] = (
     alike,
     against_random,
     against_free,
-    others_against_random,
+    beside_random,
     controls,
     breaking_point,
-    headroom,
+    oracle,
     suffering_kinds,
     idle_kinds,
     better_than_full,

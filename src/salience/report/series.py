@@ -1,18 +1,24 @@
 """A trade-off's rows, seeds drawn together, as points that figures and sentences ask for."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from salience.report.differences import Verdicts
 from salience.report.load import Record, Row
 from salience.report.methods import role
+from salience.report.standing import standing
 from salience.report.words import finite
 
 #: Columns that begin like a question kind's but are none.
 _NOT_KINDS = ("accuracy_low", "accuracy_high")
-#: Below this difference of two accuracies, without intervals, nothing is said to differ.
+#: A probe that reads less than this of all tokens can't tell what is lost of them.
+PROBE_READS = 0.7
+#: So much better than without the picture must a model be where no interval is known.
 LEVEL = 0.02
 
 
@@ -57,20 +63,42 @@ def combined(rows: Sequence[Row]) -> Point:
     return Point(method=rows[0].method, keep=rows[0].keep, seeds=len(rows), means=means, each=each, low=low, high=high)
 
 
-def ahead(first: Point | None, second: Point | None) -> bool:
-    """Whether the first is clearly more accurate: its interval lies above (without intervals: by two points)."""
-    if first is None or second is None or first.accuracy is None or second.accuracy is None:
-        return False
-    if first.low is None or second.high is None:
-        return first.accuracy - second.accuracy > LEVEL
-    return first.low > second.high and first.accuracy > second.accuracy
+@dataclass(frozen=True, kw_only=True)
+class Blind:
+    """Answers without the picture: name, accuracy, and that of all tokens, less it, with its interval where known."""
+
+    name: str
+    accuracy: float
+    low: float | None
+    high: float | None
+
+
+def blind_answers(view: View) -> Blind | None:
+    """See `View.blind`. By the difference on the same questions; else by the interval of all tokens' accuracy."""
+    full = view.full("accuracy")
+    paired = {
+        str(line.get("against")): (finite(line.get("low")), finite(line.get("high")))
+        for line in view.record.extra.get("blind_differences") or ()
+        if isinstance(line, Mapping)
+    }
+    bounds = [point.low for (_, keep), point in view.points.items() if keep == 1 and point.low is not None]
+    for name, column in (("question only", "question_only_accuracy"), ("majority answer", "majority_accuracy")):
+        line = view.setting(column)
+        low, high = paired.get(name, (None, None))
+        if line is None or full is None:
+            continue
+        above = low > 0 if low is not None else min(bounds) > line if bounds else full >= line + LEVEL
+        if not above:
+            return Blind(name=name, accuracy=line, low=low, high=high)
+    return None
 
 
 class View:
     """One trade-off record, ready to be asked."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, environment: Mapping[str, Any] | None = None) -> None:
         self.record = record
+        self.standing = standing(record.config, environment or {})
         self.config: Mapping[str, Any] = record.config
         groups: dict[tuple[str, float], list[Row]] = {}
         for row in record.typed:
@@ -112,6 +140,17 @@ class View:
         found = [ms for ms in (whole, *(point.get("encode_ms") for point in merged)) if ms is not None]
         return min(found) if found else None
 
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """Which of two methods is better at a ratio."""
+        accuracies = {place: point.accuracy for place, point in self.points.items()}
+        return Verdicts(self.record.extra.get("differences") or (), accuracies, self.full("accuracy"))
+
+    @cached_property
+    def blind(self) -> Blind | None:
+        """The answers without the picture that all tokens are not clearly better than; None where they are."""
+        return blind_answers(self)
+
     def setting(self, name: str) -> float | None:
         """A number of the configuration, or None."""
         return finite(self.config.get(name))
@@ -120,6 +159,12 @@ class View:
         """The information loss: the probe's accuracy on all tokens minus that on those kept."""
         full, kept = self.full("probe_accuracy"), self.value(method, keep, "probe_accuracy")
         return None if full is None or kept is None else full - kept
+
+    @property
+    def probe_reads(self) -> bool:
+        """Whether the probe reads enough of all tokens to tell what is lost of them."""
+        full = self.full("probe_accuracy")
+        return full is not None and full >= PROBE_READS
 
     def ratio(self, method: str | None, keep: float, column: str) -> float | None:
         """How many times less of a column there is than with all tokens."""
@@ -147,7 +192,7 @@ class View:
         return next((point.method for point in free if point is not None), self.methods[0])
 
     def best_free(self, keep: float) -> Point | None:
-        """The most accurate training-free method other than the subject of a report without learned ones."""
+        """The most accurate of the training-free methods in the rows."""
         found = [
             point for method in self.of_role("free") if (point := self.at(method, keep)) and point.accuracy is not None
         ]

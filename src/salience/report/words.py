@@ -19,19 +19,14 @@ def whole_share(value: float) -> str:
 
 
 def score(value: float) -> str:
-    """An accuracy in 0..1, two decimals."""
-    return f"{value:.2f}"
+    """An accuracy in 0..1, three decimals: two would hide differences that are told in points."""
+    return f"{value:.3f}"
 
 
 def points(difference: float) -> str:
     """The size of an accuracy difference in points of a hundred, without its sign."""
     size = f"{abs(100 * difference):.1f}".rstrip("0").rstrip(".")
     return f"{size} point" if size == "1" else f"{size} points"
-
-
-def lost(loss: float) -> str:
-    """ "loses 3 points", or "gains" them where the loss is negative."""
-    return f"{'loses' if loss >= 0 else 'gains'} {points(loss)}"
 
 
 def signed_points(difference: float) -> str:
@@ -44,6 +39,13 @@ def signed_points(difference: float) -> str:
 def times(ratio: float) -> str:
     """A speed-up: 3.62 -> '3.6×', 14.2 -> '14×'."""
     return f"{ratio:.0f}{TIMES}" if ratio >= 9.95 else f"{ratio:.1f}{TIMES}"
+
+
+def pace(ratio: float) -> str:
+    """How much sooner something comes: "1.7× sooner", "no sooner", "1.3× later"."""
+    if ratio >= 1.05:
+        return f"{times(ratio)} sooner"
+    return "no sooner" if ratio > 1 / 1.05 else f"{times(1 / ratio)} later"
 
 
 def milliseconds(value: float) -> str:

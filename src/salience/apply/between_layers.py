@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from salience.apply.calls import is_filled
 from salience.apply.held import Held
 from salience.apply.inputs import Positions, PrunedInputs
 from salience.apply.inside import Prefill, going_on
 from salience.apply.pictures_inside import pictures_inside
 from salience.apply.trace import Trace
+from salience.core.cache_guard import reading
 from salience.core.transformers_names import cache_in
 from salience.core.types import Selection
 from salience.families import Adapter, Encoded
@@ -37,13 +40,22 @@ class BetweenLayers:
         self.method = method if isinstance(method, Inside) else None
         self._now = threading.local()  # the prefill of this thread's call
         if self.method is not None:
-            self.decoder = Decoder(adapter.language_model)
             self.method.drops(self.decoder.depth)
             if positions == "compact":
                 raise ValueError(
                     f"positions can't be 'compact' with method {method.name!r}, in front of whose layers keys already "
                     "have their places: use 'original'."
                 )
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The language model's layers."""
+        return Decoder(self.adapter.language_model)
+
+    @property
+    def drops(self) -> bool:
+        """Whether this thread's call, which is prepared, drops tokens between layers."""
+        return self.method is not None and not self._now.prefill.drops_nothing
 
     def prepare(
         self, encoded: Encoded, selections: Sequence[Selection], pruned: PrunedInputs, given: dict[str, Any], *,
@@ -81,15 +93,19 @@ class BetweenLayers:
         Raises:  ValueError when its cache can't hold a length for each layer
         """
         cache = cache_in(given)
-        if self.method is None:
+        with nullcontext() if cache is None else reading(cache), self._stages(given, cache):
             yield
-        elif cache is not None and int(cache.get_seq_length()) > 0:
-            held = Held.on(cache)
-            if held is None:
-                yield
-                return
+
+    @contextmanager
+    def _stages(self, given: dict[str, Any], cache: Any) -> Iterator[None]:
+        held = Held.on(cache) if is_filled(cache) else None
+        if (
+            held is not None
+        ):  # whichever method is in force now: it was filled by one that left layers their own columns
             with going_on(self.decoder, cache, held, given.get("attention_mask")):
                 yield
+        elif self.method is None or is_filled(cache):
+            yield
         elif given.get("mm_encoder_outputs"):
             prefill: Prefill = self._now.prefill
             _refuse_fixed(self.method.name, cache, prefill)

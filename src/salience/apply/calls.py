@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from salience.apply.inputs import slots
+from salience.core.cache_guard import forget
 from salience.core.transformers_names import CACHE_NAMES, cache_in, cache_of_output, release
 from salience.families import Adapter, Encoded
 from salience.families.encoded import joined
@@ -88,6 +89,12 @@ def generation_positions(mask: Tensor) -> Tensor:
 def is_filled(cache: Any) -> bool:
     """Whether a call goes on from a cache that already holds something."""
     return cache is not None and int(cache.get_seq_length()) > 0
+
+
+def forget_if_empty(cache: Any) -> None:
+    """What was noted on a cache that holds nothing now was of a sequence before: another one begins."""
+    if cache is not None and not is_filled(cache):
+        forget(cache)
 
 
 def cache_of(result: Any, given: Any) -> Any:

@@ -69,6 +69,21 @@ class Held:
         """What holds for a layer; None where it has the whole prompt."""
         return next((cut for cut in reversed(self.cuts) if cut.layer <= layer), None)
 
+    def require_whole(self, cache: Any, past: int) -> None:
+        """Raise a ValueError unless each layer holds what was left to it and all that followed, `past` columns in all.
+
+        A cache cropped to one length for all layers has lost what followed in some of them alone.
+        """
+        for index, layer in enumerate(cache.layers):
+            cut, keys = self.cut(index), getattr(layer, "keys", None)
+            if keys is None or getattr(layer, "is_sliding", False):
+                continue
+            wanted = past - (0 if cut is None else self.width - cut.index.shape[1])
+            if keys.shape[-2] != wanted:
+                raise ValueError(
+                    f"the pruned cache was cropped unevenly: layer {index} has {keys.shape[-2]} columns, not {wanted}."
+                )
+
     def columns(self, cut: Cut, rows: int, total: int, cached: int) -> Tensor:
         """(rows, cached + new): the columns that a layer attends to when there are `total`, its last `cached` ones.
 

@@ -229,6 +229,7 @@ def going_on(decoder: Decoder, cache: Any, held: Held, real: Tensor | None) -> I
     past = int(cache.get_seq_length())
     if past < held.width:
         raise ValueError(f"the pruned cache was cropped into its prompt, to {past} of {held.width} columns.")
+    held.require_whole(cache, past)
     if real is not None and (not isinstance(real, Tensor) or real.dim() != 2):
         raise ValueError("attention_mask must be (rows, columns) while tokens are dropped between layers.")
     boolean = decoder.kernel == "sdpa"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from salience.apply.calls import generation_mask, generation_positions
+from salience.families import same_tower
 from salience.families.whole_prompt import WholePrompt
 from salience.ops.tokens import Columns
 
@@ -23,6 +24,7 @@ class Memory:
     mask: (B, L), of the cached columns.   moved: (B,), how far closed gaps moved what follows.
     deltas: (B, 1), positions less tokens, of models whose positions have several axes, else None.
     first_position: what forward gives the first token.   beams: whether beam search shuffled the rows.
+    language_model: fingerprint of the one whose keys and values it holds; see `same_tower`.
     """
 
     columns: Columns
@@ -34,6 +36,7 @@ class Memory:
     deltas: Tensor | None = None
     first_position: int = 0
     beams: bool = False
+    language_model: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, cache: Any) -> Memory | None:
@@ -47,6 +50,21 @@ class Memory:
         columns = self.columns.repeat(times)
         copy = replace(self, columns=columns, prompt=prompt, mask=mask, moved=moved, deltas=deltas, beams=beams)
         setattr(cache, _NAME, copy)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the cached columns are not the caller's own, one by one."""
+        index = self.columns.index
+        same = index.shape[1] == self.columns.width
+        return not same or not torch.equal(index, torch.arange(index.shape[1], device=index.device).expand_as(index))
+
+    def require_model(self, language_model: dict[str, Any]) -> None:
+        """Raise a ValueError unless the cache was filled by this language model, named by its fingerprint."""
+        if self.language_model is not None and not same_tower(self.language_model, language_model):
+            raise ValueError(
+                "the pruned cache was filled by another model, whose keys and values mean nothing to this one: begin "
+                "with an empty cache."
+            )
 
     @property
     def shift(self) -> int:

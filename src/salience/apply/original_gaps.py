@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -103,8 +104,10 @@ class OriginalGaps:
         cache = cache_in(given)
         past = int(cache.get_seq_length()) if cache is not None else 0
         prompt: _Prompt | None = None
+        kinds = self.kinds
         if past > 0:
             prompt = getattr(cache, _NAME, None)
+            kinds = kinds if prompt is None else self._kinds  # noted under original positions, whatever is in force now
         elif given.get("mm_encoder_outputs"):
             prompt = getattr(self._now, "prompt", None)
         if prompt is None:
@@ -112,7 +115,8 @@ class OriginalGaps:
             return
         ids = given.get("input_ids")
         new = ids.shape[1] if isinstance(ids, Tensor) else given["inputs_embeds"].shape[1]
-        with listening(*self._listeners(_Run(prompt, cache, past, new, given.get("attention_mask")))):
+        run = _Run(prompt, cache, past, new, given.get("attention_mask"))
+        with listening(*self._listeners(kinds, run)):
             yield
         self.leave_on(cache, prompt)
 
@@ -122,10 +126,14 @@ class OriginalGaps:
         if cache is not None and prompt is not None:
             setattr(cache, _NAME, prompt)
 
-    def _listeners(self, run: _Run) -> list[Listener]:
+    @cached_property
+    def _kinds(self) -> LayerKinds:
+        return layer_kinds(self.language_model)
+
+    def _listeners(self, kinds: LayerKinds, run: _Run) -> list[Listener]:
         disable: Any = torch.compiler.disable
         total = run.prompt.width + max(0, run.past + run.new - run.prompt.index.shape[1])
-        far = {index: reach for index, reach in self.kinds.reaches.items() if total > reach.size}
+        far = {index: reach for index, reach in kinds.reaches.items() if total > reach.size}
         kernel = str(getattr(self.language_model.config, "_attn_implementation", ""))
         if far and kernel not in ("sdpa", "eager"):
             raise ValueError(
@@ -133,17 +141,17 @@ class OriginalGaps:
                 f"{total} with sdpa or eager attention, not {kernel}: use one of them, or positions='compact'."
             )
         listeners = [
-            Listener(self.kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))
+            Listener(kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))
             for index, reach in far.items()
         ]
         if run.past >= run.prompt.index.shape[1]:
             return listeners  # the tokens that follow a prompt have no gaps between them
-        if self.kinds.mixers and run.past + run.new < run.prompt.index.shape[1]:
+        if kinds.mixers and run.past + run.new < run.prompt.index.shape[1]:
             raise ValueError(
                 "the prompt of a model with convolutions or recurrences is pruned in one piece: leave "
                 "prefill_chunk_size out."
             )
-        for mixer in self.kinds.mixers.values():
+        for mixer in kinds.mixers.values():
             listeners += [
                 Listener(mixer, "before", disable(run.spread)), Listener(mixer, "after", disable(run.gather)),
             ]  # fmt: skip

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from salience.apply.calls import (
     by_name,
     cache_of,
     encode,
+    forget_if_empty,
     generation_mask,
     is_filled,
     refuse_lost_cache,
@@ -29,9 +31,11 @@ from salience.apply.memory import Memory
 from salience.apply.original_gaps import OriginalGaps
 from salience.apply.trace import ImageTrace, Trace
 from salience.apply.traces import LastTraces
+from salience.core.cache_guard import guard, reading
 from salience.core.transformers_names import cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
+from salience.families.base import tower_fingerprint
 from salience.families.listening import Calls, lock
 from salience.families.tower_merging import Schedule
 from salience.families.whole_prompt import WholePrompt, effective
@@ -178,6 +182,7 @@ class Pruned:
             refuse_lost_cache(given)
             return self._adapter.as_forward_reads(with_mask(given)), None
         cache: Any = given.get(self._cache)
+        forget_if_empty(cache)
         if is_filled(cache):
             memory = self._memory(cache, given)
             return (memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given), None
@@ -185,13 +190,15 @@ class Pruned:
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given, self._schedule())
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
+        self._remember(cache, pruned, given["input_ids"])  # before, should the call fail with the cache filled
         options = self._adapter.as_forward_reads(model_arguments(self._adapter, pruned, options))
         return options, (cache, pruned, given["input_ids"])
 
     def _after_forward(self, result: Any, note: _Note) -> None:
-        cache, pruned, prompt = note
-        cache = cache_of(result, cache)
-        self._remember(cache, pruned, prompt)
+        given, pruned, prompt = note
+        cache = cache_of(result, given)
+        if given is None:
+            self._remember(cache, pruned, prompt)
         self._between.leave_on(cache)
         self._gaps.leave_on(cache)
         self._traces.set(self._between.traced(self.trace))
@@ -201,23 +208,28 @@ class Pruned:
             given["input_ids"] = inputs
         given = named_cache(given, self._cache)
         cache: Any = given.get(self._cache)
+        forget_if_empty(cache)
         if is_filled(cache):
             memory = self._memory(cache, given)
             if memory is None:
                 return self._run(original, given)
             whole, options = memory.generate_arguments(given, int(cache.get_seq_length()), self._model)
-            return _restored(self._run(original, whole.arguments(options, self._model)), whole)
+            with reading(cache):
+                return _restored(self._run(original, whole.arguments(options, self._model)), whole)
         encoded, options = encode(self._adapter, given, self._schedule())
         ids = given["input_ids"]
         # new padding always goes left here: generate goes on from the last column, which must stay the row's own
         mask = generation_mask(given, ids, self._model)
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
         whole = WholePrompt(ids, pruned.input_ids.shape[1])
-        result = self._run(original, whole.arguments(model_arguments(self._adapter, pruned, options), self._model))
-        self._traces.set(self._between.traced(self.trace))
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
-        self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
+        self._remember(cache, pruned, ids, times=times, beams=beams > 1)  # before, should the call fail
+        with nullcontext() if cache is None else reading(cache):
+            result = self._run(original, whole.arguments(model_arguments(self._adapter, pruned, options), self._model))
+        self._traces.set(self._between.traced(self.trace))
+        if cache is None:
+            self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
         return _restored(result, whole)
 
     @property
@@ -301,7 +313,15 @@ class Pruned:
             "mm_encoder_outputs"
         ):
             raise ValueError("pictures can be pruned in the first turn only: pass no pixel_values with a filled cache.")
-        return Memory.of(cache)
+        memory = Memory.of(cache)
+        if memory is not None:
+            memory.require_model(self._language_model)
+        return memory
+
+    @functools.cached_property
+    def _language_model(self) -> dict[str, Any]:
+        """Fingerprint of the language model, for the notes on caches."""
+        return tower_fingerprint(self._adapter.language_model)
 
     def _remember(self, cache: Any, pruned: PrunedInputs, prompt: Tensor, times: int = 1, beams: bool = False) -> None:
         if cache is not None:
@@ -314,8 +334,11 @@ class Pruned:
                 moved=pruned.moved,
                 deltas=pruned.deltas,
                 first_position=self._adapter.first_position,
+                language_model=self._language_model,
             )
             memory.leave_on(cache, times=times, beams=beams)
+            if memory.changed or self._between.drops:
+                guard(cache)
 
     def _refuse_packing(self, pruned: PrunedInputs) -> None:
         """FlashAttention reads one row whose positions have gaps as several packed sequences, mask or no mask.

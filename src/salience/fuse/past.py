@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.core.cache_guard import refuse_guarded
+
 
 class Past:
     """What a layer of the cache holds, and how it is written.
@@ -19,6 +21,7 @@ class Past:
     """
 
     def __init__(self, cache: Any, index: int, width: int) -> None:
+        refuse_guarded(cache)
         layer = cache.layers[index]
         if not hasattr(layer, "recurrent_states"):
             raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from salience.apply import prune
 from salience.apply.held import Held
 from salience.apply.inside import going_on
+from salience.core.cache_guard import reading
 from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.families.decoder import Decoder
 from salience.profiling.counted import Prompt
@@ -121,7 +122,7 @@ def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
     watch.start()
     for _ in range(prompt.decode):
         mask = ids.new_ones(prompt.batch, cache.get_seq_length() + 1)
-        with _later(language_model(model), cache):
+        with reading(cache), _later(language_model(model), cache):
             step = language_model(model)(inputs_embeds=embed(ids), attention_mask=mask, use_cache=True, **named)
         model.get_output_embeddings()(step.last_hidden_state[:, -1])
     watch.lap("decode")

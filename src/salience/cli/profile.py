@@ -177,7 +177,16 @@ def _closing(config: dict[str, Any]) -> str:
         if tokens
         else "Even one visual token costs more than the vision tower"
     )
+    shown = (
+        f"Pictures are counted as the model's own {config['processor']} prepares them"
+        if config["processor"]
+        else f"Pictures are counted with the family's usual settings: {config['processor_note']}"
+    )
+    busy = ""
+    if config["busy_because"]:
+        said = "The machine had other work while its limits were measured, and the predicted times are too long"
+        busy = f"\n{said}. {config['busy_because']}"
     return (
-        f"{where}.\nPredicted for {roof['name']}: {roof['flops_per_s'] / 1e9:.4g} GFLOP/s, "
-        f"{roof['bytes_per_s'] / 1e9:.3g} GB/s, {roof['launch_s'] * 1e6:.3g} µs an operator."
+        f"{where}.\n{shown}.\nPredicted for {roof['name']}: {roof['flops_per_s'] / 1e9:.4g} GFLOP/s, "
+        f"{roof['bytes_per_s'] / 1e9:.3g} GB/s, {roof['launch_s'] * 1e6:.3g} µs an operator.{busy}"
     )

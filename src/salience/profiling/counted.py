@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.transformers_names import cache_of_output, passed_cache
+from salience.families import adapter_for
 from salience.profiling.between_layers import dropping, entering
 from salience.profiling.memory import kv_bytes, peak_bytes
 from salience.profiling.operators import CountOperators, Work
@@ -47,7 +49,8 @@ class Counted:
     def __init__(self, model: Any, prompt: Prompt, pictures: Pictures) -> None:
         self.model, self.prompt = model, prompt
         self._pictures = pictures
-        given = pictures.arguments(model.config, "meta", model.dtype)
+        takes = inspect.signature(model.get_image_features).parameters
+        given = pictures.arguments(model.config, "meta", model.dtype, takes)
         encoded, read = CountOperators("vision"), _ProjectorInput()
         pooled: list[Any] = []
 
@@ -58,7 +61,7 @@ class Counted:
         with shapes_only(), read.of(projectors(model)), encoded.watching(projectors(model), "projector"):
             self.tower_peak_bytes = peak_bytes(encode, model.parameters())
         self.n = _rows(pooled) // pictures.count
-        self.width = read.values // read.rows if read.rows else int(model.config.get_text_config().hidden_size)
+        self.width = _features(model, read)
         self.vision = encoded.work.get("vision", Work())
         self.projector = encoded.work.get("projector", Work())
         self.scorer = self._scored()
@@ -163,6 +166,14 @@ def _step(model: Any, prompt: Prompt, cache: Any) -> Work:
 
 def _width(model: Any) -> int:
     return int(model.config.get_text_config().hidden_size)
+
+
+def _features(model: Any, read: _ProjectorInput) -> int:
+    """Width of what a scorer reads of a token: as the model's family has it, else what its projector reads of one."""
+    try:
+        return adapter_for(model).d_features
+    except ValueError:  # of no family that can be pruned
+        return read.values // read.rows if read.rows else _width(model)
 
 
 def _rows(pooled: Any) -> int:

@@ -70,7 +70,7 @@ def _inputs(model: Any, prompt: Prompt, pictures: Pictures, n: int) -> dict[str,
     ids = torch.tensor([row] * prompt.batch, device=device)
     taken = inspect.signature(model.forward).parameters
     types = {name: (ids == placeholder).long() for name in ("mm_token_type_ids", "token_type_ids") if name in taken}
-    values = pictures.arguments(config, device, model.dtype)
+    values = pictures.arguments(config, device, model.dtype, taken)
     last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **types, **values, **last, "use_cache": True}
 

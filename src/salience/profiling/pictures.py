@@ -1,8 +1,12 @@
-"""What a model takes for its pictures, with the right shapes and no picture: by what its configuration holds."""
+"""What a model takes for its pictures, with the right shapes and no picture.
+
+As its own processor makes it (`prepared.py`) where there is one, else by what the model's configuration holds.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,26 +23,44 @@ _TILES = 4
 class Pictures:
     """`count` pictures of `size` (width, height) in pixels.
 
+    prepared: what the model's own processor makes of one; None for what is usual in its family
+
     Raises:  ValueError when there is not at least one picture of at least one pixel
     """
 
     count: int
     size: tuple[int, int] = DEFAULT_SIZE
+    prepared: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1 or min(self.size) < 1:
             raise ValueError(f"there must be pictures of at least 1 pixel, not {self.count} of {self.size}.")
 
-    def arguments(self, config: Any, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
+    def arguments(
+        self, config: Any, device: torch.device | str, dtype: torch.dtype, takes: Container[str] | None = None
+    ) -> dict[str, Tensor]:
         """The image arguments of this model's `get_image_features`; floats standard normal, or shapes on `meta`.
+
+        takes: the names of the arguments that it takes, of all that the processor makes; None for all
 
         Raises:  ValueError when the configuration tells of no way to show the model a picture
         """
+        if self.prepared:
+            made = {name: value for name, value in self.prepared.items() if takes is None or name in takes}
+            return {name: self._repeated(value, device, dtype) for name, value in made.items()}
         shapes, numbers = self._shapes(config)
         found = {"pixel_values": torch.randn(*shapes, device=device, dtype=dtype)}
         # whole numbers stay real where the pixels are mere shapes
         where = "cpu" if torch.device(device).type == "meta" else device
         return found | {name: torch.tensor(value, device=where) for name, value in numbers.items()}
+
+    def _repeated(self, value: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+        """One picture's argument for all pictures, side by side in its first axis."""
+        shape = (self.count * value.shape[0], *value.shape[1:])
+        if value.is_floating_point():
+            return torch.randn(*shape, device=device, dtype=dtype)
+        where = "cpu" if torch.device(device).type == "meta" else device
+        return value.repeat(self.count, *[1] * (value.dim() - 1)).to(where)
 
     def _shapes(self, config: Any) -> tuple[list[int], dict[str, list[list[int]]]]:
         """The shape of `pixel_values`, and the arguments that go with it."""

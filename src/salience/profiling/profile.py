@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ import torch
 from salience.core.backend import resolve_device
 from salience.profiling.between_layers import entering, inside_method
 from salience.profiling.counted import Counted, Language, Prompt
+from salience.profiling.machine import Machine
 from salience.profiling.operators import Work
 from salience.profiling.pictures import DEFAULT_SIZE, Pictures
+from salience.profiling.prepared import Prepared, prepared_by, prepared_in
 from salience.profiling.roof import Roof, measure_roof
 from salience.profiling.skeleton import build, dtype_of, read_config
 from salience.pruning.budget import Budget
@@ -54,6 +56,7 @@ def profile(
     picture: tuple[int, int] = DEFAULT_SIZE,
     dtype: torch.dtype | None = None,
     roof: Roof | None = None,
+    processor: Any = None,
 ) -> Profile:
     """What pruning before the projector, or inside the language model, costs and saves at each ratio.
 
@@ -71,6 +74,9 @@ def profile(
              text_tokens, images: of each row, at least 1   batch: rows, at least 1
              decode: tokens that follow the prompt
              picture: width and height in pixels, for models whose tokens depend on them; others scale it to their own
+             processor: whose settings (sizes, crops, tiles, splitting) say what the model is shown; None for the one in
+                    the model's folder, or of its hub id, and for what is usual in its family where there is none,
+                    as the record's `processor` says
              dtype: None for the model's own   roof: a device's limits; None measures this machine's, in about a second
     Returns: `Profile`
     Raises:  ValueError when an argument is out of its range, or there is no configuration of a vision-language model
@@ -81,11 +87,13 @@ def profile(
     pictures = Pictures(count=batch * images, size=picture)
     real = isinstance(model, torch.nn.Module)
     config = model.config if real else read_config(model)
+    shown = _prepared(model, config, picture, processor)
+    pictures = replace(pictures, prepared=shown.values)
     kind = dtype or (model.dtype if real else dtype_of(config))
     counted = Counted(build(config, kind, type(model) if real else None), prompt, pictures)
     device = model.device if real else resolve_device("auto")
     runs_in = torch.float32 if device.type == "cpu" and not real else kind
-    roof = roof or measure_roof(device, runs_in)
+    roof, busy = (roof, None) if roof else _measured_roof(device, runs_in)
     widen = runs_in.itemsize / kind.itemsize
     rows = [_row(counted, budget, inside, prompt, roof, widen) for budget in budgets]
     real_clock = real and device.type != "meta"
@@ -95,7 +103,37 @@ def profile(
         row.update(_beside(row, clock[row["tokens_kept"]] if clock else {}))
     name = (getattr(model, "name_or_path", "") or type(model).__name__) if real else str(model)
     about = _config(name, config, counted, prompt, pictures, kind, roof)
+    about |= {"processor": shown.name or None, "processor_note": shown.note or None, **(busy or QUIET)}
     return Profile(config={**about, "method": None if inside is None else inside.name}, rows=rows)
+
+
+#: What the record says of the machine where no limits were measured.
+QUIET: dict[str, Any] = {"load_average": None, "roof_spread": None, "busy_because": None}
+
+
+def _measured_roof(device: torch.device, dtype: torch.dtype) -> tuple[Roof, dict[str, Any]]:
+    """This machine's limits, and whether it had something else to do while they were measured.
+
+    On a busy machine they are what was left of it, and every predicted time is longer than on an idle one.
+    """
+    machine = Machine()
+    roof = measure_roof(device, dtype)
+    seen = machine.observed()
+    return roof, {
+        "load_average": seen["load_average_start"], "roof_spread": seen["floor_spread"],
+        "busy_because": seen["busy_because"],
+    }  # fmt: skip
+
+
+def _prepared(model: Any, config: Any, size: tuple[int, int], processor: Any) -> Prepared:
+    """What the model is shown of a picture: by its own processor, where there is one."""
+    if processor is not None:
+        return prepared_by(processor, size)
+    real = isinstance(model, torch.nn.Module)
+    source = getattr(model, "name_or_path", "") if real else model
+    if not source:
+        return Prepared(values={}, note="the model has no folder with a processor; pass processor=...")
+    return prepared_in(source, config.model_type, size, local=real)
 
 
 def check_arguments(

@@ -12,6 +12,8 @@ def require_finite(values: Tensor, method: str, what: str, *, dtype: torch.dtype
     Args:    method: whose ranking it is   what: a noun in the plural for the values
              dtype: in which they were computed, where that is another than theirs
     """
+    if values.is_meta:  # shapes, where nothing is computed
+        return
     wrong = values.numel() - int(values.isfinite().sum())
     if wrong:
         narrow = str(dtype or values.dtype).removeprefix("torch.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,3 +65,26 @@ def test_import_takes_little_over_torch() -> None:
     )
     # the process's own time: what else runs on the machine is not this package's
     assert in_a_fresh_process(code) <= 0.3
+
+
+def told_names() -> list[str]:
+    """Every dotted name of ours that a message or a docstring tells people."""
+    found: set[str] = set()
+    for file in Path(salience.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= set(re.findall(r"(?<![\w./-])salience(?:\.[A-Za-z_]\w*)+", node.value))
+    return sorted(name for name in found if not name.startswith("salience.studies.lmms_model."))  # for lmms-eval alone
+
+
+@pytest.mark.parametrize("name", told_names())
+def test_a_name_that_people_are_told_is_there(name: str) -> None:
+    """As somebody types it: attributes of the package, modules imported where they have to be."""
+    found: Any = salience
+    path = "salience"
+    for part in name.split(".")[1:]:
+        path = f"{path}.{part}"
+        if not hasattr(found, part):
+            importlib.import_module(path)
+        found = getattr(found, part)
+    assert found is not None

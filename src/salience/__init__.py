@@ -25,7 +25,7 @@ _LAZY = {
     "compat": "salience.compat",
     "data": "salience.data",
     "explain": "salience.core.backend:explain",
-    "fuse": "salience.fuse:fuse",
+    "fuse": "salience.fuse",  # the module, which is called as its function
     "parameter_groups": "salience.ssm.parameters:parameter_groups",
     "profile": "salience.profiling.profile:profile",
     "prune": "salience.apply:prune",

@@ -48,7 +48,7 @@ def selective_state_update(state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: T
     Args:    state: (B, D, N)   x, dt, z: (B, D)   A: (D, N)   B, C: (B, N) or (B, G, N)   D, dt_bias: (D,)
              or with heads H before D, in all but B and C
     Returns: y as x
-    Raises:  ValueError as `salience.selective_scan_step`
+    Raises:  ValueError as `salience.ops.selective_scan.selective_scan_step`
     """
     if state.dim() != 4:
         return selective_scan_step(state, x, dt, A, B, C, D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus)

@@ -170,3 +170,23 @@ class TestDraw:
     def test_a_method_without_scores(self, model: Any, make_batch: Any) -> None:
         with pytest.raises(ValueError, match="scores can't be drawn"):
             self.trace(model, make_batch([1]), "uniform").draw(self.picture(), scores=True)
+
+
+@pytest.mark.parametrize("method", ["cls-attention", "visionzip", "tome"])
+def test_keys_that_a_hook_changes(make_model: Any, make_batch: Any, method: str) -> None:
+    """What the tower's own layers see counts, and not what their weight says."""
+    louder, scaled, batch = make_model(), make_model(), make_batch([1, 1])
+    for one, other in zip(
+        louder.model.vision_tower.encoder.layers, scaled.model.vision_tower.encoder.layers, strict=True
+    ):
+        change = torch.randn(24, generator=torch.Generator().manual_seed(0))
+        one.self_attn.k_proj.register_forward_hook(lambda module, args, y, change=change: y * change)
+        with torch.no_grad():
+            other.self_attn.k_proj.weight.mul_(change[:, None])
+            other.self_attn.k_proj.bias.mul_(change)
+    kept = []
+    for model in (louder, scaled):
+        with torch.no_grad(), salience.prune(model, method, keep=0.5) as pruned:
+            model(**batch)
+        kept.append([image.kept.tolist() for image in pruned.trace.images])
+    assert kept[0] == kept[1]

@@ -141,10 +141,17 @@ def test_a_learned_prompt_is_refused(tiny_family: Any) -> None:
         salience.prune(model, "uniform", keep=0.5)
 
 
-def test_the_bundled_scorer_is_found(tiny_family: Any) -> None:
-    """Adapters in the language model leave the tower, which the scorer is made for, as it was."""
+@pytest.mark.parametrize("in_tower", [False, True])
+def test_the_bundled_scorer_is_found(tiny_family: Any, caplog: pytest.LogCaptureFixture, in_tower: bool) -> None:
+    """Adapters in the language model leave the tower, which the scorer is made for, as it was; in it they are told."""
     from transformers import LlavaForConditionalGeneration
 
     model = LlavaForConditionalGeneration.from_pretrained(salience.bundled_model())
-    with salience.prune(with_lora(model), "saliency", keep=0.25) as pruned:
+    adapted = with_lora(model, **({} if in_tower else {"exclude_modules": ".*vision_tower.*"}))
+    with salience.prune(adapted, "saliency", keep=0.25) as pruned:
         assert pruned.method.name == "saliency"
+    told = [record.message for record in caplog.records if "PEFT adapters" in record.message]
+    assert len(told) == in_tower
+    own = salience.Scorer(192, model=adapter_for(adapted).fingerprint())
+    salience.prune(adapted, own, keep=0.25).undo()
+    assert len([record for record in caplog.records if "PEFT adapters" in record.message]) == in_tower

@@ -191,3 +191,81 @@ def test_compiled_before_fusing(build: Any, ids: Any) -> None:
         assert torch.equal(fused, model(input_ids=tokens, use_cache=False).logits)  # not the graph of before
         assert len(handle.layers) == 2
     assert torch.equal(compiled(input_ids=tokens, use_cache=False).logits, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*torch.ao.quantization")
+class TestDynamicInt8:
+    """Quantised linears have a method `weight`, which transformers' own mixers and heads trip over."""
+
+    @torch.no_grad()
+    def test_then_fused(self, model: Any, ids: Any, logits: Any, new_cache: Any) -> None:
+        tokens = ids(2, 7)
+        wanted = logits(model, tokens)
+        few = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+        before = [dict(module.__dict__) for module in few.modules()]
+        with salience.fuse(few) as handle:
+            got, cache = logits(few, tokens), new_cache(few)
+            # 8 bits in weights and activations: some percent of the largest logit
+            assert 0 < float((got - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+            steps = torch.cat([logits(few, part, cache) for part in tokens.split([5, 1, 1], dim=1)], dim=1)
+            # a step's activations have a scale of their own
+            assert float((steps - got).abs().max()) < 0.05 * float(wanted.abs().max())
+            assert few.generate(tokens, max_new_tokens=3, num_beams=2, do_sample=False).shape == (2, 10)
+            assert len(handle.layers) == len(mixers(few))
+            head = few.get_output_embeddings()
+            assert head.weight().dtype == torch.qint8  # still what it was
+        assert before == [dict(module.__dict__) for module in few.modules()]
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("kind", ["jamba", "zamba"], indirect=True)
+    def test_after_fusing(self, model: Any, ids: Any, logits: Any) -> None:
+        """Mamba's and FalconMamba's own code reads the head's weight, and fails with any quantised head."""
+        tokens, wanted = ids(2, 7), logits(model, ids(2, 7))
+        salience.fuse(model)
+        few = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+        assert 0 < float((logits(few, tokens) - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+
+
+def _normed(part: Any) -> None:
+    nn.utils.weight_norm(part)
+    with torch.no_grad():
+        part.weight_g.mul_(1.5)
+
+
+def _louder(part: Any) -> None:
+    part.register_forward_hook(lambda module, args, y: 1.5 * y)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+@pytest.mark.parametrize("kind", ["mamba", "jamba"], indirect=True)
+@pytest.mark.parametrize("way", [_normed, _louder])
+@pytest.mark.parametrize("name", ["conv1d", "dt_proj", "x_proj", "out_proj"])
+def test_weights_that_something_computes(
+    model: Any, ids: Any, logits: Any, near: Any, new_cache: Any, way: Any, name: str
+) -> None:
+    tokens, other = ids(2, 7), copy.deepcopy(model)
+    for mixer, plain in zip(mixers(model), mixers(other), strict=True):
+        way(getattr(mixer, name))
+        part = getattr(plain, name)
+        part.weight.mul_(1.5)
+        if way is _louder and part.bias is not None:
+            part.bias.mul_(1.5)
+    padding = torch.ones_like(tokens).index_fill(1, torch.tensor([0, 1]), 0)
+    with salience.fuse(model), salience.fuse(other):
+        near(logits(model, tokens), wanted := logits(other, tokens))
+        near(logits(model, tokens, attention_mask=padding), logits(other, tokens, attention_mask=padding))
+        cache = new_cache(model)
+        near(torch.cat([logits(model, part, cache) for part in tokens.split([5, 1, 1], dim=1)], dim=1), wanted)
+
+
+@torch.no_grad()
+def test_weights_that_accelerate_keeps_elsewhere(model: Any, ids: Any, logits: Any, near: Any, new_cache: Any) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    tokens, wanted = ids(2, 7), logits(model, ids(2, 7))
+    away = accelerate.cpu_offload(copy.deepcopy(model))
+    with salience.fuse(away):
+        near(logits(away, tokens), wanted)
+        cache = new_cache(away)
+        near(torch.cat([logits(away, part, cache) for part in tokens.split([5, 1, 1], dim=1)], dim=1), wanted)
+    assert all(parameter.is_meta for parameter in away.parameters())

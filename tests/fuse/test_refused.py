@@ -68,6 +68,16 @@ def test_fusing_twice(model: Any) -> None:
         assert before == [dict(module.__dict__) for module in model.modules()]
 
 
+def test_fusing_twice_names_a_way_out_that_is_there(build: Any) -> None:
+    model = build("mamba")
+    salience.fuse(model)
+    with pytest.raises(ValueError, match=r"which salience\.fuse\.Fused\.of\(model\) gives too"):
+        salience.fuse(model)
+    salience.fuse.Fused.of(model).undo()  # type: ignore[attr-defined]
+    with salience.fuse(model):
+        pass
+
+
 def test_a_forward_that_somebody_replaced(build: Any) -> None:
     model = build("mamba")
     mixer = model.backbone.layers[1].mixer

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from salience.families import Adapter, same_tower, unlike
+import logging
+
+from salience.families import Adapter, same_adapters, same_tower, unlike
 from salience.pruning.base import Method
+
+_log = logging.getLogger("salience")
 
 
 def require_same_tower(method: Method, adapter: Adapter) -> None:
     """Raise a ValueError when a scorer in the method was trained on another vision tower than this model's.
 
-    A scorer that was trained on none says nothing, and passes.
+    A scorer that was trained on none says nothing, and passes. PEFT's adapters in the tower, which change its features
+    a little, are a warning.
     """
     if not (towers := method.towers()):
         return
@@ -20,4 +25,10 @@ def require_same_tower(method: Method, adapter: Adapter) -> None:
                 f"the scorer of method {method.name!r} was trained on another vision tower than this model's "
                 f"({unlike(made_for, mine)}), whose features it cannot rate: train one with `salience fit`; if the "
                 "towers are near enough, pass salience.pruning.methods.saliency.Saliency(scorer=..., any_tower=True)."
+            )
+        if not same_adapters(made_for, mine):
+            _log.warning(
+                "method %r: its scorer was trained on this vision tower with other PEFT adapters in it, or none; their "
+                "features are not quite the ones that it knows.",
+                method.name,
             )

@@ -193,9 +193,11 @@ class Adapter(ABC):
     def embed(self, input_ids: Tensor, projected: Sequence[Tensor]) -> Tensor:
         """(B, L, d_llm): the prompt's embeddings with the visual tokens in their places, as the model's forward has."""
         slot = torch.isin(input_ids, torch.tensor(list(self.token_ids.values()), device=input_ids.device))
-        rows = int(self.model.get_input_embeddings().weight.shape[0])
+        table = self.model.get_input_embeddings()
+        weight = getattr(table, "weight", None)  # of a quantised table a method
+        rows = int(weight.shape[0] if isinstance(weight, Tensor) else table.num_embeddings)
         known = input_ids.masked_fill(slot, 0) if self.image_token_id >= rows else input_ids
-        embeddings: Tensor = self.model.get_input_embeddings()(known)  # (B, L, d_llm)
+        embeddings: Tensor = table(known)  # (B, L, d_llm)
         visual = torch.cat(list(projected)).to(embeddings.device, embeddings.dtype)  # (visual tokens, d_llm)
         return embeddings.masked_scatter(slot.unsqueeze(-1), visual)
 
@@ -260,28 +262,43 @@ def unwrapped(model: Any) -> Any:
 def tower_fingerprint(tower: nn.Module, /, *, without: nn.Module | None = None, **shape: Any) -> dict[str, Any]:
     """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters.
 
-    A weight that is in few bits, or nowhere, is None.   without: a part of the tower that does not count
+    A weight that is in few bits, or nowhere, is None. Of a tower with PEFT's adapters in it the weights are those
+    below them; "adapters" then has some of theirs.   without: a part of the tower that does not count
     """
-    names = _matrices(tower) - (set() if without is None else _matrices(tower, only=without))
-    parameters = sorted(names)
-    chosen = parameters[:: max(1, len(parameters) // 32)][:32]
+    own, adapters = _matrices(tower, without)
     with torch.no_grad():
-        sample = [_middle(tower, name) for name in chosen]
-    return {**shape, "sample": [None if value is None else float(f"{value:.6g}") for value in sample]}
+        mark = {**shape, "sample": _sample(tower, own)}
+        return {**mark, "adapters": _sample(tower, adapters)} if adapters else mark
 
 
-def _matrices(tower: nn.Module, only: nn.Module | None = None) -> set[str]:
-    """The names of the parameters of more than one axis, and of those that dynamic quantisation has taken away."""
-    inside = None if only is None else set(only.modules())
-    found = set()
+def _matrices(tower: nn.Module, without: nn.Module | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Parameters of more than one axis, those that dynamic quantisation has taken away too: (own, adapters').
+
+    By the names that they have without adapters -> by those that they have.
+    """
+    left_out: set[nn.Module] = set() if without is None else set(without.modules())
+    wrappers = [f"{name}." for name, module in tower.named_modules() if hasattr(module, "base_layer")]
+    own, adapters = {}, {}
     for owner, module in tower.named_modules():
-        if inside is not None and module not in inside:
+        if module in left_out:
             continue
-        start = f"{owner}." if owner else ""
-        found |= {f"{start}{own}" for own, p in module.named_parameters(recurse=False) if p.dim() > 1}
+        names = [name for name, p in module.named_parameters(recurse=False) if p.dim() > 1]
         if "weight" not in module._parameters and callable(getattr(module, "weight", None)):
-            found.add(f"{start}weight")
-    return found
+            names.append("weight")
+        for name in names:
+            path = f"{owner}.{name}" if owner else name
+            around = [start for start in wrappers if path.startswith(start)]
+            if all(path.startswith(f"{start}base_layer.") for start in around):
+                own[path.replace(".base_layer.", ".")] = path
+            else:
+                adapters[path] = path
+    return own, adapters
+
+
+def _sample(tower: nn.Module, names: Mapping[str, str]) -> list[float | None]:
+    ordered = sorted(names)
+    values = [_middle(tower, names[name]) for name in ordered[:: max(1, len(ordered) // 32)][:32]]
+    return [None if value is None else float(f"{value:.6g}") for value in values]
 
 
 def _middle(tower: nn.Module, name: str) -> float | None:
@@ -301,11 +318,21 @@ def _middle(tower: nn.Module, name: str) -> float | None:
 def same_tower(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
     """Whether two fingerprints are of one vision tower, in whatever dtype each was loaded.
 
-    Of a tower in few bits the weights that are not are compared.
+    Of a tower in few bits the weights that are not are compared. Adapters are no part of it: see `same_adapters`.
     """
-    if not a or not b or {**a, "sample": None} != {**b, "sample": None}:
+    ignored = {"sample": None, "adapters": None}
+    if not a or not b or {**a, **ignored} != {**b, **ignored}:
         return False
-    x, y = a.get("sample") or [], b.get("sample") or []
+    return _alike(a.get("sample"), b.get("sample"))
+
+
+def same_adapters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints of one tower have the same adapters in it, or none."""
+    return _alike(a.get("adapters"), b.get("adapters"))
+
+
+def _alike(x: Sequence[float | None] | None, y: Sequence[float | None] | None) -> bool:
+    x, y = x or [], y or []
     if len(x) != len(y):
         return False
     known = [(one, other) for one, other in zip(x, y, strict=True) if None not in (one, other)]
@@ -318,7 +345,11 @@ def same_tower(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool
 
 def unlike(made_for: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """How two fingerprints differ, a clause."""
-    names = [name for name in (*made_for, *mine) if name != "sample" and made_for.get(name) != mine.get(name)]
+    names = [
+        name
+        for name in (*made_for, *mine)
+        if name not in ("sample", "adapters") and made_for.get(name) != mine.get(name)
+    ]
     if names:
         told = (f"{name} {made_for.get(name)!r}, here {mine.get(name)!r}" for name in dict.fromkeys(names))
         return "; ".join(told)

@@ -15,6 +15,7 @@ from salience.families.encoded import Encoded
 from salience.families.listening import Listener, listening
 from salience.families.tower_attention import ProjectedAttention
 from salience.families.tower_merging import Schedule, merged_tokens
+from salience.ssm.projections import is_plain
 
 # Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
 _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -234,17 +235,12 @@ def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
         yield seen
 
 
-def _offloaded(layer: nn.Linear) -> bool:
-    """Whether accelerate brings the weight when the layer runs, and only then."""
-    return layer.weight.is_meta and hasattr(layer, "_hf_hook")
-
-
 class _ClsAttention:
     """softmax(q_cls K^T / sqrt(d_head)), for [CLS]'s row alone: every attention kernel works, no eager switch.
 
     Per head q . (W x + b) = (W^T q) . x + q . b, and the last term is the same for all tokens, so softmax drops it: the
-    keys need not be computed again. Where the weight is no plain matrix at hand (few bits, an adapter, offloaded), the
-    layer itself computes them.
+    keys need not be computed again. Where the weight is no plain matrix at hand (few bits, an adapter, offloaded) or a
+    hook listens, the layer itself computes them.
     """
 
     def __init__(self, tower: Any, index: int, hidden: Tensor | None) -> None:
@@ -259,7 +255,7 @@ class _ClsAttention:
         heads, d_head = int(attention.num_heads), int(attention.head_dim)
         query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
         layer = attention.k_proj
-        if type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _offloaded(layer):
+        if is_plain(layer) and type(layer.weight) is nn.Parameter:
             weight = layer.weight.float().view(heads, d_head, -1)  # (heads, d_head, d)
             folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
             logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from salience.core.types import Merge, Selection
 from salience.ops.token_merging import merge_means, soft_match
+from salience.ssm.projections import is_plain
 
 # (tokens of a picture, layers) -> how many are merged away in each layer
 Schedule = Callable[[int, int], Sequence[int]]
@@ -88,11 +89,10 @@ def _proportional(sizes: Tensor, prefix: int, n: int, dtype: torch.dtype) -> Ten
 def mean_keys(attention: Any, normed: Tensor) -> Tensor:
     """(images, t, d) -> (images, t, d_head): the keys' mean over heads."""
     heads, layer = int(attention.num_heads), attention.k_proj
-    if (
-        type(layer) is nn.Linear and layer.weight.dtype == normed.dtype and not layer.weight.is_meta
-    ):  # a head's worth of products, not all heads'
-        weight = layer.weight.view(heads, -1, layer.weight.shape[1]).mean(0)
-        return nn.functional.linear(normed, weight, layer.bias.view(heads, -1).mean(0))
+    if is_plain(layer) and type(layer.weight) is nn.Parameter and layer.weight.dtype == normed.dtype:
+        weight = layer.weight.view(heads, -1, layer.weight.shape[1]).mean(0)  # a head's worth of products, not all's
+        bias = None if layer.bias is None else layer.bias.view(heads, -1).mean(0)
+        return nn.functional.linear(normed, weight, bias)
     keys: Tensor = layer(normed)
     return keys.view(*keys.shape[:2], heads, -1).mean(2)
 

@@ -11,7 +11,8 @@ filled cache continue its state.
 
 import sys
 from types import ModuleType
-from typing import Any
+
+from torch import nn
 
 from salience.fuse.entrance import fuse
 from salience.fuse.handle import Fused
@@ -20,10 +21,12 @@ __all__ = ["Fused", "fuse"]
 
 
 class _Callable(ModuleType):
-    """The package and its one function share a name: `salience.fuse(model)` works whichever of them was found first."""
+    """The package and its one function share a name: `salience.fuse(model)` and `salience.fuse.Fused` both work."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Fused:
-        return fuse(*args, **kwargs)
+    def __call__(self, model: nn.Module, *, backend: str = "auto") -> Fused:
+        return fuse(model, backend=backend)
+
+    __call__.__doc__ = fuse.__doc__
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -12,7 +12,7 @@ from salience.fuse.falcon_mamba import FALCON_MAMBA
 from salience.fuse.family import Family
 from salience.fuse.forward import FusedForward
 from salience.fuse.handle import Fused
-from salience.fuse.head import FusedHead, plain_head
+from salience.fuse.head import FusedHead, HeadOfFewBits, head_of_few_bits, plain_head
 from salience.fuse.jamba import JAMBA
 from salience.fuse.mamba import MAMBA
 from salience.fuse.override import Override, free_slot, override_of
@@ -55,6 +55,9 @@ def fuse(model: nn.Module, *, backend: str = "auto") -> Fused:
     if (head := plain_head(model)) is not None:
         forwards.append(("head", FusedHead(head, backend)))
         slots.append("forward")
+    elif (quantised := head_of_few_bits(model)) is not None:
+        forwards.append(("head", HeadOfFewBits(quantised)))
+        slots.append("weight")
     for (_, forward), slot in zip(forwards, slots, strict=True):
         forward.install(slot)
     return Fused(forwards)
@@ -94,7 +97,7 @@ def _check(name: str, mixer: Any, model: nn.Module) -> None:
     if override_of(mixer) is not None:
         raise ValueError(
             f"model is {_kind(model)} that is fused already: call undo() on its handle, which "
-            "salience.fuse.handle.Fused.of(model) gives too."
+            "salience.fuse.Fused.of(model) gives too."
         )
     if not 2 <= mixer.conv_kernel_size <= 8:
         raise ValueError(

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from salience.ops.linear_rows import linear_rows
 from salience.ops.mamba_step import mamba_step
-from salience.ssm.projections import is_plain, project
+from salience.ssm.projections import is_plain, project, project_apart
 
 
 class Selection(NamedTuple):
@@ -54,14 +53,15 @@ class Family:
         if self.norms is not None:
             of_dt, of_B, of_C = (getattr(mixer, name) for name in self.norms)
             low, B, C = of_dt(low), of_B(B), of_C(C)
-        if type(mixer.dt_proj) is nn.Linear and not hasattr(mixer.config, "_is_quantized"):
-            dt = linear_rows(low, mixer.dt_proj.weight, backend=backend)  # (B, L, E)
-            return Selection(dt, B, C, mixer.dt_proj.bias)
-        return Selection(mixer.dt_proj(low), B, C, None)
+        if hasattr(mixer.config, "_is_quantized"):
+            return Selection(mixer.dt_proj(low), B, C, None)
+        dt, bias = project_apart(mixer.dt_proj, low, backend)  # (B, L, E)
+        return Selection(dt, B, C, bias)
 
     def step(self, mixer: Any, x: Tensor, z: Tensor, window: Tensor, state: Tensor, backend: str) -> Tensor | None:
         """One token, (B, E), between the outer projections as one kernel; None where that would not be the same."""
         plain = self.norms is None and is_plain(mixer.x_proj) and is_plain(mixer.dt_proj)
+        plain = plain and is_plain(mixer.conv1d, nn.Conv1d)
         if not plain or hasattr(mixer.config, "_is_quantized") or mixer.activation not in ("silu", "swish"):
             return None
         return mamba_step(

@@ -6,7 +6,8 @@ Where it departs from transformers, transformers is wrong:
   holds the last valid inputs. There the state goes on decaying over inner and right padding, and with a bias in in_proj
   the bias enters the window as if it were an input.
 - `seq_idx` also keeps the states of packed sequences apart, not the convolution's windows alone.
-- A wrapped dt_proj (LoRA) is called; there its weight is read, and what wraps it has no effect.
+- A wrapped dt_proj or conv1d (LoRA, weight_norm) is called; there its weight is read, and what wraps it has no
+  effect.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from salience.core.transformers_names import CACHE_NAMES, cache_in
 from salience.fuse.family import Family
 from salience.fuse.override import Override
 from salience.fuse.past import Past
-from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
+from salience.ssm.convolutions import convolve, convolve_step
 from salience.ssm.projections import project
 
 
@@ -47,14 +48,7 @@ class FusedForward(Override):
         if not self.active:  # undone, and somebody who wrapped us meanwhile still holds us
             theirs: Tensor = type(mixer).forward(mixer, hidden_states, cache, attention_mask, **kwargs)
             return theirs
-        parts: tuple[Any, ...] = (mixer.conv1d, getattr(mixer, "dt_proj", None))
-        hooked = [part for part in parts if getattr(part, "_hf_hook", None) is not None]
-        for part in hooked:  # accelerate brings the weights of what is read and not called
-            part._hf_hook.pre_forward(part)
-        y = self._forward(hidden_states, cache, attention_mask, kwargs.get("seq_idx"))
-        for part in reversed(hooked):
-            part._hf_hook.post_forward(part, ())
-        return y
+        return self._forward(hidden_states, cache, attention_mask, kwargs.get("seq_idx"))
 
     def _forward(self, hidden: Tensor, cache: Any, mask: Tensor | None, seq_idx: Tensor | None) -> Tensor:
         mixer = self.module
@@ -72,8 +66,9 @@ class FusedForward(Override):
         mixer, inputs = self.module, x
         window, state = (None, None) if past is None else past.initial(x)
         options: dict[str, Any] = {"mask": valid, "seq_idx": seq_idx, "backend": self.backend}
-        weight, bias = _conv(mixer)
-        y: Tensor = causal_conv1d(inputs, weight, bias, activation=_silu(mixer), initial_state=window, **options)
+        y, _ = convolve(
+            mixer.conv1d, inputs, mixer.conv_kernel_size, activation=_silu(mixer), initial_state=window, **options
+        )
         x = _activated(mixer, y)
         dt, B, C, bias = self.family.select(mixer, x, self.backend)
         A, D = self.family.constants(mixer)
@@ -92,8 +87,9 @@ class FusedForward(Override):
         fused = self.family.step(mixer, x[:, 0], z[:, 0], window, state, backend)
         if fused is not None:
             return fused[:, None]
-        weight, conv_bias = _conv(mixer)
-        x = causal_conv1d_step(window, x[:, 0], weight, conv_bias, activation=_silu(mixer), backend=backend)
+        x = convolve_step(
+            mixer.conv1d, window, x[:, 0], mixer.conv_kernel_size, activation=_silu(mixer), backend=backend
+        )
         x = _activated(mixer, x)
         dt, B, C, bias = self.family.select(mixer, x[:, None], backend)
         A, D = self.family.constants(mixer)
@@ -120,10 +116,6 @@ def valid_steps(mask: Tensor | None, hidden: Tensor, past: Past | None) -> Tenso
 
 def _needs_gradients(mixer: nn.Module, hidden: Tensor) -> bool:
     return torch.is_grad_enabled() and (hidden.requires_grad or any(p.requires_grad for p in mixer.parameters()))
-
-
-def _conv(mixer: Any) -> tuple[Tensor, Tensor | None]:
-    return mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias
 
 
 def _silu(mixer: Any) -> Any:

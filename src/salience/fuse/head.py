@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from salience.fuse.override import Override
@@ -16,6 +18,23 @@ def plain_head(model: Any) -> nn.Linear | None:
     found = getattr(model, "get_output_embeddings", None)
     head = None if found is None else found()
     return head if isinstance(head, nn.Linear) and is_plain(head) else None
+
+
+def head_of_few_bits(model: Any) -> nn.Module | None:
+    """The language model's head where dynamic quantisation made its `weight` a method."""
+    found = getattr(model, "get_output_embeddings", None)
+    head = None if found is None else found()
+    quantised = isinstance(head, nn.Module) and isinstance(getattr(head, "weight", None), MethodType)
+    return head if quantised else None
+
+
+class HeadOfFewBits(Override):
+    """The `weight` of a quantised head: the method that it is, with the dtype that transformers' models ask it for."""
+
+    dtype = torch.float32  # what dynamically quantised layers take and give
+
+    def __call__(self) -> Any:
+        return type(self.module).weight(self.module)
 
 
 class FusedHead(Override):

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-# accelerate puts its own `forward` on a module and keeps the one it calls under the other name
-_SLOTS = ("forward", "_old_forward")
+# accelerate puts its own `forward` on a module and keeps the one it calls under the second name; see `HeadOfFewBits`
+_SLOTS = ("forward", "_old_forward", "weight")
 
 
 class Override:
@@ -35,7 +35,7 @@ class Override:
                 continue
             if self.before is not None:
                 held[slot] = self.before
-            elif slot == "forward":
+            elif slot != "_old_forward":
                 del held[slot]
             else:  # hooked since: accelerate calls whatever is under this name
                 held[slot] = MethodType(type(self.module).forward, self.module)

@@ -89,21 +89,23 @@ def _parts(model: MambaLM, states: Sequence[MambaState]) -> Parts | None:
 
     backbone = model.backbone
     modules = [(model.lm_head, nn.Linear), (backbone.norm_f, RMSNorm), (backbone.embeddings, nn.Embedding)]
+    if not all(is_plain(module, kind) for module, kind in modules):
+        return None
     found: Parts = [backbone.embeddings.weight, model.lm_head.weight, backbone.norm_f.weight]
     for block, state in zip(model._blocks, states, strict=True):
         mixer: Any = block.mixer
         inside = mixer._modules
         linears = [inside[name] for name in ("in_proj", "out_proj", "x_proj", "dt_proj")]
-        modules += [(each, nn.Linear) for each in linears]
+        modules = [(each, nn.Linear) for each in linears]
         modules += [(inside["conv1d"], nn.Conv1d), (block.norm, RMSNorm), (mixer, Mamba)]
-        if not all(type(each) is kind for each, kind in modules[-7:]):
+        if not all(is_plain(module, kind) for module, kind in modules):
             return None
         held = [each._parameters for each in (*linears, inside["conv1d"])]
         found.append(block.norm.weight)
         for own in (*held[:2], held[4]):
             found += [own["weight"], own["bias"]]
         found += [held[2]["weight"], held[3]["weight"], held[3]["bias"], mixer.A_log, mixer.D, state.conv, state.ssm]
-    return found if all(is_plain(module, kind) for module, kind in modules) else None
+    return found
 
 
 def _addresses(parts: Parts) -> list[int]:

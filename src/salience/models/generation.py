@@ -10,6 +10,7 @@ from torch import Tensor
 
 from salience.core.transformers_names import check_release, generated_cache_name
 from salience.ssm.mamba import MambaState
+from salience.ssm.projections import blank
 
 if TYPE_CHECKING:
     from salience.models.mamba_lm import MambaLM
@@ -59,8 +60,8 @@ def _kind() -> Any:
 
         def __init__(self, model: MambaLM) -> None:
             self.model = model
-            weight = model.lm_head.weight
-            self.device, self.dtype = weight.device, weight.dtype
+            weights = blank(model.lm_head, model)
+            self.device, self.dtype = weights.device, weights.dtype
             shape = model.config
             self.config = Config(
                 vocab_size=shape.rows, hidden_size=shape.d_model, num_hidden_layers=shape.n_layers,

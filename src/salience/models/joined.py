@@ -51,7 +51,8 @@ class Joined:
 
         head, norm = self.model.lm_head, self.model.backbone.norm_f
         flat = x.reshape(-1, x.shape[-1])
-        if not (is_plain(head) and _plain_norm(norm) and many_suit(len(flat), head.weight, head.bias)):
+        plain = is_plain(head) and _plain_norm(norm) and plain_tensors(flat, head.weight, head.bias)
+        if not (plain and many_suit(len(flat), head.weight, head.bias)):
             return self.model._logits(x)
         return product(flat, head.weight, head.bias, norm=norm.weight, eps=norm.eps).view(*x.shape[:-1], -1)
 
@@ -81,4 +82,8 @@ def join(model: MambaLM, x: Tensor) -> Joined | None:
 def _plain_norm(norm: Any) -> bool:
     from salience.models.mamba_lm import RMSNorm
 
-    return is_plain(norm, RMSNorm) and bool(norm.weight.dtype == torch.float32 and norm.weight.is_contiguous())
+    return is_plain(norm, RMSNorm) and plain_tensors(norm.weight, norm.weight, None) and _flat_float32(norm.weight)
+
+
+def _flat_float32(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.is_contiguous()

@@ -27,6 +27,7 @@ from salience.models.weights import (
     from_ours,
     read_json,
     read_weights,
+    require_own_weights,
     to_ours,
     write_weights,
 )
@@ -163,7 +164,7 @@ class MambaLM(nn.Module):
         """One more token a row, ids (B,) -> logits (B, rows); `state` moves on in place. No gradients."""
         if (whole := decoder(self, input_ids, state)) is not None:
             return whole(input_ids)
-        x = F.embedding(input_ids, self.backbone.embeddings.weight)  # (B, d_model)
+        x = self.backbone.embeddings(input_ids.contiguous())  # (B, d_model)
         for block, own in zip(self._blocks, state, strict=True):
             x = self._residual(x) + block.mixer.step(block.norm(x), own)
         return self._logits(x)
@@ -234,11 +235,13 @@ class MambaLM(nn.Module):
         """Write config.json, model.safetensors and generation_config.json; each aside, then renamed, the weights first.
 
         Args:    layout: "hf", which transformers reads, or "original", state-spaces' own
-        Raises:  ValueError for another layout, or where it cannot say what this model is
+        Raises:  ValueError for another layout, where it cannot say what this model is, or for one with parts that are
+                 wrapped, in few bits or elsewhere (LoRA, quantisation, offloading)
         """
         if layout not in LAYOUTS:
             raise ValueError(f'layout must be "hf" or "original", not {layout!r}.')
         target, config = Path(folder), write_config(self.config, layout)
+        require_own_weights(self, lambda: MambaLM(**vars(self.config)))
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if self.config.tie_embeddings:
             if layout == "hf":
@@ -248,7 +251,7 @@ class MambaLM(nn.Module):
         tokens = {name: self.generation_config[name] for name in _TOKENS if name in self.generation_config}
         if layout == "hf":
             config |= {name: tokens.get(name) for name in _TOKENS}
-            config["dtype"] = str(self.lm_head.weight.dtype).removeprefix("torch.")
+            config["dtype"] = str(self.backbone.embeddings.weight.dtype).removeprefix("torch.")
         write_weights(target / SAFE, from_ours(weights, layout))
         write_atomic(target / GENERATION, json.dumps(self.generation_config, indent=2, sort_keys=True) + "\n")
         write_atomic(target / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

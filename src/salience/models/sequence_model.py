@@ -17,7 +17,17 @@ from torch import Tensor, nn
 
 from salience.core.files import write_atomic
 from salience.models.sequence_config import SequenceConfig
-from salience.models.weights import CONFIG, SAFE, check_weights, find_folder, read_json, read_weights, write_weights
+from salience.models.weights import (
+    CONFIG,
+    SAFE,
+    check_weights,
+    find_folder,
+    read_json,
+    read_weights,
+    require_own_weights,
+    write_weights,
+)
+from salience.ssm.projections import blank
 
 KIND = "salience-sequence-model"  # model_type of our config.json
 
@@ -197,7 +207,8 @@ class SequenceModel(nn.Module):
         """The state before the first step. Raises: ValueError for a model that sees later steps."""
         self._streams()
         layers = [cast("Any", block.mixer).init_state(batch, dtype=dtype) for block in self._blocks]
-        total = self.head.weight.new_zeros(batch, self.config.d_model, dtype=_wide(self.head.weight.dtype))
+        head = blank(self.head, self)
+        total = head.new_zeros(batch, self.config.d_model, dtype=_wide(head.dtype))
         return SequenceState(layers, total, total.new_zeros(batch, dtype=torch.int64))
 
     def n_params(self) -> int:
@@ -237,7 +248,11 @@ class SequenceModel(nn.Module):
         return cast("list[Block]", self.blocks)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors into `folder`; each aside, then renamed, the weights first."""
+        """Write config.json and model.safetensors into `folder`; each aside, then renamed, the weights first.
+
+        Raises:  ValueError for a model with parts that are wrapped, in few bits or elsewhere (LoRA, quantisation)
+        """
+        require_own_weights(self, lambda: SequenceModel(**self.config.describe()))
         target = Path(folder)
         config = {"model_type": KIND, **self.config.describe()}
         write_weights(target / SAFE, {name: x.detach().cpu().contiguous() for name, x in self.state_dict().items()})

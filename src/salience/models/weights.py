@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LAYOUTS = ("hf", "original")
 HEAD, EMBEDDING = "lm_head.weight", "backbone.embeddings.weight"
@@ -125,6 +125,28 @@ def check_weights(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whe
         if tensor.shape != wanted[name].shape:
             shape = tuple(wanted[name].shape)
             raise ValueError(f"{where} has a {name} of shape {tuple(tensor.shape)}, and its {CONFIG} wants {shape}.")
+
+
+def require_own_weights(model: nn.Module, fresh: Callable[[], nn.Module]) -> None:
+    """Raise a ValueError unless the model's weights are those that a fresh one of its config has, all of them at hand.
+
+    fresh: makes one; nothing is allocated
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        wanted = fresh().state_dict()
+    found = model.state_dict()
+    changed = sorted(set(wanted) ^ set(found))
+    changed += [name for name, x in found.items() if name in wanted and not _at_hand(x, wanted[name])]
+    if changed:
+        raise ValueError(
+            f"{type(model).__name__} can't be saved with parts that are not its own, {_few(changed)}: merge, "
+            "dequantise or unload what was put on it first."
+        )
+
+
+def _at_hand(found: object, wanted: Tensor) -> bool:
+    plain = isinstance(found, Tensor) and type(found) in (Tensor, nn.Parameter) and not found.is_meta
+    return plain and found.is_floating_point() and found.shape == wanted.shape  # type: ignore[attr-defined]
 
 
 def _few(names: list[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one, check_input
 from salience.ssm.valid_steps import ValidSteps
 
@@ -106,7 +107,7 @@ class Attention(nn.Module):
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> Any:
         """The state before the first step: no keys yet."""
         self._streams()
-        weight = self.in_proj.weight
+        weight = blank(self.in_proj, self)
         none = weight.new_zeros(batch, self.n_heads, 0, self.d_model // self.n_heads, dtype=dtype)
         return AttentionState(none, none, weight.new_zeros(batch, dtype=torch.int64), 0, True)
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from salience.ops.causal_conv1d import causal_conv1d
 from salience.ops.selective_scan import selective_scan
+from salience.ssm.convolutions import convolve
 from salience.ssm.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank, select
 
 FORMS = ("vim", "hydra")
@@ -58,7 +58,7 @@ class BiMamba(nn.Module):
         super().__init__()
         self.form, self.backend = form, backend
         self.d_model, self.d_state = at_least_one("d_model", d_model), at_least_one("d_state", d_state)
-        self.d_inner = at_least_one("expand", expand) * d_model
+        self.d_inner, self.d_conv = at_least_one("expand", expand) * d_model, d_conv
         if d_conv not in range(2, 9):
             raise ValueError(f"d_conv must be a whole number from 2 to 8, not {d_conv!r}.")
         rank, E = resolve_rank(dt_rank, d_model), self.d_inner
@@ -88,12 +88,12 @@ class BiMamba(nn.Module):
         y: Tensor = self.out_proj((there + back) / 2)
         return y
 
-    def _way(self, x: Tensor, z: Tensor, conv: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor,
+    def _way(self, x: Tensor, z: Tensor, conv: nn.Module, x_proj: nn.Module, dt_proj: nn.Module, A_log: Tensor,
              D: Tensor, options: dict[str, Any]) -> Tensor:  # fmt: skip
         """One direction: convolution, scan, gate; (B, L, E)."""
-        u = causal_conv1d(x, conv.weight.squeeze(1), conv.bias, activation="silu", **options)
-        dt, B, C = select(u, x_proj, dt_proj, self.d_state, self.backend)
+        u, _ = convolve(conv, x, self.d_conv, activation="silu", **options)
+        dt, B, C, bias = select(u, x_proj, dt_proj, self.d_state, self.backend)
         y: Tensor = selective_scan(
-            u, dt, decay(A_log), B, C, D, z=z, dt_bias=dt_proj.bias, dt_softplus=True, **options
+            u, dt, decay(A_log), B, C, D, z=z, dt_bias=bias, dt_softplus=True, **options
         )  # fmt: skip
         return y

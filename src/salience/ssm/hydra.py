@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from salience.ops.causal_conv1d import causal_conv1d
 from salience.ops.selective_scan import selective_scan
 from salience.ssm.bimamba import BiMamba
+from salience.ssm.convolutions import called_on_windows
+from salience.ssm.projections import is_plain, project_apart
 from salience.ssm.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank
 
 
@@ -49,6 +51,7 @@ class Hydra(BiMamba):
         self.form, self.backend = "hydra", backend
         self.d_model, self.d_state = at_least_one("d_model", d_model), at_least_one("d_state", d_state)
         self.d_inner = E = at_least_one("expand", expand) * d_model
+        self.d_conv = d_conv
         if d_conv not in range(3, 16, 2):
             raise ValueError(f"d_conv must be an odd number from 3 to 15, not {d_conv!r}.")
         rank = resolve_rank(dt_rank, d_model)
@@ -68,13 +71,13 @@ class Hydra(BiMamba):
         options: dict[str, Any] = {"mask": mask, "seq_idx": seq_idx, "backend": self.backend}
         u = F.silu(self._centred(u, options))
         y = u * (self.fc_D(u) + self.D)  # the diagonal
-        A, rank, N = decay(self.A_log), self.dt_proj.in_features, self.d_state
+        A, N = decay(self.A_log), self.d_state
         selected = self.x_proj(u).chunk(2, dim=-1)  # (B, L, R + 2N) each direction
         for reverse, one in zip((False, True), selected, strict=True):
-            low, B, C = one.split([rank, N, N], dim=-1)
-            dt = F.linear(low, self.dt_proj.weight)
+            low, B, C = one.split([one.shape[-1] - 2 * N, N, N], dim=-1)
+            dt, bias = project_apart(self.dt_proj, low, self.backend)
             way = selective_scan(
-                u, dt, A, B, C, dt_bias=self.dt_proj.bias, dt_softplus=True, reverse=reverse, **options
+                u, dt, A, B, C, dt_bias=bias, dt_softplus=True, reverse=reverse, **options
             )  # fmt: skip
             y = y + self._shifted(way, reverse, options)
         out: Tensor = self.out_proj(y * F.silu(z))
@@ -82,7 +85,14 @@ class Hydra(BiMamba):
 
     def _centred(self, u: Tensor, options: dict[str, Any]) -> Tensor:
         """The convolution whose middle weight meets the step itself: what is before it, then what is after it."""
-        weight, half = self.conv1d.weight.squeeze(1), self.conv1d.kernel_size[0] // 2
+        half = self.d_conv // 2
+        if not is_plain(self.conv1d, nn.Conv1d):
+            taps = torch.eye(half + 1, dtype=u.dtype, device=u.device)[:, None].expand(-1, self.d_inner, -1)
+            windows = [causal_conv1d(u, tap, **options) for tap in taps]
+            windows += [causal_conv1d(u, tap, reverse=True, **options) for tap in taps[:half].flip(0)]
+            y, mask = called_on_windows(self.conv1d, windows), options["mask"]
+            return y if mask is None else y.masked_fill(~mask[..., None], 0)
+        weight = self.conv1d.weight.squeeze(1)
         before: Tensor = causal_conv1d(u, weight[:, : half + 1], self.conv1d.bias, **options)
         after = torch.cat([weight[:, half + 1 :].flip(1), weight.new_zeros(self.d_inner, 1)], dim=1)
         behind: Tensor = causal_conv1d(u, after, reverse=True, **options)

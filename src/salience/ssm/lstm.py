@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from salience.ssm.attention import valid_steps
+from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one, check_input
 
 
@@ -112,7 +113,7 @@ class LSTM(nn.Module):
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> LSTMState:
         """The state before the first step, zeros."""
         self._streams()
-        zeros = self.out_proj.weight.new_zeros(batch, self.d_hidden, dtype=dtype)
+        zeros = blank(self.out_proj, self).new_zeros(batch, self.d_hidden, dtype=dtype)
         return LSTMState(zeros, zeros.clone())
 
     def _streams(self) -> None:

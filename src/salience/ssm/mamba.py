@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from salience.ops.mamba_step import mamba_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
-from salience.ssm.projections import is_plain, project
+from salience.ssm.convolutions import convolve, convolve_step
+from salience.ssm.projections import blank, is_plain, present, project
 from salience.ssm.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank, select
 
 
@@ -122,14 +122,13 @@ class Mamba(nn.Module):
         """All between the outer projections: xz (B, L, 2 E) -> y (B, L, E) and the state after it."""
         u, z = xz.chunk(2, dim=-1)  # (B, L, E) each, views
         window, h = (None, None) if state is None else state
-        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        u, window = causal_conv1d(
-            u, weight, bias, activation="silu", initial_state=window, mask=mask, seq_idx=seq_idx, reverse=reverse,
-            return_state=True, backend=self.backend,
+        u, window = convolve(
+            self.conv1d, u, self.d_conv, activation="silu", initial_state=window, mask=mask, seq_idx=seq_idx,
+            reverse=reverse, backend=self.backend,
         )  # fmt: skip
-        dt, B, C = select(u, self.x_proj, self.dt_proj, self.d_state, self.backend)
+        dt, B, C, bias = select(u, self.x_proj, self.dt_proj, self.d_state, self.backend)
         y, h = selective_scan(
-            u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=self.dt_proj.bias, dt_softplus=True, initial_state=h,
+            u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=bias, dt_softplus=True, initial_state=h,
             mask=mask, seq_idx=seq_idx, reverse=reverse, return_state=True, backend=self.backend,
         )  # fmt: skip
         return y, MambaState(window, h)
@@ -138,14 +137,15 @@ class Mamba(nn.Module):
     def step(self, x: Tensor, state: MambaState) -> Tensor:
         """One more step: x (B, d_model) -> y (B, d_model); `state` moves on in place. No gradients."""
         u, z = project(self.in_proj, x, self.backend).chunk(2, dim=-1)  # (B, E)
-        y = self._fused_step(u, z, state)
-        if y is None:
-            y = self._plain_step(u, z, state)
+        with present(self):
+            y = self._fused_step(u, z, state)
+            if y is None:
+                y = self._plain_step(u, z, state)
         return project(self.out_proj, y, self.backend)
 
     def _fused_step(self, u: Tensor, z: Tensor, state: MambaState) -> Tensor | None:
         """All between the outer projections as one kernel, where there is one and nothing is wrapped."""
-        if not (is_plain(self.x_proj) and is_plain(self.dt_proj)):
+        if not (is_plain(self.x_proj) and is_plain(self.dt_proj) and is_plain(self.conv1d, nn.Conv1d)):
             return None
         return mamba_step(
             state.conv, state.ssm, u, z, conv_weight=self.conv1d.weight.squeeze(1), conv_bias=self.conv1d.bias,
@@ -155,17 +155,16 @@ class Mamba(nn.Module):
 
     def _plain_step(self, u: Tensor, z: Tensor, state: MambaState) -> Tensor:
         """The same, one operator after another."""
-        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        u = causal_conv1d_step(state.conv, u, weight, bias, activation="silu", backend=self.backend)
-        dt, B, C = select(u, self.x_proj, self.dt_proj, self.d_state, self.backend)
+        u = convolve_step(self.conv1d, state.conv, u, self.d_conv, activation="silu", backend=self.backend)
+        dt, B, C, bias = select(u, self.x_proj, self.dt_proj, self.d_state, self.backend)
         return selective_scan_step(
-            state.ssm, u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=self.dt_proj.bias, dt_softplus=True,
+            state.ssm, u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=bias, dt_softplus=True,
             backend=self.backend,
         )  # fmt: skip
 
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> MambaState:
         """The state before the first step, zeros: the window in `dtype`, the weights' unless told."""
-        weight = self.in_proj.weight
+        weight = blank(self.in_proj, self)
         dtype = weight.dtype if dtype is None else dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return MambaState(

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from salience.ops.linear_rows import linear_rows
-from salience.ssm.projections import project
+from salience.ssm.projections import project, project_apart
 
 
 def resolve_rank(dt_rank: int | str, d_model: int) -> int:
@@ -48,11 +47,13 @@ def init_dt_(dt_proj: nn.Linear, *, dt_min: float, dt_max: float, dt_floor: floa
     dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus backwards
 
 
-def select(u: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear, d_state: int,
-           backend: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """u (..., E) -> dt (..., E) before its bias and softplus, B and C (..., N): what the input selects."""
-    low, B, C = torch.split(project(x_proj, u, backend), [dt_proj.in_features, d_state, d_state], dim=-1)
-    return linear_rows(low, dt_proj.weight, backend=backend), B, C  # the bias is added once, by the scan
+def select(u: Tensor, x_proj: nn.Module, dt_proj: nn.Module, d_state: int,
+           backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """u (..., E) -> dt (..., E) before its softplus, B and C (..., N), and dt's bias (E,), None where dt has it."""
+    selected = project(x_proj, u, backend)
+    low, B, C = torch.split(selected, [selected.shape[-1] - 2 * d_state, d_state, d_state], dim=-1)
+    dt, bias = project_apart(dt_proj, low, backend)  # the bias is added once, by the scan
+    return dt, B, C, bias
 
 
 def check_input(x: Tensor, d_model: int) -> None:

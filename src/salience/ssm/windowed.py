@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salience.ssm.attention import Attention, seen
+from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one
 
 _Parts = tuple[Tensor, Tensor, Tensor]  # the global steps, the w before, the chunk's own
@@ -74,7 +75,7 @@ class WindowedAttention(Attention):
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> WindowState:
         """The state before the first step, zeros: of one size however long the sequence gets."""
         self._streams()
-        weight, room = self.in_proj.weight, self.n_global + self.window
+        weight, room = blank(self.in_proj, self), self.n_global + self.window
         zeros = weight.new_zeros(batch, self.n_heads, room, self.d_model // self.n_heads, dtype=dtype)
         return WindowState(zeros, zeros.clone(), weight.new_zeros(batch, dtype=torch.int64))
 

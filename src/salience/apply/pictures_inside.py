@@ -10,6 +10,7 @@ from torch import Tensor
 
 from salience.apply.inputs import PrunedInputs
 from salience.apply.trace import StageTrace
+from salience.core.precision import full_precision
 from salience.core.types import Merge, Selection, TokenContext, VisualGrid
 from salience.families import Adapter, Encoded
 from salience.families.encoded import places_of
@@ -73,7 +74,8 @@ class PictureInside:
             text_attention=shares,
         )
         require_finite(shares, method.name, f"attention values (in front of layer {layer})", dtype=hidden.dtype)
-        chosen = method.stay(context, self.budget, entered=len(self._entered), stage=stage, stages=stages)
+        with full_precision(hidden.device):
+            chosen = method.stay(context, self.budget, entered=len(self._entered), stage=stage, stages=stages)
         method.check_selection(chosen, len(self.kept))
         if chosen.scores is not None and len(self.kept) == len(self._tokens):
             self.scores = chosen.scores

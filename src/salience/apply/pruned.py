@@ -8,6 +8,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -32,6 +33,7 @@ from salience.apply.original_gaps import OriginalGaps
 from salience.apply.trace import ImageTrace, Trace
 from salience.apply.traces import LastTraces
 from salience.core.cache_guard import guard, reading
+from salience.core.precision import full_precision, under_autocast
 from salience.core.transformers_names import cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
@@ -258,8 +260,9 @@ class Pruned:
             raise ValueError(f"attention_mask must have input_ids' shape {tuple(ids.shape)}, not {tuple(mask.shape)}.")
         if positions is None:
             positions = self._adapter.position_ids(given, mask, generating=generating)
-        contexts = [encoded.context(i, self.method.needs) for i in range(len(encoded))]
-        selections = self._select(contexts)
+        contexts = self._contexts(encoded)
+        with full_precision(self._adapter.device):
+            selections = self._select(contexts)
         pruned = pruned_inputs(
             self._adapter, encoded, selections, ids, mask, positions, positions=self.positions, side=side
         )
@@ -278,6 +281,21 @@ class Pruned:
         self._traces.set(trace)
         self._adapter.settle(pruned.deltas)
         return pruned
+
+    def _contexts(self, encoded: Encoded) -> list[TokenContext]:
+        """What the method sees of each view, in the model's dtype also under autocast, which it is chosen without."""
+        found = [encoded.context(i, self.method.needs) for i in range(len(encoded))]
+        if not under_autocast(self._adapter.device):
+            return found
+        dtype = self._model.dtype
+        return [
+            replace(
+                context,
+                features=context.features.to(dtype),
+                projected=None if context.projected is None else context.projected.to(dtype),
+            )
+            for context in found
+        ]
 
     def _schedule(self) -> Schedule | None:
         """What is merged inside the vision tower; None where nothing is, so that the tower runs as it is."""

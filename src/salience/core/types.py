@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from salience.core.precision import full_precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisualGrid:
@@ -69,7 +71,8 @@ class Selection:
         source, of = torch.unique(self.merge.source, return_inverse=True)
         # as a product: a row for each entry would be many times the picture where a token goes into many
         share = torch.zeros(len(target), len(source)).index_put((into, of), self.merge.weight, accumulate=True)
-        sums = share.to(values.device) @ values[source.to(values.device)].float()  # (merged, d)
+        with full_precision(values.device):
+            sums = share.to(values.device) @ values[source.to(values.device)].float()  # (merged, d)
         return rows.index_copy(0, target.to(values.device), sums.to(rows.dtype))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salience.core.precision import full_precision
 from salience.families.listening import Listener, listening
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
@@ -78,7 +79,8 @@ def attend(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tens
         own = [part.gather(1, rows[..., None].expand(-1, -1, part.shape[-1])) for part in (cos, sin)]
         query, key = turn(query, query, *own)[0], turn(key, key, cos, sin)[0]
     key = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    logits = query.float() @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
+    with full_precision(query.device):
+        logits = query.float() @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
     if (cap := getattr(attention, "attn_logit_softcapping", None)) is not None:
         logits = (logits / cap).tanh() * cap
     if mask is None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.core.precision import full_precision
 from salience.core.types import VisualGrid
 from salience.families.encoded import Encoded
 from salience.families.stock import NamedAdapter, as_one_tensor, need_pictures
@@ -79,7 +80,8 @@ class InternVLAdapter(NamedAdapter):
         heads = int(attention.num_heads)
         query = _in_heads(attention.q_norm(attention.q_proj(hidden[:, :1])), heads)  # (tiles, heads, 1, d_head)
         key = _in_heads(attention.k_norm(attention.k_proj(hidden)), heads)  # (tiles, heads, 1 + patches, d_head)
-        logits = query @ key.transpose(2, 3) * attention.scale
+        with full_precision(query.device):
+            logits = query @ key.transpose(2, 3) * attention.scale
         return pooled_shares(logits.softmax(-1).mean(1)[:, 0, 1:], factor)
 
     @torch.no_grad()

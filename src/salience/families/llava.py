@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from salience.core.precision import full_precision
 from salience.core.types import VisualGrid
 from salience.families.base import Adapter, tower_fingerprint
 from salience.families.encoded import Encoded
@@ -257,11 +258,13 @@ class _ClsAttention:
         layer = attention.k_proj
         if is_plain(layer) and type(layer.weight) is nn.Parameter:
             weight = layer.weight.float().view(heads, d_head, -1)  # (heads, d_head, d)
-            folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
-            logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
+            with full_precision(x.device):
+                folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
+                logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
         else:
             key = layer(self.hidden).float().view(*x.shape[:2], heads, d_head)  # (images, 1 + n, heads, d_head)
-            logits = torch.einsum("ihk,inhk->ihn", query, key) * attention.scale
+            with full_precision(x.device):
+                logits = torch.einsum("ihk,inhk->ihn", query, key) * attention.scale
         shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
         return shares
 

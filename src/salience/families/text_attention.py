@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salience.core.precision import full_precision
 from salience.families.listening import Listener, listening
 
 Keep = Callable[[int, Tensor], None]
@@ -49,7 +50,8 @@ def _shares(attention: Any, hidden: Tensor, rotary: Any, mask: Tensor | None, ro
     cos, sin = (part.unsqueeze(1) for part in rotary)  # (B, 1, L, d_head)
     query = _turn(query, cos[:, :, rows], sin[:, :, rows]).float()
     key = _turn(key, cos, sin).float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    logits = query @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
+    with full_precision(query.device):
+        logits = query @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
     if mask is None:
         length = hidden.shape[1]
         seen = torch.ones(length, length, dtype=torch.bool, device=hidden.device).tril()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salience.core.precision import full_precision
 from salience.families.listening import Listener, listening
 
 # Attention logits held at once: 64 MB of float32. A tower of 4096 patches would have 1 GB of them a picture.
@@ -44,6 +45,11 @@ def received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
 
     Args:    query, key: (images, heads, n, d_head)   mask: (images, n) bool, the patches there are; all if None
     """
+    with full_precision(query.device):
+        return _received(query, key, scale, mask)
+
+
+def _received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     images, heads, n, _ = query.shape
     rows = max(1, _AT_ONCE // (heads * n))
     total = torch.zeros(images, n, device=query.device)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from salience.core.precision import full_precision
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matching:
@@ -36,7 +38,8 @@ def soft_match(keys: Tensor, count: int) -> Matching:
     if not bool(keys.isfinite().all()):  # torch sorts NaN first, and would merge the first tokens
         raise ValueError("keys must be finite to be matched, and some are NaN or infinite: try float32.")
     unit = normalize(keys.float(), dim=-1)
-    alike, partner = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).max(2)  # (B, evens), over the odds
+    with full_precision(keys.device):
+        alike, partner = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).max(2)  # (B, evens), over the odds
     merged = alike.sort(dim=1, descending=True, stable=True).indices[:, :count]  # (B, count), of the evens
     gone = torch.zeros(batch, tokens, dtype=torch.bool, device=keys.device).scatter(1, 2 * merged, True)
     place = (~gone).long().cumsum(1) - 1  # (B, t): of those that are left, their own

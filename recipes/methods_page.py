@@ -25,6 +25,7 @@ from salience.report.words import share
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, FIGURE = ROOT / "docs" / "methods.md", ROOT / "docs" / "images" / "methods.svg"
 CURVE = ROOT / "recipes" / "curves" / "easy-vqa.jsonl"
+_BRACKETS = "In brackets the points by which accuracy differs on the same questions, 95 % intervals over pictures."
 _SIZE = (620.0, 480.0)  # points; every method has its own line and label
 
 
@@ -50,7 +51,7 @@ def page(
         *_accuracies(view), "",
         "![Accuracy against the visual tokens kept, a line for each method](images/methods.svg)", "",
         "## Against random tokens", "",
-        f"**{verdict.lead}** {verdict.text}", "",
+        f"**{verdict.lead}** {verdict.text} {_BRACKETS}", "",
         "Points of accuracy above the mean of the random draws on the same questions, 95 % bootstrap intervals over "
         "pictures, not corrected for their number; bold where the interval holds zero or lies below it.", "",
         *_differences(view), "",
@@ -90,7 +91,7 @@ def _inside(results: Results, source: str) -> list[str]:
         f"through `generate`, so this was measured on fewer: {view.config['n_questions']} questions about "
         f"{view.config['n_pictures']} of the pictures.", "",
         *_accuracies(view), "",
-        f"**{verdict.lead}** {verdict.text}", "",
+        f"**{verdict.lead}** {verdict.text} {_BRACKETS}", "",
         *_differences(view), "",
         *_origin(results, source),
     ]  # fmt: skip
@@ -125,7 +126,7 @@ def _easy_vqa(results: Results, source: str) -> list[str]:
         "Training dropped tokens uniformly at random, so random tokens and the grid are what this model is used to, "
         "which the choices of the other methods are not; and one large shape is easily hit by chance.", "",
         *_accuracies(view), "",
-        f"**{verdict.lead}** {verdict.text}", "",
+        f"**{verdict.lead}** {verdict.text} {_BRACKETS}", "",
         *_differences(view), "",
         *_origin(results, source),
     ]  # fmt: skip

@@ -100,6 +100,11 @@ class Reader:
         """Every claim of a text."""
         name = rf"(?:{'|'.join(sorted(map(re.escape, self.names), key=len, reverse=True))})"
         best = "the best (?:training-free )?method of those measured here"
+        joined = rf"({name})((?: (?:{_VERB}) random tokens at {_RANGES}(?:,| and)?)+)"
+        for own, said in re.findall(joined, text, re.IGNORECASE):
+            for verb, where in re.findall(rf"({_VERB}) random tokens at ({_RANGES})", said, re.IGNORECASE):
+                for keep in self.ratios(where):
+                    self.say(self.others(own, keep), keep, {"random"}, _SAID[verb.lower()], text)
         found = re.compile(rf"({name}) ({_VERB}) ({name}|{best}) at ({_RANGES})", re.IGNORECASE)
         for own, verb, other, where in found.findall(text):
             for keep in self.ratios(where):
@@ -125,7 +130,7 @@ class Reader:
             for own in listed.split(", "):
                 for keep in self.pruned:
                     self.say(self.others(own, keep), keep, {"random"}, "better", text)
-        for listed in re.findall(r"Better: (.*?%)\.", text):
+        for listed in re.findall(r"Better(?: in part)?: (.*?%)\.", text):
             for own, where in re.findall(rf"({name}) at ({_RANGES})", listed, re.IGNORECASE):
                 for keep in self.ratios(where):
                     self.say(self.others(own, keep), keep, {"random"}, "better", text)

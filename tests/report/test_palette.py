@@ -74,3 +74,6 @@ def test_methods_differ_by_more_than_colour() -> None:
     many = styles(["saliency", "random", "oracle", *(f"new-{number}" for number in range(5))])
     assert len({(style.marker, style.dash) for style in many.values()}) == len(many)
     assert styles(["random"])["random"] == many["random"]
+    study = styles(["saliency", "random", "uniform", "cls-attention", "divprune", "vispruner", "visionzip", "oracle",
+                    "oracle-question", "saliency-shuffled", "saliency-untrained"])  # fmt: skip
+    assert len({(style.colour, style.marker) for style in study.values()}) == len(study)

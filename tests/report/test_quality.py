@@ -88,11 +88,13 @@ def test_controls(view_of: Make) -> None:
     idle = comparisons.controls(view_of({"random": (0.9, 0.6, 0.4), "saliency-shuffled": (0.9, 0.6, 0.2)}))
     assert idle is not None
     assert (idle.tone, idle.lead) == ("good", "No control beats random tokens.")
-    assert "The shuffled control is worse than random tokens at 5%." in idle.text
+    assert "The shuffled control is worse than random tokens at 5% and can\u2019t be told from" in idle.text
     works = comparisons.controls(view_of({"random": (0.9, 0.6, 0.4), "saliency-shuffled": (0.9, 0.6, 0.6)}))
     assert works is not None
     assert works.tone == "bad"
-    assert "The shuffled control beats random tokens at 5%." in works.text
+    assert (
+        "The shuffled control beats random tokens at 5% and can\u2019t be told from random tokens at 25%." in works.text
+    )
 
 
 def test_one_lucky_control_is_not_hidden_by_the_mean(view_of: Make) -> None:
@@ -205,6 +207,21 @@ def test_another_picture_is_judged_by_the_interval(view_of: Make, low: float, to
     assert found.tone == tone
     assert f"{said} to +3.0 points" in found.text
     assert quality.other_picture(view_of({"saliency": (0.9, 0.9, 0.9)}, **about)) is None  # no interval, no verdict
+    wide = quality.other_picture(
+        view_of(
+            {"saliency": (0.9, 0.9, 0.9)},
+            control_other_picture={**told, "above_low": -0.06, "above_high": 0.27},
+            **about,
+        )
+    )
+    assert wide is not None and wide.lead.startswith("Too little was asked")
+
+
+def test_training_free_methods_that_share_the_best_accuracy_are_all_named(view_of: Make) -> None:
+    view = view_of({"saliency": (0.9, 0.9), "random": (0.9, 0.4), "cls-attention": (0.9, 0.85), "uniform": (0.9, 0.3),
+                    "divprune": (0.9, 0.8504), "visionzip": (0.9, 0.8496)}, (1.0, 0.25))  # fmt: skip
+    found = comparisons.against_free(view)
+    assert found is not None and "At 25% it is DivPrune, as [CLS] attention and VisionZip: 0.850" in found.text
 
 
 def test_of_a_model_that_does_not_look_nothing_else_is_told(view_of: Make) -> None:

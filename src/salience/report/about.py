@@ -30,6 +30,15 @@ _METHODS = {
     "oracle": "told where the items are, it spends its tokens on them: a reference, no method and no bound.",
     "oracle-question": "told where the items asked about are: a reference for methods that read the question, no "
     "bound.",
+    "divprune": "one token after the other, each the least like those already chosen.",
+    "vispruner": "a part by the tower's [CLS] attention, the rest by dropping what is most alike.",
+    "visionzip": "the tokens that [CLS] attends to most, and the others merged into a few.",
+    "prumerge": "tokens that stand out in [CLS] attention, the others merged into them; it finds its own count.",
+    "prumerge+": "as prumerge, and tokens spread evenly besides.",
+    "tome": "merges tokens that are alike, layer by layer inside the vision tower.",
+    "fastv": "what the prompt's last token attends to after two layers of the language model.",
+    "pyramiddrop": "the same share again at several depths of the language model.",
+    "sparsevlm": "what the text about the picture attends to, at several depths of the language model.",
 }
 #: Names of settings that say less than these words.
 _NAMES = {
@@ -72,6 +81,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", MINUS)
     if isinstance(value, Sequence) and not isinstance(value, str):
+        if not value:
+            return "none"
         return ", ".join(_plain(item) for item in value)
     return str(value)
 

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from salience.report.differences import ALL_TOKENS, RANDOM, Difference, Verdict
 from salience.report.methods import phrase, role, title
 from salience.report.series import View
-from salience.report.words import byte_size, capital, milliseconds, pace, points, score, share, times, whole_share
+from salience.report.words import (
+    byte_size,
+    capital,
+    listed,
+    milliseconds,
+    pace,
+    points,
+    score,
+    share,
+    times,
+    whole_share,
+)
 
 #: A method holds while it has surely lost no more than this part of what the picture brings: of the accuracy with all
 #: tokens above that without the picture.
@@ -141,6 +152,12 @@ def _second(view: View) -> str:
     return f"{_where(view, keep)}, {phrase(own.method)} answers {score(own.accuracy)}: it {' and '.join(said)}."
 
 
+def tied(view: View, keep: float) -> str:
+    """ ", as DivPrune and VisPruner" where training-free methods share the best accuracy of a ratio."""
+    others = view.as_good_free(keep)
+    return f", as {listed([phrase(name) for name in others])}" if others else ""
+
+
 def _where(view: View, keep: float) -> str:
     full, random = view.full("accuracy"), view.value(RANDOM, keep, "accuracy")
     if full is None or random is None or full - random < BROKEN:
@@ -164,7 +181,7 @@ def _beside_free(view: View, keep: float) -> str:
     apart = view.verdicts.of(view.subject, keep, free.method)
     if apart is None:
         return ""
-    return f"{VERBS[apart.verdict]} {BEST_FREE}, {phrase(free.method)} ({score(free.accuracy)})"
+    return f"{VERBS[apart.verdict]} {BEST_FREE}, {phrase(free.method)} ({score(free.accuracy)}{tied(view, keep)})"
 
 
 def relation(view: View, method: str, verdict: Verdict, other: str, keeps: str) -> str:

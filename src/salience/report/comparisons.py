@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from salience.report.answer import BEST_FREE, VERBS, gap, relation
+from salience.report.answer import BEST_FREE, VERBS, gap, relation, tied
 from salience.report.differences import ALL_TOKENS, RANDOM, Difference, Verdict
 from salience.report.finding import Finding
 from salience.report.methods import phrase, role
@@ -93,7 +93,8 @@ def against_free(view: View) -> Finding | None:
     if level and (worse or better):
         told.append(f"The two can\u2019t be told apart at {_keeps(view, level)}.")
     for apart in sorted((*worse, *better, *level), key=lambda one: -one.keep):
-        told.append(f"At {share(apart.keep)} it is {phrase(apart.against)}: {_both(view, apart)}.")
+        also = tied(view, apart.keep)
+        told.append(f"At {share(apart.keep)} it is {phrase(apart.against)}{also}: {_both(view, apart)}.")
     return Finding(tone="bad" if worse else "good" if better else "plain", lead=lead, text=" ".join(told))
 
 
@@ -129,7 +130,7 @@ def beside_random(view: View) -> Finding | None:
     if everywhere:
         parts.append(f"Better at every ratio: {', '.join(phrase(name) for name in everywhere)}.")
     if some:
-        parts.append(f"Better: {'; '.join(some)}.")
+        parts.append(f"Better in part: {'; '.join(some)}.")
     if len(always) == len(names):
         least = min((view.verdicts.of(name, keep, RANDOM) for name in names for keep in better[name]),
                     key=lambda line: line.low if line else 1.0)  # fmt: skip
@@ -137,9 +138,6 @@ def beside_random(view: View) -> Finding | None:
         parts.append(f"The closest is {phrase(least.method)} at {share(least.keep)}, by {least.written} points.")
         return Finding(tone="good", lead="Every method beats random tokens wherever they were compared.",
                        text=" ".join(parts))  # fmt: skip
-    parts.append(
-        "In brackets the points by which accuracy differs on the same questions, 95 % intervals over pictures."
-    )
     return Finding(tone="bad", lead="Not every method beats random tokens at every ratio.", text=" ".join(parts))
 
 
@@ -159,9 +157,9 @@ def controls(view: View) -> Finding | None:
     told = []
     order: tuple[Verdict, ...] = ("better", "worse", "level")
     for name in names:
-        for verdict in order:
-            keeps = view.verdicts.keeps(name, RANDOM, verdict)
-            told += [relation(view, name, verdict, RANDOM, ranged(keeps, view.keeps))] if keeps else []
+        found = [(verdict, keeps) for verdict in order if (keeps := view.verdicts.keeps(name, RANDOM, verdict))]
+        said = [f"{VERBS[verdict]} random tokens at {ranged(keeps, view.keeps)}" for verdict, keeps in found]
+        told.append(f"{capital(phrase(name))} {listed(said)}.")
         lucky = _lucky(view, name)
         if lucky:
             told.append(f"One of its seeds alone is better at {ranged(lucky, view.keeps)}.")

@@ -60,6 +60,8 @@ _SPARE = (
     Style(colour="pink", marker="<", dash=(1.5, 1.5)),
     Style(colour="olive", marker="h", dash=(8, 3)),
     Style(colour="cyan", marker=">", dash=(3, 1.5)),
+    Style(colour="grey", marker="d", dash=(1, 1)),
+    Style(colour="green", marker="p", dash=(4, 1, 1, 1)),
 )
 
 
@@ -92,7 +94,9 @@ def phrase(method: str) -> str:
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
     """One style each: the well-known keep theirs in every report, the others take spare ones in order."""
-    spare = iter(_SPARE * (1 + len(methods) // len(_SPARE)))
+    taken = {(style.colour, style.marker) for name, style in _KNOWN.items() if name in methods}
+    free = [style for style in _SPARE if (style.colour, style.marker) not in taken]
+    spare = iter(free * (1 + len(methods) // len(free)))
     return {method: _KNOWN.get(method) or next(spare) for method in methods}
 
 

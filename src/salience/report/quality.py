@@ -18,6 +18,9 @@ from salience.report.methods import phrase, role
 from salience.report.series import View, kind_column
 from salience.report.words import capital, finite, listed, points, score, share, signed_points
 
+#: What other pictures may add at the most to the question alone where all answers are said to come from the picture.
+LITTLE = 0.05
+
 
 def unseeing(view: View) -> Finding | None:
     """Whether the model is no better than without the picture; then nothing else is said of its answers."""
@@ -153,6 +156,9 @@ def other_picture(view: View) -> Finding | None:
     )
     if low > 0:
         return Finding(tone="bad", lead="Not all of the accuracy comes from the picture.", text=text)
+    if high > LITTLE:
+        lead = "Too little was asked of other pictures to tell whether all of the accuracy comes from the picture."
+        return Finding(tone="bad", lead=lead, text=text)
     return Finding(tone="good", lead="The answers come from the picture.", text=text)
 
 

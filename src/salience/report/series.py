@@ -12,7 +12,7 @@ from salience.report.differences import Verdicts
 from salience.report.load import Record, Row
 from salience.report.methods import role
 from salience.report.standing import standing
-from salience.report.words import finite
+from salience.report.words import finite, score
 
 #: Columns that begin like a question kind's but are none.
 _NOT_KINDS = ("accuracy_low", "accuracy_high")
@@ -197,6 +197,14 @@ class View:
             point for method in self.of_role("free") if (point := self.at(method, keep)) and point.accuracy is not None
         ]
         return max(found, key=lambda point: point.accuracy or 0.0) if found else None
+
+    def as_good_free(self, keep: float) -> list[str]:
+        """The training-free methods other than `best_free` with the same accuracy, to three decimals."""
+        best = self.best_free(keep)
+        if best is None or best.accuracy is None:
+            return []
+        known = {name: self.value(name, keep, "accuracy") for name in self.of_role("free") if name != best.method}
+        return [n for n, value in known.items() if value is not None and score(value) == score(best.accuracy)]
 
     @cached_property
     def kinds(self) -> list[str]:

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 BACKENDS = ("reference", "cpu", "triton")
 FASTEST = ("cpu", "triton")  # "auto" takes the first that can run; each device has one
@@ -28,6 +30,8 @@ OPS = {
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 COMPLEX = {"linear_scan": (torch.complex64, torch.complex128)}  # operators whose kernels take these too
+
+PLAIN = frozenset((Tensor, Parameter, type(None)))  # classes whose memory is where they say
 
 Kinds = tuple[tuple[str, torch.dtype], ...]  # (device type, dtype) of each tensor
 
@@ -74,14 +78,40 @@ def pick(op: str, tensors: Sequence[Tensor | None], backend: str = "auto") -> st
     return choose(op, tensors, backend).backend
 
 
-def eager() -> bool:
-    """Whether a call may go straight to a kernel: nothing compiles, traces, transforms or listens in."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_tracing()
+def eager(*tensors: Tensor | None) -> bool:
+    """Whether a call with these may go straight to a kernel: nothing compiles, traces, transforms or listens in.
+
+    A tensor of another class (fake, quantised, distributed) may have no memory at the address that a kernel reads.
+    """
+    return PLAIN.issuperset(map(type, tensors)) and not (
+        torch.compiler.is_compiling() or transformed() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
     )
+
+
+def transformed() -> bool:
+    """Whether torch.func transforms this call (grad, vmap, jvp ..) or forward-mode derivatives are taken.
+
+    A kernel has no rule for either: its tangent would be zero and nobody would be told. The plain PyTorch form, which
+    has every rule, is to be taken.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def refuse_tangents() -> None:
+    """RuntimeError where forward-mode derivatives are taken: called by operators, which a traced graph holds.
+
+    torch gives their outputs no tangent, and hides from them whether their inputs have one.
+    """
+    if forward_ad._current_level >= 0:
+        raise RuntimeError(
+            "a traced, exported or compiled graph has no forward-mode derivatives of salience's operators: take them "
+            "of the model itself, or trace the derivative."
+        )
+
+
+def batched(*gradients: Tensor | None) -> bool:
+    """Whether these come from `torch.autograd.grad(is_grads_batched=True)`: no memory of their own for a kernel."""
+    return not all(x is None or torch._C._has_storage(x) for x in gradients)
 
 
 def _constant(op: str, backend: str, kinds: Kinds) -> str:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salience.core.files import write_atomic
+from salience.core.gradients import no_gradients
 from salience.models.config import MambaConfig, layout_of, read_config, write_config
 from salience.models.decoding import decoder
 from salience.models.joined import join
@@ -159,7 +160,7 @@ class MambaLM(nn.Module):
         loss = None if labels is None else _next_token_loss(logits, labels)
         return MambaOutput(loss, logits, after if return_state else None)
 
-    @torch.no_grad()
+    @no_gradients
     def step(self, input_ids: Tensor, state: Sequence[MambaState]) -> Tensor:
         """One more token a row, ids (B,) -> logits (B, rows); `state` moves on in place. No gradients."""
         if (whole := decoder(self, input_ids, state)) is not None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salience.core.files import write_atomic
+from salience.core.gradients import no_gradients
 from salience.models.sequence_config import SequenceConfig
 from salience.models.weights import (
     CONFIG,
@@ -185,7 +186,7 @@ class SequenceModel(nn.Module):
         logits = self._classes(total, steps, x.dtype) if self.config.head == "classify" else self.head(x)
         return (logits, SequenceState(after, total, steps)) if return_state else logits
 
-    @torch.no_grad()
+    @no_gradients
     def step(self, inputs: Tensor, state: SequenceState) -> Tensor:
         """One more step a row: (B,) tokens or (B, d_input) -> logits (B, K), those of all steps so far to classify.
 

@@ -7,24 +7,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.core.backend import refuse_tangents, transformed
+from salience.ops.derivatives import pullback
+
 GROUP = 1 << 18  # numbers that are transformed together on a CPU: a megabyte or two stay in its cache
 
 
 def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
     """y_t = sum over s <= t of k_{t-s} u_s, each channel with its own kernel; with `reverse`, of k_{s-t} u_s, s >= t.
 
-    The gradient is written out: autograd's own of `rfft` goes through a full complex transform.
+    The first gradient is written out: autograd's own of `rfft` goes through a full complex transform.
 
     Args:    u: (B, L, D), float32 or float64   k: (D, L), the same dtype
-    Returns: (B, L, D). Differentiable once in u and k
+    Returns: (B, L, D). Differentiable in u and k
     """
-    y: Tensor = long_conv_fwd(u, k, reverse)[0]
+    y: Tensor = _plain(u, k, reverse) if transformed() else long_conv_fwd(u, k, reverse)[0]
     return y
+
+
+def _plain(u: Tensor, k: Tensor, reverse: bool) -> Tensor:
+    """The same without an operator of ours: for derivatives and transformations that it has no rule for."""
+    if reverse:
+        return _plain(u.flip(1), k, False).flip(1)
+    length, size = u.shape[1], fft_size(2 * u.shape[1])
+    y: Tensor = torch.fft.irfft(torch.fft.rfft(u.transpose(1, 2), n=size) * torch.fft.rfft(k, n=size), n=size)
+    return y[..., :length].transpose(1, 2)
 
 
 @torch.library.custom_op("salience::long_conv_fwd", mutates_args=())
 def long_conv_fwd(u: Tensor, k: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, and the spectra of u and of the kernel (whose conjugate runs the other way in time)."""
+    refuse_tangents()
     length, size = u.shape[1], fft_size(2 * u.shape[1])
     factors = torch.fft.rfft(k, n=size)
     factors = factors.conj_physical() if reverse else factors
@@ -39,6 +52,7 @@ def long_conv_fwd(u: Tensor, k: Tensor, reverse: bool) -> tuple[Tensor, Tensor, 
 @torch.library.custom_op("salience::long_conv_bwd", mutates_args=())
 def long_conv_bwd(dy: Tensor, spectrum: Tensor, factors: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     """The gradients of u and k."""
+    refuse_tangents()
     length, size = dy.shape[1], fft_size(2 * dy.shape[1])
     back, total = factors.conj_physical(), torch.zeros_like(factors)
     du, padded = dy.new_empty(dy.shape), _padded(dy, size)
@@ -64,12 +78,18 @@ def _bwd_fake(dy: Tensor, spectrum: Tensor, factors: Tensor, reverse: bool) -> t
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[1:])
+    ctx.save_for_backward(*inputs[:2], *output[1:])
     ctx.reverse = inputs[2]
 
 
-def _differentiate(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor, Tensor, None]:
-    du, dk = long_conv_bwd(dy, *ctx.saved_tensors, ctx.reverse)
+def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, Tensor | None, None]:
+    if dy is None:
+        return None, None, None
+    u, k, *spectra = ctx.saved_tensors
+    if transformed() or torch.is_grad_enabled():  # a batch of gradients, say, or create_graph
+        du, dk = pullback(lambda u, k: (_plain(u, k, ctx.reverse),), (u, k), (dy,), ctx.needs_input_grad[:2])
+    else:
+        du, dk = long_conv_bwd(dy, *spectra, ctx.reverse)
     return du, dk, None
 
 

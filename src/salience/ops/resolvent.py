@@ -7,20 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.core.backend import refuse_tangents, transformed
+from salience.ops.derivatives import pullback
+
 
 def resolvent(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
     """The table, real parts before imaginary ones. Its gradient reads the table alone; autograd's keeps five more.
 
     Args:    m, r: (D, n), float32 or float64: a pole's squared magnitude and its real part   s, c: (F,)
-    Returns: (D, n, 2F). Differentiable once in m and r
+    Returns: (D, n, 2F). Differentiable in m and r
     """
-    table: Tensor = resolvent_fwd(m, r, s, c)
+    table: Tensor = _plain(m, r, s, c) if transformed() else resolvent_fwd(m, r, s, c)
     return table
+
+
+def _plain(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
+    """The same without an operator of ours: for derivatives and transformations that it has no rule for."""
+    real, imaginary = m[..., None] * (c * c) - s * s, r[..., None] * (2 * s * c)  # of conj(d)
+    return torch.cat([real, imaginary], dim=-1) / (real * real + imaginary * imaginary).repeat(1, 1, 2)
 
 
 @torch.library.custom_op("salience::resolvent_fwd", mutates_args=())
 def resolvent_fwd(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
     """1/d = conj(d) / |d|^2."""
+    refuse_tangents()
     table = m.new_empty(*m.shape, 2 * len(s))
     real, imaginary = table.chunk(2, dim=-1)
     torch.mul(m[..., None], c * c, out=real).sub_(s * s)
@@ -34,6 +44,7 @@ def resolvent_fwd(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
 @torch.library.custom_op("salience::resolvent_bwd", mutates_args=())
 def resolvent_bwd(g: Tensor, table: Tensor, s: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """d(1/d) = -(1/d)^2 dd; the gradients of m and r."""
+    refuse_tangents()
     (g_re, g_im), (re, im) = g.chunk(2, dim=-1), table.chunk(2, dim=-1)
     square = (re * re).addcmul_(im, im, value=-1)
     cross = (re * im).mul_(2)
@@ -53,11 +64,15 @@ def _bwd_fake(g: Tensor, table: Tensor, s: Tensor, c: Tensor) -> tuple[Tensor, T
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(output, *inputs[2:])
+    ctx.save_for_backward(output, *inputs)
 
 
-def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    dm, dr = resolvent_bwd(g, *ctx.saved_tensors)
+def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    table, m, r, s, c = ctx.saved_tensors
+    if transformed() or torch.is_grad_enabled():  # a batch of gradients, say, or create_graph
+        dm, dr = pullback(lambda m, r: (_plain(m, r, s, c),), (m, r), (g,), ctx.needs_input_grad[:2])
+    else:
+        dm, dr = resolvent_bwd(g, table, s, c)
     return dm, dr, None, None
 
 

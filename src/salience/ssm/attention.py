@@ -12,7 +12,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from salience.core.backend import transformed
+from salience.core.gradients import no_gradients
 from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one, check_input
 from salience.ssm.valid_steps import ValidSteps
@@ -96,7 +99,7 @@ class Attention(nn.Module):
         y = y.flip(1) if reverse and valid is None else y if valid is None else valid.apart(y)
         return (y, after) if return_state else y
 
-    @torch.no_grad()
+    @no_gradients
     def step(self, x: Tensor, state: Any) -> Tensor:
         """One more step: x (B, d_model) -> y (B, d_model); `state` moves on in place. No gradients."""
         self._streams()
@@ -124,15 +127,15 @@ class Attention(nn.Module):
         rows, length = q.shape[0], q.shape[2]
         if state is None:
             if self.causal:  # what lies behind a row's valid steps is later than all of them
-                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                y = attend(q, k, v, is_causal=True)
             else:
-                y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen(counts, length, q.device))
+                y = attend(q, k, v, attn_mask=seen(counts, length, q.device))
             begun = None
         else:
             k, v = _append(state, k, v)
             at = torch.arange(length, device=q.device) + state.counts[:, None]  # (B, L)
             before = torch.arange(k.shape[2], device=q.device) <= at[..., None]  # (B, L, T)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=before[:, None])
+            y = attend(q, k, v, attn_mask=before[:, None])
             begun = state.counts
         if not return_state:
             return y, None
@@ -149,17 +152,34 @@ class Attention(nn.Module):
             state.k[:, :, state.longest], state.v[:, :, state.longest] = k[:, :, 0], v[:, :, 0]
             mask = None
         else:
-            row = torch.arange(q.shape[0], device=q.device)
-            state.k[row, :, state.counts], state.v[row, :, state.counts] = k[:, :, 0], v[:, :, 0]
+            put(state.k, state.counts, k)
+            put(state.v, state.counts, v)
             mask = (torch.arange(state.longest + 1, device=q.device) <= state.counts[:, None])[:, None, None]
         state.counts += 1
         state.longest += 1
         k, v = state.k[:, :, : state.longest], state.v[:, :, : state.longest]
-        return F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), attn_mask=mask)
+        return attend(q, k.to(q.dtype), v.to(q.dtype), attn_mask=mask)
 
     def _streams(self) -> None:
         if not self.causal:
             raise ValueError("state must be left out: an attention that sees later steps (causal=False) has none.")
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """torch's scaled_dot_product_attention; where it is transformed in a form that has every rule."""
+    if not transformed():
+        return F.scaled_dot_product_attention(q, k, v, **options)
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(q, k, v, **options)
+
+
+def put(kept: Tensor, places: Tensor, new: Tensor) -> None:
+    """kept (B, H, T, K) at each row's place (B,) becomes new (B, H, 1, K).
+
+    Not kept[rows, :, places] = ..: under vmap torch (2.13) then writes to other places.
+    """
+    rows = torch.arange(places.shape[0], device=places.device)
+    kept.transpose(1, 2)[rows, places] = new[:, :, 0].to(kept.dtype)
 
 
 def valid_steps(x: Tensor, mask: Tensor | None, reverse: bool) -> ValidSteps | None:

@@ -100,6 +100,6 @@ class Hydra(BiMamba):
 
     def _shifted(self, y: Tensor, reverse: bool, options: dict[str, Any]) -> Tensor:
         """Each step's neighbour in place of itself: a convolution, so that padding and packing count there too."""
-        weight = y.new_tensor([1.0, 0.0]).expand(self.d_inner, 2)
+        weight = F.pad(y.new_ones(self.d_inner, 1), (0, 1))
         shifted: Tensor = causal_conv1d(y, weight, reverse=reverse, **options)
         return shifted

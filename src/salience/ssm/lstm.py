@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from salience.core.backend import transformed
+from salience.core.gradients import no_gradients
 from salience.ssm.attention import valid_steps
 from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one, check_input
+
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # torch's, of a direction
 
 
 @dataclass(eq=False)
@@ -80,6 +85,12 @@ class LSTM(nn.Module):
             self._streams()
         before = None if state is None else (state.h[None].to(x.dtype), state.c[None].to(x.dtype))
         valid = valid_steps(x, mask, reverse)
+        if transformed():
+            u = x.flip(1) if reverse and valid is None else x if valid is None else valid.together(x)
+            y, last = self._plain(u, None if valid is None else valid.counts, before)
+            y = self.out_proj(y)
+            y = y.flip(1) if reverse and valid is None else y if valid is None else valid.apart(y)
+            return (y, last) if return_state else y
         if valid is None:
             y, last = self.lstm(x.flip(1) if reverse else x, before)
             y = self.out_proj(y.flip(1) if reverse else y)
@@ -100,13 +111,44 @@ class LSTM(nn.Module):
         empty, start = (counts == 0)[:, None], (torch.zeros_like(h), torch.zeros_like(c)) if before is None else before
         return y, LSTMState(torch.where(empty, start[0][0], h[0]), torch.where(empty, start[1][0], c[0]))
 
-    @torch.no_grad()
+    def _plain(self, u: Tensor, counts: Tensor | None,
+               before: tuple[Tensor, Tensor] | None) -> tuple[Tensor, LSTMState]:  # fmt: skip
+        """Step by step, for transformations that torch's LSTM has no rule for; rows as in `_packed`."""
+        found, last = [], (u, u)
+        for back in (False,) if self.causal else (False, True):
+            weights = [getattr(self.lstm, f"{name}_l0{'_reverse' if back else ''}") for name in NAMES]
+            W_in, W_own, b_in, b_own = weights
+            if before is None:
+                h = c = u.new_zeros(u.shape[0], self.d_hidden)
+            else:
+                h, c = before[0][0], before[1][0]
+            steps = list(enumerate(F.linear(u, W_in, b_in).unbind(1)))
+            ys: list[Tensor] = []
+            for t, given in reversed(steps) if back else steps:
+                i, f, g, o = (given + F.linear(h, W_own, b_own)).chunk(4, dim=-1)
+                new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                new_h = o.sigmoid() * new_c.tanh()
+                if counts is not None:
+                    there = (t < counts)[:, None]
+                    new_h, new_c = torch.where(there, new_h, h), torch.where(there, new_c, c)
+                h, c = new_h, new_c
+                ys.append(h)
+            found.append(torch.stack(ys[::-1] if back else ys, dim=1))
+            last = (h, c)
+        return torch.cat(found, dim=-1), LSTMState(*last)
+
+    @no_gradients
     def step(self, x: Tensor, state: LSTMState) -> Tensor:
         """One more step: x (B, d_model) -> y (B, d_model); `state` moves on in place. No gradients."""
         self._streams()
-        y, (h, c) = self.lstm(x[:, None], (state.h[None].to(x.dtype), state.c[None].to(x.dtype)))
-        state.h.copy_(h[0])
-        state.c.copy_(c[0])
+        before = (state.h[None].to(x.dtype), state.c[None].to(x.dtype))
+        if transformed():
+            y, last = self._plain(x[:, None], None, before)
+        else:
+            y, (h, c) = self.lstm(x[:, None], before)
+            last = LSTMState(h[0], c[0])
+        state.h.copy_(last.h)
+        state.c.copy_(last.c)
         out: Tensor = self.out_proj(y[:, 0])
         return out
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from salience.core.gradients import no_gradients
 from salience.ops.mamba_step import mamba_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
 from salience.ssm.convolutions import convolve, convolve_step
@@ -133,7 +134,7 @@ class Mamba(nn.Module):
         )  # fmt: skip
         return y, MambaState(window, h)
 
-    @torch.no_grad()
+    @no_gradients
     def step(self, x: Tensor, state: MambaState) -> Tensor:
         """One more step: x (B, d_model) -> y (B, d_model); `state` moves on in place. No gradients."""
         u, z = project(self.in_proj, x, self.backend).chunk(2, dim=-1)  # (B, E)

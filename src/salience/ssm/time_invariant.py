@@ -5,14 +5,18 @@ y = GLU(W GELU(ssm(x) + D x)), as the published blocks have it around their kern
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from salience.core.backend import transformed
+from salience.core.gradients import no_gradients
 from salience.ssm.s6 import at_least_one, check_input
 
 
@@ -87,7 +91,7 @@ class TimeInvariant(nn.Module):
         if planes is not None and tuple(planes.shape) != (x.shape[0], *self.state_shape()):
             wanted = (x.shape[0], *self.state_shape())
             raise ValueError(f"state must hold planes of {wanted}, not {tuple(planes.shape)}.")
-        with torch.autocast(device_type=x.device.type, enabled=False):
+        with without_autocast(x):
             u = x.to(self.compute_dtype(x))
             if mask is not None:
                 u = u.masked_fill(~mask[..., None], 0)  # not even NaN gets through
@@ -101,10 +105,10 @@ class TimeInvariant(nn.Module):
         assert last is not None
         return out, LinearState(last)
 
-    @torch.no_grad()
+    @no_gradients
     def step(self, x: Tensor, state: LinearState) -> Tensor:
         """One more step: x (B, d_model) -> y (B, d_model); `state` moves on in place. No gradients."""
-        with torch.autocast(device_type=x.device.type, enabled=False):
+        with without_autocast(x):
             u = x.to(self.compute_dtype(x))
             y, new = self.advance(u, state.planes.to(u.dtype))
             y = torch.addcmul(y, u, self.D.to(u.dtype))
@@ -118,11 +122,22 @@ class TimeInvariant(nn.Module):
 
     def leave(self, y: Tensor, x: Tensor) -> Tensor:
         """GLU(W GELU(y)), in the dtype of x and the weights."""
-        return F.glu(self.out_proj(F.gelu(y).to(x.dtype)), dim=-1)
+        y = self.out_proj(F.gelu(y).to(x.dtype))
+        if transformed():  # the tangent of torch's own has no derivative
+            value, gate = y.chunk(2, dim=-1)
+            return value * gate.sigmoid()
+        return F.glu(y, dim=-1)
 
     def compute_dtype(self, x: Tensor) -> torch.dtype:
         """What the system runs in."""
         return torch.float64 if torch.float64 in (x.dtype, self.D.dtype) else torch.float32
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Autocast off for x's device; a device without (meta) refuses to be asked."""
+    device = x.device.type
+    there = torch.amp.is_autocast_available(device)
+    return torch.autocast(device_type=device, enabled=False) if there else contextlib.nullcontext()
 
 
 def initial_log_dt(shape: tuple[int, ...], dt_min: float, dt_max: float) -> nn.Parameter:

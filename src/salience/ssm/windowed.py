@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salience.ssm.attention import Attention, seen
+from salience.ssm.attention import Attention, attend, put, seen
 from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one
 
@@ -91,7 +91,7 @@ class WindowedAttention(Attention):
         y = self._blocks(q, (global_k, past_k, k), (global_v, past_v, v), counts, begun)
         if not self.causal and self.n_global:
             all_there = seen(counts, q.shape[2], q.device)
-            whole = F.scaled_dot_product_attention(q[:, :, : self.n_global], k, v, attn_mask=all_there)
+            whole = attend(q[:, :, : self.n_global], k, v, attn_mask=all_there)
             y = torch.cat([whole, y[:, :, self.n_global :]], dim=2)
         if not return_state:
             return y, None
@@ -133,7 +133,7 @@ class WindowedAttention(Attention):
         mask = self._mask(n, length, counts, begun, q.device)  # (1 or B, n, w, g + 2 or 3 w)
         if mask.shape[0] > 1:
             mask = mask.repeat_interleave(heads, 0)
-        y: Tensor = F.scaled_dot_product_attention(blocks, near_k, near_v, attn_mask=mask)
+        y: Tensor = attend(blocks, near_k, near_v, attn_mask=mask)
         return y.reshape(rows, heads, n * self.window, -1)[:, :, :length]
 
     def _near(self, fixed: Tensor, past: Tensor, steps: Tensor, n: int) -> Tensor:
@@ -163,15 +163,14 @@ class WindowedAttention(Attention):
     def _attend_one(self, q: Tensor, k: Tensor, v: Tensor, state: Any) -> Tensor:
         """y (B, H, 1, K); the step's key and value go into the state."""
         g, w, p = self.n_global, self.window, state.counts[:, None]  # p (B, 1)
-        row, slot = torch.arange(q.shape[0], device=q.device), g + state.counts % w
-        fixed = torch.arange(g, device=q.device)
+        slot, fixed = g + state.counts % w, torch.arange(g, device=q.device)
         for kept, new in ((state.k, k), (state.v, v)):
-            kept[row, :, slot] = new[:, :, 0].to(kept.dtype)
+            put(kept, slot, new)
             kept[:, :, :g] = torch.where((fixed == p)[:, None, :, None], new.to(kept.dtype), kept[:, :, :g])
         j = p - (p - torch.arange(w, device=q.device)) % w  # the position in each slot
         mask = torch.cat([fixed <= p, j >= g], dim=1)[:, None, None]
         state.counts += 1
-        return F.scaled_dot_product_attention(q, state.k.to(q.dtype), state.v.to(q.dtype), attn_mask=mask)
+        return attend(q, state.k.to(q.dtype), state.v.to(q.dtype), attn_mask=mask)
 
 
 def _wide(x: Tensor) -> Tensor:

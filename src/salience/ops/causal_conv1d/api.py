@@ -7,7 +7,8 @@ from typing import Literal, cast, overload
 import torch
 from torch import Tensor
 
-from salience.core.backend import eager, pick
+from salience.core.backend import eager, pick, transformed
+from salience.core.gradients import no_gradients
 from salience.ops.causal_conv1d import operators, reference
 from salience.ops.causal_conv1d.checks import check, check_step
 from salience.ops.causal_conv1d.operators import kernels
@@ -49,9 +50,9 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
     check(x, weight, bias, activation, initial_state, mask, seq_idx)
     name = pick("causal_conv1d", (x,), backend)
     inputs, silu = (x, weight, bias, initial_state, mask, seq_idx), activation == "silu"
-    if name == "reference":
+    if name == "reference" or transformed():
         y, state = reference.forward(*inputs, silu, reverse)
-    elif eager():
+    elif eager(*inputs):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
             y, state = operators.Direct.apply(*inputs, silu, reverse, name)  # type: ignore[no-untyped-call]
         else:
@@ -61,6 +62,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
     return (y, state) if return_state else y
 
 
+@no_gradients
 def causal_conv1d_step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
                        activation: str | None = None, backend: str = "auto") -> Tensor:  # fmt: skip
     """One more step of `causal_conv1d`; `state` moves on in place. No autograd.
@@ -73,9 +75,8 @@ def causal_conv1d_step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | 
     check_step(state, x, weight, bias, activation)
     name = pick("causal_conv1d_step", (x,), backend)
     silu = activation == "silu"
-    if name == "reference":
+    if name == "reference" or transformed():
         return reference.step(state, x, weight, bias, silu)
-    if eager():
+    if eager(state, x, weight, bias):
         return cast("Tensor", kernels(name).step(state, x, weight, bias, silu))
-    with torch.no_grad():
-        return cast("Tensor", operators.causal_conv1d_step(state, x, weight, bias, silu, name))
+    return cast("Tensor", operators.causal_conv1d_step(state, x, weight, bias, silu, name))

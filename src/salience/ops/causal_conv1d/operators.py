@@ -6,13 +6,19 @@ Forward and backward are an operator each, for any backend whose module has `for
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from salience.core.backend import batched, refuse_tangents, transformed
+from salience.ops.causal_conv1d import reference
+from salience.ops.derivatives import pullback
+
+INPUTS = 6  # tensors among the arguments
+LEAVES = 4  # of them with gradients, x .. initial_state
 
 
 @cache
@@ -27,6 +33,7 @@ def causal_conv1d_fwd(
     seq_idx: Tensor | None, silu: bool, reverse: bool, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the state."""
+    refuse_tangents()
     y, state = kernels(backend).forward(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
     return y, state
 
@@ -37,6 +44,7 @@ def causal_conv1d_bwd(
     mask: Tensor | None, seq_idx: Tensor | None, silu: bool, reverse: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of x, weight, bias and initial_state; an operator cannot return None: empty for what is absent."""
+    refuse_tangents()
     found = kernels(backend).backward(dy, dstate, x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
     dx, dweight, dbias, dinitial = (x.new_empty(0) if g is None else g for g in found)
     return dx, dweight, dbias, dinitial
@@ -61,6 +69,7 @@ def causal_conv1d_step(
     state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, backend: str
 ) -> Tensor:  # fmt: skip
     """y; the state moves on in place."""
+    refuse_tangents()
     y: Tensor = kernels(backend).step(state, x, weight, bias, silu)
     return y
 
@@ -72,8 +81,8 @@ def _step_fake(state: Tensor, x: Tensor, *rest: Any) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:6])
-    ctx.options = inputs[6:]
+    ctx.save_for_backward(*inputs[:INPUTS])
+    ctx.options = inputs[INPUTS:]
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
@@ -83,16 +92,53 @@ def _differentiate(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[
 def _gradients(
     ctx: Any, dy: Tensor | None, dstate: Tensor | None, backward: Callable[..., Any], *options: Any
 ) -> tuple[Any, ...]:
-    inputs = ctx.saved_tensors
+    inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:LEAVES]
+    if transformed():  # a batch of gradients, say
+        found = _plain_gradients(dy, dstate, inputs, options, needed)
+        return (*found, *[None] * (INPUTS - LEAVES + 3))
     if dy is None:  # only the state was used
         dy = torch.zeros_like(inputs[0])
     found = backward(dy, dstate, *inputs, *options)
-    wanted = [None if t is None or not needed else g
-              for g, t, needed in zip(found, inputs[:4], ctx.needs_input_grad[:4], strict=True)]  # fmt: skip
-    return (*wanted, None, None, None, None, None)
+    wanted = [None if t is None or not need else g for g, t, need in zip(found, inputs[:LEAVES], needed, strict=True)]
+    return (*wanted, *[None] * (INPUTS - LEAVES + 3))
+
+
+def _plain_gradients(
+    dy: Tensor | None, dstate: Tensor | None, inputs: Sequence[Any], options: Sequence[Any],
+    needed: Sequence[bool] | None = None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Of x .. initial_state, through the definition."""
+    steps, (silu, reverse, *_) = inputs[LEAVES:INPUTS], options
+
+    def run(*leaves: Any) -> tuple[Tensor, Tensor]:
+        args: tuple[Any, ...] = (*leaves, *steps, silu, reverse)
+        return reference.forward(*args)
+
+    return pullback(run, inputs[:LEAVES], (dy, dstate), needed)
 
 
 causal_conv1d_fwd.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[: 2 + INPUTS])
+    ctx.options = inputs[2 + INPUTS :]
+
+
+def _differentiate_again(ctx: Any, *seconds: Tensor | None) -> tuple[Any, ...]:
+    """Of dy, dstate and x .. initial_state: the definition's gradients, differentiated."""
+    dy, dstate, *inputs = ctx.saved_tensors
+    steps, wanted = inputs[LEAVES:], [g is not None for g in seconds]
+
+    def gradients(dy: Tensor, dstate: Tensor | None, *leaves: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _plain_gradients(dy, dstate, (*leaves, *steps), ctx.options, wanted)
+
+    found = pullback(gradients, (dy, dstate, *inputs[:LEAVES]), seconds, ctx.needs_input_grad[: 2 + LEAVES])
+    return (*found, *[None] * (INPUTS - LEAVES + 3))
+
+
+causal_conv1d_bwd.register_autograd(_differentiate_again, setup_context=_keep_backward)
 
 
 class Direct(torch.autograd.Function):
@@ -105,7 +151,8 @@ class Direct(torch.autograd.Function):
         return y, state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled() or batched(dy, dstate):  # the operator can be differentiated again, and batched
+            return _gradients(ctx, dy, dstate, causal_conv1d_bwd, *ctx.options)
         *options, backend = ctx.options
         return _gradients(ctx, dy, dstate, kernels(backend).backward, *options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from salience.core.backend import pick
+from salience.core.backend import eager, pick
 from salience.ops.farthest_first.reference import steps
 
 
@@ -25,6 +25,7 @@ def farthest_first(distance: Tensor, count: int, *, backend: str = "auto") -> Te
     diagonal = torch.eye(n, dtype=torch.bool, device=distance.device)
     nearest = distance.masked_fill(diagonal, float("inf")).amin(2)  # (B, n): a thing isn't its own neighbour
     name = pick("farthest_first", (distance,), backend)
+    name = name if eager(distance) else "reference"
     if name == "cpu" and batch:
         from salience.ops.farthest_first import cpu
 

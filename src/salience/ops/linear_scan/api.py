@@ -7,10 +7,10 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from salience.core.backend import eager, pick
+from salience.core.backend import eager, pick, transformed
 from salience.ops.linear_scan.checks import check, check_planes
 from salience.ops.linear_scan.operators import kernels, linear_scan_fwd
-from salience.ops.linear_scan.reference import reference
+from salience.ops.linear_scan.reference import joined, planes_of, reference_planes
 
 
 @overload
@@ -46,10 +46,10 @@ def linear_scan(a: Tensor, b: Tensor, *, initial_state: Tensor | None = None, ma
     if initial_state is not None and initial_state.is_complex():
         kind = torch.promote_types(kind, torch.complex64)
     planes = 2 if kind.is_complex else 1
-    x, state = _scan(_planes(a, planes), _planes(b, planes), None if initial_state is None else
-                     _planes(initial_state, planes), mask, seq_idx, reverse, backend)  # fmt: skip
-    y = _joined(x).to(kind)
-    return (y, _joined(state)) if return_state else y
+    x, state = _scan(planes_of(a, planes), planes_of(b, planes), None if initial_state is None else
+                     planes_of(initial_state, planes), mask, seq_idx, reverse, backend)  # fmt: skip
+    y = joined(x).to(kind)
+    return (y, joined(state)) if return_state else y
 
 
 @overload
@@ -86,26 +86,10 @@ def _scan(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | Non
     tensors = [x for x in (a, b, initial_state) if x is not None]
     wide = torch.float64 if torch.float64 in [x.dtype for x in tensors] else torch.float32
     a, b, initial_state = a.to(wide), b.to(wide), None if initial_state is None else initial_state.to(wide)
-    if name == "reference":
-        x, state = reference(_joined(a), _joined(b), None if initial_state is None else _joined(initial_state), mask,
-                             seq_idx, reverse)  # fmt: skip
-        return _planes(x, b.shape[2]), _planes(state, b.shape[2])
-    if eager() and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+    if name == "reference" or transformed():
+        return reference_planes(a, b, initial_state, mask, seq_idx, reverse)
+    if eager(*tensors, mask, seq_idx) and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
         found: tuple[Tensor, Tensor] = kernels(name).forward(a, b, initial_state, mask, seq_idx, reverse)
         return found  # an operator costs 50 us
     x, state = linear_scan_fwd(a, b, initial_state, mask, seq_idx, reverse, name)
     return x, state
-
-
-def _planes(x: Tensor, planes: int) -> Tensor:
-    """(..., D) -> (..., planes, D)."""
-    if planes == 1:
-        return x.unsqueeze(-2)
-    if x.is_complex():
-        return torch.stack([x.real, x.imag], dim=-2)
-    return torch.stack([x, torch.zeros_like(x)], dim=-2)
-
-
-def _joined(x: Tensor) -> Tensor:
-    """(..., planes, D) -> (..., D)."""
-    return torch.complex(x.select(-2, 0), x.select(-2, 1)) if x.shape[-2] == 2 else x.squeeze(-2)

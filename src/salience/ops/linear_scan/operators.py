@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.core.backend import refuse_tangents, transformed
+from salience.ops.linear_scan import reference
+
 
 @cache
 def kernels(backend: str) -> Any:
@@ -26,6 +29,7 @@ def linear_scan_fwd(
     backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """x (B, L, planes, D) and the last state (B, planes, D)."""
+    refuse_tangents()
     x, state = kernels(backend).forward(a, b, initial_state, mask, seq_idx, reverse)
     return x, state
 
@@ -36,6 +40,7 @@ def linear_scan_bwd(
     seq_idx: Tensor | None, reverse: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of a, b and the initial state (there even where that was None)."""
+    refuse_tangents()
     da, db, dinitial = kernels(backend).backward(dx, dstate, x, a, initial_state, mask, seq_idx, reverse)
     return da, db, dinitial
 
@@ -58,8 +63,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, dx: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
     x, a, initial_state, mask, seq_idx = ctx.saved_tensors
-    dx = torch.zeros_like(x) if dx is None else dx
-    found = linear_scan_bwd(dx, dstate, x, a, initial_state, mask, seq_idx, ctx.reverse, ctx.backend)
+    found: tuple[Tensor | None, ...]
+    if transformed() or torch.is_grad_enabled():  # a batch of gradients, say, or create_graph
+        found = reference.gradients(dx, dstate, x, a, initial_state, mask, seq_idx, ctx.reverse)
+    else:
+        dx = torch.zeros_like(x) if dx is None else dx
+        found = linear_scan_bwd(dx, dstate, x, a, initial_state, mask, seq_idx, ctx.reverse, ctx.backend)
     wanted = [g if needed else None for g, needed in zip(found, ctx.needs_input_grad[:3], strict=True)]
     return (*wanted, None, None, None, None)
 

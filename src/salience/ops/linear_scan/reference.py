@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from salience.ops.derivatives import pullback
 from salience.ops.steps import ABSENT, RESTART, step_codes
 
 
@@ -29,3 +31,55 @@ def reference(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor |
         found.append(new)
     y = torch.stack(found[::-1] if reverse else found, dim=1)
     return (y if codes is None else y.masked_fill(absent[..., None], 0)), x
+
+
+def reference_planes(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
+                     reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`reference` of planes: a (planes, D) or (B, L, planes, D), b (B, L, planes, D), initial_state (B, planes, D)."""
+    initial = None if initial_state is None else joined(initial_state)
+    x, state = reference(joined(a), joined(b), initial, mask, seq_idx, reverse)
+    return planes_of(x, b.shape[2]), planes_of(state, b.shape[2])
+
+
+def gradients(dx: Tensor | None, dstate: Tensor | None, x: Tensor, a: Tensor, initial_state: Tensor | None,
+              mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Of a, b and the initial state, in planes and differentiable again; x is what the scan gave.
+
+    The scan is linear in b and in the initial state: their gradients ask for neither. With g that of b, a's is
+    g conj(the state that the step was entered with).
+    """
+    state = torch.zeros_like(x[:, 0]) if initial_state is None else initial_state
+    run = lambda b, h: reference_planes(a, b, h, mask, seq_idx, reverse)  # noqa: E731
+    db, dinitial = pullback(run, (torch.zeros_like(x), state), (dx, dstate))
+    if db is None:
+        return None, None, dinitial
+    entered = _entered(x, state, step_codes(mask, seq_idx, reverse), reverse)
+    da = planes_of(joined(db) * joined(entered).conj(), x.shape[2])
+    return (da if a.dim() == 4 else da.sum((0, 1))), db, dinitial
+
+
+def _entered(x: Tensor, state: Tensor, codes: Tensor | None, reverse: bool) -> Tensor:
+    """(B, L, planes, D): the state before each step, from x and the state before the first."""
+    states = torch.cat([state[:, None], x.flip(1) if reverse else x], dim=1)  # one before the first step's
+    if codes is None:
+        entered = states[:, :-1]
+    else:
+        places = torch.arange(1, codes.shape[1] + 1, device=codes.device).expand_as(codes)
+        latest = torch.where(codes == ABSENT, 0, places).cummax(1).values  # of the valid steps up to each
+        before = F.pad(latest[:, :-1], (1, 0))[..., None, None]
+        entered = states.gather(1, before.expand_as(x)).masked_fill((codes == RESTART)[..., None, None], 0)
+    return entered.flip(1) if reverse else entered
+
+
+def planes_of(x: Tensor, planes: int) -> Tensor:
+    """(..., D) -> (..., planes, D)."""
+    if planes == 1:
+        return x.unsqueeze(-2)
+    if x.is_complex():
+        return torch.stack([x.real, x.imag], dim=-2)
+    return torch.stack([x, torch.zeros_like(x)], dim=-2)
+
+
+def joined(x: Tensor) -> Tensor:
+    """(..., planes, D) -> (..., D)."""
+    return torch.complex(x.select(-2, 0), x.select(-2, 1)) if x.shape[-2] == 2 else x.squeeze(-2)

@@ -7,9 +7,10 @@ from typing import Literal, cast, overload
 import torch
 from torch import Tensor
 
-from salience.core.backend import eager, pick
+from salience.core.backend import eager, pick, transformed
+from salience.core.gradients import no_gradients
 from salience.ops.selective_scan import operators, reference
-from salience.ops.selective_scan.checks import check, check_sign, check_step
+from salience.ops.selective_scan.checks import check, check_sign, check_step, check_steps
 from salience.ops.selective_scan.operators import kernels
 
 
@@ -46,19 +47,23 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
              backend: "auto", "reference", "cpu" or "triton", see `salience.explain`
     Returns: y (B, L, D) in u.dtype; with return_state also the last state (B, D, N) in float32 (float64 for float64).
              Differentiable in u, dt, A, B, C, D, z, dt_bias and initial_state, through y and through the state
-    Raises:  ValueError for shapes, dtypes or devices that disagree, for L = 0 and for a positive A (looked at on the
-             CPU, outside torch.compile); RuntimeError when the backend named cannot run
+    Raises:  ValueError for shapes, dtypes or devices that disagree, for L = 0, for a positive A and, without
+             dt_softplus, for a negative dt (signs are looked at on the CPU, by the reference outside torch.compile);
+             RuntimeError when the backend named cannot run
     Source:  Gu and Dao, Mamba (arXiv 2312.00752), algorithm 2, discretised as the official kernel does: zero-order hold
              for A, Euler for B. Deviation: initial_state, mask, seq_idx and reverse are ours
     """
     tensors, options = (u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx), (dt_softplus, reverse)
     check(*tensors)
     name = pick("selective_scan", (u, A), backend)
-    if name != "cpu":  # whose kernel reads A anyway, and looks
+    plain = name == "reference" or transformed()
+    if plain or name != "cpu":  # whose kernel reads A and dt anyway, and looks
         check_sign(A)
-    if name == "reference":
+        if not dt_softplus:
+            check_steps(dt, dt_bias, mask)
+    if plain:
         y, state = reference.forward(*tensors, *options)
-    elif not eager():
+    elif not eager(*tensors):
         y, state, _ = operators.selective_scan_fwd(*tensors, *options, name)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         y, state = operators.Direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
@@ -67,7 +72,7 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     return (y, state) if return_state else y
 
 
-@torch.no_grad()
+@no_gradients
 def selective_scan_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                         D: Tensor | None = None, *, z: Tensor | None = None, dt_bias: Tensor | None = None,
                         dt_softplus: bool = False, backend: str = "auto") -> Tensor:  # fmt: skip
@@ -80,10 +85,12 @@ def selective_scan_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tens
     """
     B, C = (x[:, None] if x.dim() == 2 else x for x in (B, C))
     check_step(state, u, dt, A, B, C, D, z, dt_bias)
+    if not dt_softplus:
+        check_steps(dt, dt_bias)
     name = pick("selective_scan_step", (u, A), backend)
     tensors = (state, u, dt, A, B, C, D, z, dt_bias)
-    if name == "reference":
+    if name == "reference" or transformed():
         return reference.step(*tensors, dt_softplus)
-    if eager():
+    if eager(*tensors):
         return cast("Tensor", kernels(name).step(*tensors, dt_softplus))  # an operator costs 50 us
     return cast("Tensor", operators.selective_scan_step(*tensors, dt_softplus, name))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from salience.core.backend import PLAIN
+
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -13,7 +15,8 @@ def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | No
           seq_idx: Tensor | None) -> None:  # fmt: skip
     """ValueError where shapes, dtypes or devices disagree; see `selective_scan`.
 
-    Not the sign of A: the CPU kernel, which reads A anyway, finds it, and for other backends `check_sign` does.
+    Not the signs of A and dt: the CPU kernel, which reads both anyway, finds them; for others see `check_sign` and
+    `check_steps`.
     """
     if u.dim() != 3 or u.shape[1] == 0:
         raise ValueError(f"u must be (B, L, D) with L at least 1, not {tuple(u.shape)}.")
@@ -105,10 +108,34 @@ def check_kind(name: str, value: Tensor, u: Tensor) -> None:
 
 def check_sign(A: Tensor) -> None:
     """ValueError for a positive A, under which states grow without bound; on the CPU, where nothing compiles."""
-    if A.device.type != "cpu" or A.is_complex() or torch.compiler.is_compiling():
+    if A.is_complex() or (values := _values(A)) is None:
         return
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
-        return
-    largest = float(A.detach().max())
+    largest = float(values.max())
     if largest > 0:
         raise ValueError(f"A must not be positive (it is -exp(A_log)), but its largest entry is {largest:g}.")
+
+
+def check_steps(dt: Tensor, dt_bias: Tensor | None, mask: Tensor | None = None) -> None:
+    """ValueError for a negative valid step, without softplus; on the CPU, where nothing compiles.
+
+    States would grow, exp(dt A) beyond all numbers, and gradients become NaN.
+    """
+    if dt.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    step = dt.detach() if dt_bias is None else dt.detach() + dt_bias.detach()
+    step = step if mask is None else step.masked_fill(~mask[..., None], 0)
+    if (values := _values(step)) is None or not values.numel():
+        return
+    smallest = float(values.min())
+    if smallest < 0:
+        what = "dt" if dt_bias is None else "dt + dt_bias"
+        raise ValueError(f"{what} must not be negative without dt_softplus, but its smallest entry is {smallest:g}.")
+
+
+def _values(x: Tensor) -> Tensor | None:
+    """The numbers behind torch.func's wrappers; None on another device, and where there are no numbers to look at."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.detach() if type(x) in PLAIN else None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.selective_scan.checks import check_sign
+from salience.ops.selective_scan.checks import check_sign, check_steps
 from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kernel
 from salience.ops.selective_scan.cpu_forward import forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
@@ -76,19 +76,21 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
 
     Shapes as `selective_scan`'s, any strides. Where the stride along D is 1 the inputs are read
     where they lie; otherwise each vector's rows are gathered, chunk by chunk. Mixed dtypes are computed on copies
-    in float32. ValueError for a positive A, which the kernel finds.
+    in float32. ValueError for a positive A and a negative step, which the kernel finds.
     """
     call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
     y = call.empty()
     last = torch.empty(call.batch, call.width, call.states, dtype=call.compute)
     tasks = call.batch * call.groups * call.blocks
-    saved = empty(*((tasks, call.chunks, BLOCK, call.padded) if save else (0,)), dtype=call.compute)
+    saved = empty(tasks * call.chunks * BLOCK * call.padded if save else 0, dtype=call.compute)
     initial = call.small(initial_state)
-    positive = c_int64()
-    made = (y.data_ptr(), last.data_ptr(), saved.data_ptr(), addressof(positive))
+    positive, negative = c_int64(), c_int64()
+    made = (y.data_ptr(), last.data_ptr(), saved.data_ptr(), addressof(positive), addressof(negative))
     call.run(forward_kernel, tasks, _address(initial), *made)
     if positive.value:
         check_sign(A)
+    if negative.value:
+        check_steps(dt, dt_bias, mask)
     return _as(y, u.dtype), last, saved
 
 
@@ -172,9 +174,12 @@ def _matrix(x: Tensor) -> tuple[int, ...]:
 
 
 def saved_shape(batch: int, length: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
-    """Of the checkpoints: (tasks, chunks, channels of a task, states filled up)."""
+    """Of the checkpoints: tasks, chunks, channels of a task and states filled up, in one axis.
+
+    An axis of chunks would tie an exported program to one chunk, or to several, whichever its example had.
+    """
     blocks = -(-(channels // groups) // BLOCK)
-    return batch * groups * blocks, -(-length // CHUNK), BLOCK, -(-states // 4) * 4
+    return (batch * groups * blocks * -(-length // CHUNK) * BLOCK * -(-states // 4) * 4,)
 
 
 def _as(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -16,6 +16,7 @@ from salience.ops.selective_scan.cpu_tiles import (
     LOG2E,
     above_zero,
     aligned,
+    below_zero,
     beyond,
     decay,
     largest_magnitude,
@@ -50,7 +51,7 @@ from salience.ops.simd import (
     vector_size,
 )
 
-FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("h0", "y", "last", "saved", "positive"))])
+FORWARD = np.dtype([*COMMON, *((name, "i8") for name in ("h0", "y", "last", "saved", "positive", "negative"))])
 
 
 @inline
@@ -170,6 +171,8 @@ def forward_kernel(tag, ctag, params, task):
                 enter(tag, ctag, p, u, dt, times, count, W, bias, skip, tiles)
             else:
                 enter(tag, ctag, p, u, dt, times, count, n, bias, skip, tiles)
+            if p.softplus == 0 and below_zero(ctag, tiles, count):
+                count_up(p.negative)
             y = p.y + (b * p.L * p.D + d) * s
             ahead = (
                 next_line(tag, ctag, p, u, v, vectors, 1), next_line(tag, ctag, p, dt, v, vectors, 1),

@@ -191,6 +191,16 @@ def above_zero(ctag, rows, n):
 
 
 @inline
+def below_zero(ctag, rows, n):
+    """Whether there is a negative number in so many rows of a vector."""
+    zero = splat(ctag, 0.0)
+    found = zero
+    for i in range(n):
+        found = maximum(found, zero - load(ctag, rows + i * vector_size(ctag)))
+    return horizontal_maximum(found) > 0
+
+
+@inline
 def beyond(ctag, steps, count, a):
     """Whether some dt A of the chunk may be out of `exp2_within`'s range; `a`: the largest |A| of each lane, in base 2.
 

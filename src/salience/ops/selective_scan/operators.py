@@ -6,17 +6,20 @@ Forward and backward are an operator each, for any backend whose module has `for
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from salience.ops.selective_scan.checks import grouped
+from salience.core.backend import batched, refuse_tangents, transformed
+from salience.ops.derivatives import pullback
+from salience.ops.selective_scan import reference
+from salience.ops.selective_scan.checks import check_steps, grouped
 
 INPUTS = 11  # tensors among the arguments
+LEAVES = 9  # of them with gradients, u .. initial_state
 
 
 @cache
@@ -32,6 +35,7 @@ def selective_scan_fwd(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y, the last state, and the checkpoints that the backward pass starts from."""
+    refuse_tangents()
     y, state, saved = kernels(backend).forward(
         u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse, True
     )
@@ -45,6 +49,7 @@ def selective_scan_bwd(
     seq_idx: Tensor | None, dt_softplus: bool, reverse: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of u .. initial_state; an operator cannot return None: empty for what is absent."""
+    refuse_tangents()
     found = kernels(backend).backward(
         dy, dstate, saved, u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse
     )
@@ -58,6 +63,9 @@ def selective_scan_step(
     dt_bias: Tensor | None, dt_softplus: bool, backend: str,
 ) -> Tensor:  # fmt: skip
     """y; the state moves on in place."""
+    refuse_tangents()
+    if not dt_softplus:
+        check_steps(dt, dt_bias)
     y: Tensor = kernels(backend).step(state, u, dt, A, B, C, D, z, dt_bias, dt_softplus)
     return y
 
@@ -102,15 +110,56 @@ def _gradients(
     ctx: Any, dy: Tensor | None, dstate: Tensor | None, backward: Callable[..., Any], *options: Any
 ) -> tuple[Any, ...]:
     *inputs, saved = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:LEAVES]
+    if transformed():  # a batch of gradients, say
+        found = _plain_gradients(dy, dstate, inputs, options, needed)
+        return (*found, *[None] * (INPUTS - LEAVES + 3))
     if dy is None:  # only the state was used
         dy = torch.zeros_like(inputs[0])
     found = backward(dy, dstate, saved, *inputs, *options)
-    wanted = [None if t is None or not needed else g
-              for g, t, needed in zip(found, inputs[:9], ctx.needs_input_grad[:9], strict=True)]  # fmt: skip
-    return (*wanted, None, None, None, None, None)
+    wanted = [None if t is None or not need else g for g, t, need in zip(found, inputs[:LEAVES], needed, strict=True)]
+    return (*wanted, *[None] * (INPUTS - LEAVES + 3))
+
+
+def _plain_gradients(
+    dy: Tensor | None, dstate: Tensor | None, inputs: Sequence[Any], options: Sequence[Any],
+    needed: Sequence[bool] | None = None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Of u .. initial_state, through the definition."""
+    steps, (dt_softplus, reverse, *_) = inputs[LEAVES:INPUTS], options
+
+    def run(*leaves: Any) -> tuple[Tensor, Tensor]:
+        args: tuple[Any, ...] = (*leaves, *steps, dt_softplus, reverse)
+        return reference.forward(*args)
+
+    return pullback(run, inputs[:LEAVES], (dy, dstate), needed)
 
 
 selective_scan_fwd.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    dy, dstate, _, *rest = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(dy, dstate, *rest[:INPUTS])
+    ctx.options = rest[INPUTS:]
+
+
+def _differentiate_again(ctx: Any, *seconds: Tensor | None) -> tuple[Any, ...]:
+    """Of dy, dstate and u .. initial_state: the definition's gradients, differentiated."""
+    dy, dstate, *inputs = ctx.saved_tensors
+    steps, wanted = inputs[LEAVES:], [g is not None for g in seconds]
+
+    def gradients(dy: Tensor, dstate: Tensor | None, *leaves: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _plain_gradients(dy, dstate, (*leaves, *steps), ctx.options, wanted)
+
+    needed = ctx.needs_input_grad
+    given, needed = (dy, dstate, *inputs[:LEAVES]), (*needed[:2], *needed[3 : 3 + LEAVES])
+    first, second, *found = pullback(gradients, given, seconds, needed)
+    return (first, second, None, *found, *[None] * (INPUTS - LEAVES + 3))
+
+
+selective_scan_bwd.register_autograd(_differentiate_again, setup_context=_keep_backward)
 
 
 class Direct(torch.autograd.Function):
@@ -123,7 +172,8 @@ class Direct(torch.autograd.Function):
         return y, state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled() or batched(dy, dstate):  # the operator can be differentiated again, and batched
+            return _gradients(ctx, dy, dstate, selective_scan_bwd, *ctx.options)
         *options, backend = ctx.options
         return _gradients(ctx, dy, dstate, kernels(backend).backward, *options)

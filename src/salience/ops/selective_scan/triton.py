@@ -161,8 +161,8 @@ class _Call:
 
 
 def saved_shape(batch: int, length: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
-    """Shape of `forward`'s checkpoints: the states before each tile of steps."""
-    return batch, -(-length // TILE), states, channels
+    """Shape of `forward`'s checkpoints, the states before each tile of steps: one axis, as the CPU's."""
+    return (batch * -(-length // TILE) * states * channels,)
 
 
 def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
@@ -181,7 +181,7 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
         leave = call.state(call.segments)
         call.walk(u, entry, leave, y=y, states=states)
         last = leave[:, 0] if last is None else last
-        return y, last.transpose(1, 2).contiguous(), leave.new_empty(0) if states is None else states
+        return y, last.transpose(1, 2).contiguous(), leave.new_empty(0) if states is None else states.flatten()
 
 
 def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,

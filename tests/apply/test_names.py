@@ -55,6 +55,24 @@ def test_a_step_without_its_cache_is_an_error(
         model.generate(**make_batch([1]), **GREEDY)
 
 
+def test_a_prompt_without_its_pictures_is_an_error(
+    model: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a prefill in chunks of transformers 5.22, which loses them: placeholders are no words."""
+    prepare = model.prepare_inputs_for_generation
+
+    def without_pictures(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        made = prepare(*args, **kwargs)
+        return {name: value for name, value in made.items() if name != "mm_encoder_outputs"}
+
+    monkeypatch.setattr(model, "prepare_inputs_for_generation", without_pictures)
+    with (
+        salience.prune(model, "uniform", keep=0.5),
+        pytest.raises(ValueError, match=r"a part of the prompt came without its pictures, which transformers 5.* lost"),
+    ):
+        model.generate(**make_batch([1]), **GREEDY)
+
+
 def test_a_model_whose_forward_takes_no_pictures_is_refused(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoded pictures under an unknown name would be swallowed, and the prompt read without them."""
 

@@ -86,19 +86,19 @@ def test_an_argument_that_was_renamed_is_refused() -> None:
         require_arguments(Model().forward, ("input_ids", "mm_encoder_outputs"), "Model")
 
 
-@pytest.mark.parametrize("version", ["5.17.3", f"{NEWEST[0]}.{NEWEST[1] + 1}.0", "5.99.0.dev0", "6.0.0rc1"])
+@pytest.mark.parametrize("version", ["5.20.3", f"{NEWEST[0]}.{NEWEST[1] + 1}.0", "5.99.0.dev0", "6.0.0rc1"])
 def test_a_release_outside_the_tested_ones_is_a_sentence(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 
     monkeypatch.setattr(transformers, "__version__", version)
     monkeypatch.delenv(UNTESTED, raising=False)
-    with pytest.raises(ValueError, match=rf"transformers {version} was not tested.*5\.18 to 5\.\d+ were.*{UNTESTED}=1"):
+    with pytest.raises(ValueError, match=rf"transformers {version} was not tested.*5\.21 to 5\.\d+ were.*{UNTESTED}=1"):
         check_release()
     monkeypatch.setenv(UNTESTED, "1")
     check_release()
 
 
-@pytest.mark.parametrize("version", ["5.18.0", f"{NEWEST[0]}.{NEWEST[1]}.7"])
+@pytest.mark.parametrize("version", ["5.21.0", f"{NEWEST[0]}.{NEWEST[1]}.7"])
 def test_the_tested_releases_pass(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 

@@ -77,6 +77,8 @@ class BetweenLayers:
         model = self.adapter.model
         if generating and effective("use_cache", given, model) is False:
             raise ValueError(f"method {name!r} drops tokens once, what follows reads the cache: leave use_cache on.")
+        if generating and effective("prefill_chunk_size", given, model):
+            raise ValueError(f"method {name!r} looks at the whole prompt at once: leave prefill_chunk_size out.")
         if given.get("labels") is not None:
             raise ValueError(
                 f"labels can't be cut along inside the language model, where method {name!r} drops tokens: take the "

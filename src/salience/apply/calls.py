@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -102,14 +102,25 @@ def cache_of(result: Any, given: Any) -> Any:
     return cache_of_output(result) if given is None else given
 
 
-def refuse_lost_cache(options: Mapping[str, Any]) -> None:
-    """Inside `generate`, refuse a step that has neither the prompt's pictures nor the cache that holds them.
+def refuse_lost(options: Mapping[str, Any], prompt: int, visual: Collection[int]) -> None:
+    """Inside `generate`, refuse a step without the cache, or without the pictures, that belong to what it reads.
 
-    Without its cache the step's one token would be read as a prompt of its own.
+    Without its cache the step's one token would be read as a prompt of its own, without its pictures the placeholders
+    as words.
 
-    Raises:  ValueError when both are missing
+    Args:    prompt: how many columns the prompt has   visual: the placeholders' ids
+    Raises:  ValueError when either is missing
     """
-    if cache_in(options) is None and not options.get("mm_encoder_outputs"):
+    if options.get("mm_encoder_outputs"):
+        return
+    cache, ids = cache_in(options), options.get("input_ids")
+    reads_prompt = cache is not None and int(cache.get_seq_length()) < prompt and isinstance(ids, Tensor)
+    if reads_prompt and bool(torch.isin(ids, torch.tensor(list(visual), device=ids.device)).any()):
+        raise ValueError(
+            f"a part of the prompt came without its pictures, which transformers {release()} lost on the way: leave "
+            "prefill_chunk_size out, or use a later release that was tested."
+        )
+    if cache is None:
         raise ValueError(
             f"a decoding step came without the cache of its prompt: transformers {release()} calls it none of "
             f"{', '.join(CACHE_NAMES)}. Use a release that was tested, or use_cache=False."

@@ -23,7 +23,7 @@ from salience.apply.calls import (
     forget_if_empty,
     generation_mask,
     is_filled,
-    refuse_lost_cache,
+    refuse_lost,
     with_mask,
 )
 from salience.apply.copies import copying
@@ -181,7 +181,7 @@ class Pruned:
         """The arguments of the model's own forward, and what to remember of them; nothing inside our generate."""
         given = named_cache(by_name(signature, args, kwargs) if args else kwargs, self._cache)
         if self._generates:
-            refuse_lost_cache(given)
+            refuse_lost(given, self._inside.prompt, self._adapter.token_ids.values())
             return self._adapter.as_forward_reads(with_mask(given)), None
         cache: Any = given.get(self._cache)
         forget_if_empty(cache)
@@ -228,7 +228,8 @@ class Pruned:
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
         self._remember(cache, pruned, ids, times=times, beams=beams > 1)  # before, should the call fail
         with nullcontext() if cache is None else reading(cache):
-            result = self._run(original, whole.arguments(model_arguments(self._adapter, pruned, options), self._model))
+            options = whole.arguments(model_arguments(self._adapter, pruned, options), self._model)
+            result = self._run(original, options, prompt=whole.length)
         self._traces.set(self._between.traced(self.trace))
         if cache is None:
             self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
@@ -239,8 +240,8 @@ class Pruned:
         """Whether this thread is inside our generate."""
         return getattr(self._inside, "generate", False)
 
-    def _run(self, generate: Callable[..., Any], options: dict[str, Any]) -> Any:
-        self._inside.generate = True
+    def _run(self, generate: Callable[..., Any], options: dict[str, Any], prompt: int = 0) -> Any:
+        self._inside.generate, self._inside.prompt = True, prompt
         try:
             return generate(**options)
         finally:

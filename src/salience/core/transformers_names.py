@@ -19,7 +19,7 @@ from typing import Any
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
 #: The first and the last minor release that the tests passed on; `pyproject.toml` has the same bounds.
-OLDEST, NEWEST = (5, 18), (5, 24)
+OLDEST, NEWEST = (5, 21), (5, 24)
 
 #: Environment variable that lets a release outside these bounds through.
 UNTESTED = "SALIENCE_UNTESTED_TRANSFORMERS"

@@ -1,20 +1,22 @@
-"""A tiny random model of any class of transformers' image-text-to-text mapping, a batch for it, and the masked oracle.
+"""A tiny random model of any class of transformers' image-text-to-text mapping, and the masked oracle.
 
 Every size comes from the class's own config, made small by `salience.families.tiny_config`; `SETTINGS` fills in what a
-default config leaves open. Pictures are tried in the few forms that processors have until the model takes one.
+default config leaves open.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-WORDS = range(64, 150)
-MARKS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # arguments that say which tokens are pictures
+from salience.families import adapter_for
+from salience.families.tiny_config import tiny_config
+from salience.families.tiny_pictures import MARKS, tiny_model
+from salience.families.tiny_pictures import tiny_batch as tiny_batch
 
 
 # What a default config lacks for its model to be built or to read a picture: model_type -> nested settings.
@@ -23,7 +25,10 @@ def _axes(*section: int, **more: Any) -> dict[str, Any]:
     return {"text_config": {"rope_parameters": rope}}
 
 
-_BPE = {"<image>": 8, **{f"IMGIMG{'ABCDEFGHIJ'[i]}Z": 20 + i for i in range(10)}}
+_BPE = {
+    "<image>": 8, "<|extra_200|>": 9, **{f"IMGIMG{'ABCDEFGHIJ'[i]}Z": 20 + i for i in range(10)},
+    **{f"<|visual token {i:06}|>": 30 + i for i in range(10)},
+}  # fmt: skip
 
 SETTINGS: Mapping[str, dict[str, Any]] = {
     "qwen2_vl": _axes(16, 24, 24), "qwen2_5_vl": _axes(16, 24, 24), "qwen2_5_omni_thinker": _axes(16, 24, 24),
@@ -64,7 +69,6 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
 SMALL: Mapping[str, dict[str, Any]] = {
     "got_ocr2": {"vision_config": {"image_size": 256}}, "pp_chart2table": {"vision_config": {"image_size": 256}},
     "step3p7": {"vision_config": {"image_size": 112}},
-    "muse_glimmer": {"out_hidden_size": 256}, "muse_spark": {"out_hidden_size": 256},
     "chameleon": {"vq_config": {"num_embeddings": 10}, "image_token_id": 8},
     "emu3": {"vq_config": {"codebook_size": 10, "hidden_size": 128}, "image_token_id": 8},
     "unlimited_ocr": {"vision_config": {"sam_config": {"image_size": 256}}},
@@ -105,180 +109,10 @@ def config_of(model_type: str) -> Any:
 
 def build(model_type: str) -> Any:
     """A tiny random model; raises what transformers raises where it can't be built."""
-    from salience.families.tiny_config import tiny_config
-
     config = tiny_config(config_of(model_type))
     if model_type in SMALL:
         config = type(config)(**_merged(config.to_dict(), SMALL[model_type]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = class_of(model_type)(config).eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.dim() >= 2:  # from the initial .02: attention far from uniform, logits of order one
-                    parameter.copy_(torch.randn(parameter.shape) * (0.04 if "vis" in name else 0.12))
-    return model
-
-
-# -- pictures --------------------------------------------------------------------------------------------------------
-
-GRIDS = [(1, 4, 6), (1, 4, 4), (1, 8, 4)]
-
-
-def _vision(config: Any) -> Any:
-    for name in ("vision_config", "vq_config", "vision_model_config"):
-        if getattr(config, name, None) is not None:
-            return getattr(config, name)
-    return config
-
-
-def _number(value: Any, default: int) -> int:
-    value = value[0] if isinstance(value, list | tuple) else value
-    return int(value) if value else default
-
-
-def candidates(model: Any, count: int, generator: torch.Generator) -> Iterator[dict[str, Any]]:
-    """Ways in which `count` pictures may be given to the model."""
-    config = model.config
-    vision = _vision(config)
-    names = set(inspect.signature(model.base_model.get_image_features).parameters)
-    inner = getattr(vision, "sam_config", vision)
-    patch, side = _number(getattr(vision, "patch_size", 14), 14), _number(getattr(inner, "image_size", 56), 56)
-    channels = 3
-    noise = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    if "image_grid_thw" in names:
-        grids = torch.tensor([GRIDS[i % len(GRIDS)] for i in range(count)])
-        patches = int(grids.prod(-1).sum())
-        extra = {"image_merge_sizes": torch.full((count,), 2)} if "image_merge_sizes" in names else {}
-        for temporal in (
-            _number(getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", 2), 2),
-            1,
-            2,
-        ):
-            yield {
-                "pixel_values": noise(patches, channels * temporal * patch * patch),
-                "image_grid_thw": grids,
-                **extra,
-            }
-        yield {"pixel_values": noise(patches, channels, patch, patch), "image_grid_thw": grids}
-        for merge in (1, 2):
-            yield {"pixel_values": noise(patches, patch * merge, patch * merge, channels), "image_grid_thw": grids}
-        return
-    if "high_res_pixel_values" in names:
-        for high in (64, 1024):
-            yield {
-                "pixel_values": noise(count, channels, side, side),
-                "high_res_pixel_values": noise(count, channels, high, high),
-            }
-    if "image_sizes" in names:
-        tiles = 3
-        sizes = torch.tensor([[side, 2 * side]] * count)
-        yield {"pixel_values": noise(count, tiles, channels, side, side), "image_sizes": sizes}
-        yield {"pixel_values": noise(count, channels, side, side), "image_sizes": torch.tensor([[side, side]] * count)}
-    if "spatial_shapes" in names:
-        shapes = torch.tensor([[4, 4]] * count)
-        mask = torch.ones(count, 16, dtype=torch.long)
-        yield {
-            "pixel_values": noise(count, 16, channels * patch * patch), "spatial_shapes": shapes,
-            "pixel_attention_mask": mask,
-        }  # fmt: skip
-    if "target_sizes" in names:
-        sizes = torch.tensor([[4, 4]] * count)
-        yield {"pixel_values": noise(1, channels, patch, 16 * count * patch), "target_sizes": sizes}
-    if "image_position_ids" in names:
-        pool = _number(getattr(vision, "pooling_kernel_size", 1), 1)
-        edge = 2 * pool
-        places = torch.stack(torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="xy"), -1).reshape(
-            1, -1, 2
-        )
-        for size in (patch, patch * pool):
-            yield {
-                "pixel_values": torch.rand(count, edge * edge, channels * size * size, generator=generator),
-                "image_position_ids": places.expand(count, -1, -1).clone(),
-            }
-    if "qformer_input_ids" in names:
-        ids = torch.randint(3, 50, (count, 4), generator=generator)
-        yield {
-            "pixel_values": noise(count, channels, side, side), "qformer_input_ids": ids,
-            "qformer_attention_mask": torch.ones_like(ids),
-        }  # fmt: skip
-    if "image_token_pooling" in names:
-        pooling = torch.arange(16).reshape(4, 4)
-        yield {
-            "pixel_values": noise(count, 16, channels * patch * patch),
-            "image_token_pooling": torch.cat([pooling + 16 * i for i in range(count)]),
-            "image_grids": torch.tensor([[2, 2, 0, 0]] * count), "image_num_crops": torch.ones(count, dtype=torch.long),
-        }  # fmt: skip
-    if "image_grid_hw" in names:
-        grids = torch.tensor([[4, 4]] * count)
-        yield {"pixel_values": noise(count * 16, channels * patch * patch), "image_grid_hw": grids}
-    yield {"pixel_values": noise(count, channels, side, side)}
-    yield {"pixel_values": noise(count, 16, channels * patch * patch)}
-    yield {"pixel_values": noise(4 * count, 2, patch, patch, channels)}  # a patch a token
-    yield {"pixel_values": noise(count, 1, channels, side, side)}
-    yield {
-        "pixel_values": noise(count, 1, channels, side, side),
-        "pixel_attention_mask": torch.ones(count, 1, dtype=torch.bool),
-    }
-
-
-def rows_of(output: Any) -> list[Tensor]:
-    """`pooler_output`, in any form -> the visual tokens of each picture."""
-    tokens = output.last_hidden_state if output.pooler_output is None else output.pooler_output
-    if isinstance(tokens, Tensor):
-        return [tokens] if tokens.dim() == 2 else [part.reshape(-1, part.shape[-1]) for part in tokens]
-    return [part.reshape(-1, part.shape[-1]) for part in tokens]
-
-
-@torch.no_grad()
-def pictures(model: Any, count: int, generator: torch.Generator) -> tuple[dict[str, Any], list[int]]:
-    """What the model takes for `count` pictures, and how many visual tokens each becomes.
-
-    Raises:  ValueError when it takes none of the forms tried
-    """
-    from salience.families.fallback import _no_hooks_left
-
-    failures = []
-    for given in candidates(model, count, generator):
-        try:
-            with _no_hooks_left(model.base_model):
-                output = model.base_model.get_image_features(**given, return_dict=True)
-            sizes = [part.shape[0] for part in rows_of(output)]
-        except Exception as error:
-            failures.append(f"{type(error).__name__}: {str(error)[:120]}")
-            continue
-        if len(sizes) != count:
-            sizes = [sum(sizes) // count] * count
-        return given, sizes
-    raise ValueError(f"no form of pictures fits {type(model).__name__}: {failures}")
-
-
-def image_token(config: Any) -> int:
-    token = getattr(config, "image_token_id", None)
-    return int(token if token is not None else config.image_token_index)
-
-
-def batch(model: Any, counts: tuple[int, ...] = (1, 2), *, seed: int = 0, more: int = 3) -> dict[str, Any]:
-    """Rows of as many pictures, words around them, padded on the left."""
-    generator = torch.Generator().manual_seed(seed)
-    given, sizes = pictures(model, sum(counts), generator)
-    words = lambda n: torch.randint(WORDS.start, WORDS.stop, (n,), generator=generator).tolist()  # noqa: E731
-    token, rows, turn = image_token(model.config), [], iter(sizes)
-    for row, count in enumerate(counts):
-        ids = words(2 + row)
-        for _ in range(count):
-            ids += [token] * next(turn) + words(more)
-        rows.append(ids)
-    width = max(map(len, rows))
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
-    marks = {
-        name: (ids == token).long() * (model.config.model_type != "paligemma")
-        for name in MARKS
-        if name in inspect.signature(type(model).forward).parameters
-    }
-    return {"input_ids": ids, "attention_mask": mask, **marks, **given}
+    return tiny_model(class_of(model_type), config, is_small=True)
 
 
 # -- the oracle ------------------------------------------------------------------------------------------------------
@@ -423,7 +257,7 @@ def outcome(model: Any, given: dict[str, Any], method: Any, keep: float, *, insi
 
 def blind(model: Any, given: dict[str, Any]) -> bool:
     """Whether half of a picture may go without the logits of its last column showing it: nothing could be found."""
-    token, ids = image_token(model.config), given["input_ids"]
+    token, ids = adapter_for(model).image_token_id, given["input_ids"]
     drop = (ids == token) & (torch.arange(ids.shape[1]) % 2 == 0)
     none = torch.zeros_like(drop)
     full, less = (oracle_forward(model, given, one)[:, -1] for one in (none, drop))

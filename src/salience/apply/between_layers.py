@@ -40,6 +40,12 @@ class BetweenLayers:
         self.method = method if isinstance(method, Inside) else None
         self._now = threading.local()  # the prefill of this thread's call
         if self.method is not None:
+            if adapter.language_model is adapter.model.base_model:
+                kind = type(adapter.model).__name__
+                raise ValueError(
+                    f"method {method.name!r} drops tokens inside the language model, which {kind} does not have "
+                    "as a module of its own: use a method that prunes before it, such as 'uniform'."
+                )
             self.method.drops(self.decoder.depth)
             if positions == "compact":
                 raise ValueError(

@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from salience.apply.between_layers import BetweenLayers
 from salience.apply.inputs import Positions
 from salience.apply.pruned import Pruned, is_leaving, is_pruned
 from salience.apply.towers import require_same_tower
+from salience.apply.trial import require_equal, require_positions
 from salience.families import Adapter, adapter_for, same_tower
 from salience.families.tower_attention import SUBSTITUTE
 from salience.pruning.base import Method
@@ -64,6 +66,9 @@ def prune(
     substitute = _substitute(chosen, adapter, budget)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
+    BetweenLayers(adapter, chosen, budget, positions)
+    require_positions(adapter, positions)
+    require_equal(adapter, chosen, positions)
     chosen = chosen.to(adapter.device)
     with _entering:  # two threads may both have found the model free
         _refuse_twice(adapter)

@@ -15,8 +15,8 @@ _SIZES = {
     WIDTH: """hidden_size embed_dim d_model out_hidden_size text_hidden_size vision_hidden_size encoder_hidden_size
         projection_dim projection_hidden_dim projection_hidden_size projector_hidden_size projector_input_dim
         projector_output_dim word_embed_proj_dim image_text_hidden_size pooler_output_size adapter_in_dim
-        adapter_out_dim adapter_input_size patch_embed_hidden_size image_token_embed_dim vision_output_dim decoder_hidden_size
-        q_lora_rank downsample_hidden_size moe_hidden_size hidden_dim output_channels""",
+        adapter_out_dim adapter_input_size patch_embed_hidden_size image_token_embed_dim vision_output_dim
+        decoder_hidden_size q_lora_rank downsample_hidden_size moe_hidden_size hidden_dim output_channels""",
     4 * WIDTH: "*intermediate_size intermediate_size_mlp *ffn_dim mlp_dim d_ff share_expert_dim",
     HEAD: """head_dim swa_head_dim d_kv resampler_dim_head resampler_head_dim v_head_dim index_head_dim linear_head_dim
         linear_key_head_dim linear_value_head_dim mamba_head_dim qk_head_dim global_head_dim kv_lora_rank
@@ -92,6 +92,8 @@ def _small(
         return HEADS if isinstance(heads, int) and value >= heads else min(value, 2)
     if name == "head_dim" and value == plain.get("qk_rope_head_dim"):
         return _SIZE_OF["qk_rope_head_dim"]
+    if name == "out_hidden_size" and "vision_config" in plain:  # of several of the tower's patches, side by side
+        return WIDTH * max(1, value // int(plain["vision_config"].get("hidden_size", value)))
     if name == "partial_rotary_factor":
         return max(0.5, value)
     if name == "first_k_dense_replace":

@@ -10,6 +10,7 @@ from typing import Any
 
 from salience.apply.between_layers import BetweenLayers
 from salience.apply.inputs import Positions
+from salience.apply.original_gaps import OriginalGaps
 from salience.apply.pruned import Pruned, is_leaving, is_pruned
 from salience.apply.towers import require_same_tower
 from salience.apply.trial import require_equal, require_positions
@@ -17,6 +18,7 @@ from salience.families import Adapter, adapter_for, same_tower
 from salience.families.tower_attention import SUBSTITUTE
 from salience.pruning.base import Method
 from salience.pruning.budget import Budget
+from salience.pruning.inside import Inside
 from salience.pruning.resolve import resolve_method
 from salience.pruning.scorer import Scorer
 
@@ -67,6 +69,7 @@ def prune(
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
     BetweenLayers(adapter, chosen, budget, positions)
+    OriginalGaps(adapter, positions, inside=isinstance(chosen, Inside))
     require_positions(adapter, positions)
     require_equal(adapter, chosen, positions)
     chosen = chosen.to(adapter.device)

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salience.compat import causal_conv1d_fn, causal_conv1d_update, selective_scan_fn, selective_state_update
+from salience.compat import (
+    causal_conv1d_fn,
+    causal_conv1d_update,
+    causal_conv1d_varlen_states,
+    mamba_inner_fn,
+    selective_scan_fn,
+    selective_state_update,
+)
 
 ROWS, CHANNELS, LENGTH, STATES, WIDTH = 2, 6, 11, 3, 4
 
@@ -38,12 +45,18 @@ SIGNATURES = {
         (None, None, None, False, None, None),
     ),
     causal_conv1d_update: (
-        "x conv_state weight bias activation cache_seqlens",
-        (None, None, None),
+        "x conv_state weight bias activation cache_seqlens conv_state_indices",
+        (None, None, None, None),
     ),
     selective_state_update: (
-        "state x dt A B C D z dt_bias dt_softplus",
-        (None, None, None, False),
+        "state x dt A B C D z dt_bias dt_softplus state_batch_indices",
+        (None, None, None, False, None),
+    ),
+    causal_conv1d_varlen_states: ("x cu_seqlens state_len", ()),
+    mamba_inner_fn: (
+        "xz conv1d_weight conv1d_bias x_proj_weight delta_proj_weight out_proj_weight out_proj_bias A B C D delta_bias "
+        "B_proj_bias C_proj_bias delta_softplus checkpoint_lvl b_rms_weight c_rms_weight dt_rms_weight b_c_dt_rms_eps",
+        (None, None, None, None, None, None, True, 1, None, None, None, 1e-6),
     ),
 }
 
@@ -290,3 +303,187 @@ def test_bad_input_is_one_sentence(function: Any, given: dict[str, Any], said: s
     with pytest.raises(ValueError, match=said) as told:
         function(**given)
     assert str(told.value).rstrip(".").count(". ") == 0
+
+
+SLOTS = 7
+
+
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("ring", [False, True])
+def test_convolution_states_by_index(index: torch.dtype, several: bool, ring: bool) -> None:
+    """As continuous batching has it: a pool of states, a row for each sequence, padding below zero."""
+    pool, weight, bias = normal(SLOTS, CHANNELS, 5), normal(CHANNELS, WIDTH), normal(CHANNELS)
+    x = normal(4, CHANNELS, 3) if several else normal(4, CHANNELS)
+    indices = torch.tensor([5, -1, 0, 2], dtype=index)
+    seen = torch.tensor([9, 1, 4, 7], dtype=torch.int32) if ring else None
+    wanted, before = pool.clone(), pool.clone()
+    ys = torch.zeros_like(x)
+    for row, slot in enumerate(indices.tolist()):
+        if slot >= 0:
+            own, count = wanted[slot : slot + 1], None if seen is None else seen[row : row + 1]
+            ys[row] = causal_conv1d_update(x[row : row + 1], own, weight, bias, "silu", count)[0]
+    y = causal_conv1d_update(x, pool, weight, bias, "silu", seen, conv_state_indices=indices)
+    near(y, ys)
+    assert torch.equal(pool, wanted)
+    assert torch.equal(pool[[1, 3, 4, 6]], before[[1, 3, 4, 6]])  # nobody's
+    assert float(y[1].abs().max()) == 0
+    none = causal_conv1d_update(x, pool, weight, conv_state_indices=torch.full((4,), -1, dtype=index))
+    assert float(none.abs().max()) == 0 and torch.equal(pool, wanted)
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_scan_states_by_index(heads: bool) -> None:
+    own = (2, CHANNELS) if heads else (CHANNELS,)
+    pool, A, D, bias = normal(SLOTS, *own, STATES), -normal(*own, STATES).abs(), normal(*own), normal(*own, seed=1)
+    x, dt, z = (normal(4, *own, seed=i) for i in range(3))
+    B, C = (normal(4, 2, STATES, seed=i) if heads else normal(4, STATES, seed=i) for i in range(2))
+    indices, wanted = torch.tensor([3, 6, -1, 0], dtype=torch.int32), pool.clone()
+    ys = torch.zeros_like(x)
+    for row, slot in enumerate(indices.tolist()):
+        if slot >= 0:
+            one = slice(row, row + 1)
+            state = wanted[slot : slot + 1]
+            ys[one] = selective_state_update(state, x[one], dt[one], A, B[one], C[one], D, z[one], bias, True)
+    near(selective_state_update(pool, x, dt, A, B, C, D, z, bias, True, state_batch_indices=indices), ys)
+    assert torch.equal(pool, wanted)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [torch.tensor([0, 0]), torch.tensor([0, SLOTS]), torch.tensor([0]), torch.tensor([0.0, 1.0])],
+    ids=["twice", "outside", "too few", "floats"],
+)
+def test_indices_that_cannot_be(indices: Tensor) -> None:
+    pool = normal(SLOTS, CHANNELS, WIDTH - 1)
+    with pytest.raises(ValueError, match="conv_state_indices must"):
+        causal_conv1d_update(normal(2, CHANNELS), pool, normal(CHANNELS, WIDTH), conv_state_indices=indices)
+    state, x = normal(SLOTS, CHANNELS, STATES), normal(2, CHANNELS)
+    with pytest.raises(ValueError, match="state_batch_indices must"):
+        selective_state_update(
+            state, x, x, -normal(CHANNELS, STATES).abs(), normal(2, STATES), normal(2, STATES),
+            state_batch_indices=indices,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("state_len", [1, 3, 8])
+def test_states_of_packed_sequences(state_len: int) -> None:
+    lengths = [5, 1, 0, 9, 3]
+    x, ends = normal(20, CHANNELS), [0]  # two tokens behind the last are nobody's
+    for length in lengths:
+        ends.append(ends[-1] + length)
+    states = causal_conv1d_varlen_states(x, torch.tensor(ends, dtype=torch.int32), state_len)
+    assert states.shape == (5, CHANNELS, state_len) and states.dtype == x.dtype
+    for row, length in enumerate(lengths):
+        for back in range(1, state_len + 1):  # from the last input to the first
+            wanted = x[ends[row + 1] - back] if back <= length else torch.zeros(CHANNELS)
+            assert torch.equal(states[row, :, -back], wanted)
+
+
+def test_packed_states_go_on_as_each_sequence_would() -> None:
+    x, weight = normal(9, CHANNELS), normal(CHANNELS, WIDTH)
+    states = causal_conv1d_varlen_states(x, torch.tensor([0, 2, 9]), WIDTH - 1)
+    more = normal(2, CHANNELS, seed=1)
+    y = causal_conv1d_update(more, states, weight)
+    for row, own in enumerate((x[:2], x[2:])):
+        whole = torch.cat([own, more[row : row + 1]]).T[None]
+        near(y[row], causal_conv1d_fn(whole, weight)[0, :, -1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("places", [[0, 5, 3], [-1, 4], [0, 10], []])
+def test_packed_sequences_that_cannot_be(places: list[int]) -> None:
+    with pytest.raises(ValueError, match="cu_seqlens must"):
+        causal_conv1d_varlen_states(normal(9, CHANNELS), torch.tensor(places, dtype=torch.int64), 3)
+
+
+RANK, OUT = 2, 5
+
+
+def block(*, complex_: bool = False, norms: bool = False, biases: bool = False, given: bool = False) -> dict[str, Any]:
+    wide = STATES * (2 if complex_ else 1)
+    A = -normal(CHANNELS, STATES).abs()
+    made: dict[str, Any] = {
+        "xz": normal(ROWS, 2 * CHANNELS, LENGTH), "conv1d_weight": normal(CHANNELS, 1, WIDTH),
+        "conv1d_bias": normal(CHANNELS), "x_proj_weight": normal(RANK + 2 * wide, CHANNELS),
+        "delta_proj_weight": normal(CHANNELS, RANK), "out_proj_weight": normal(OUT, CHANNELS),
+        "out_proj_bias": normal(OUT), "A": torch.complex(A, normal(CHANNELS, STATES, seed=3)) if complex_ else A,
+        "D": normal(CHANNELS, seed=2), "delta_bias": normal(CHANNELS, seed=3),
+    }  # fmt: skip
+    if norms:
+        made |= {"b_rms_weight": normal(STATES, seed=4), "c_rms_weight": normal(STATES, seed=5),
+                 "dt_rms_weight": normal(CHANNELS, seed=6), "b_c_dt_rms_eps": 0.1}  # fmt: skip
+    if biases:
+        made |= {"B_proj_bias": normal(wide, seed=7), "C_proj_bias": normal(wide, seed=8)}
+    if given:
+        made |= {"B": normal(CHANNELS, STATES, seed=9), "C": normal(ROWS, STATES, LENGTH, seed=10)}
+    return made
+
+
+def rms(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    return x if weight is None else x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def block_by_hand(p: dict[str, Any]) -> Tensor:
+    x, z = p["xz"][:, :CHANNELS], p["xz"][:, CHANNELS:]
+    u = F.silu(F.conv1d(F.pad(x, (WIDTH - 1, 0)), p["conv1d_weight"], p["conv1d_bias"], groups=CHANNELS))
+    selected = u.transpose(1, 2) @ p["x_proj_weight"].T  # (B, L, ...)
+    wide = (selected.shape[-1] - RANK) // 2
+    eps = p.get("b_c_dt_rms_eps", 1e-6)
+    delta = rms(selected[..., :RANK] @ p["delta_proj_weight"].T, p.get("dt_rms_weight"), eps).transpose(1, 2)
+    found = []
+    for name, start in (("B", RANK), ("C", RANK + wide)):
+        own = selected[..., start : start + wide]
+        own = own if p.get(f"{name}_proj_bias") is None else own + p[f"{name}_proj_bias"]
+        own = rms(own, p.get(f"{name.lower()}_rms_weight"), eps)
+        if p["A"].is_complex():
+            own = torch.stack([own[..., ::2], own[..., 1::2]], dim=-1).transpose(1, 2).flatten(2)
+        else:
+            own = own.transpose(1, 2)
+        found.append(own if p.get(name) is None else p[name])
+    y, _ = scan_loop(u, delta, p["A"], *found, p["D"], z, p["delta_bias"], True)
+    out: Tensor = y.transpose(1, 2) @ p["out_proj_weight"].T + p["out_proj_bias"]
+    return out
+
+
+@pytest.mark.parametrize("options", [{}, {"norms": True}, {"biases": True}, {"complex_": True},
+                                     {"complex_": True, "biases": True}, {"given": True}], ids=str)  # fmt: skip
+def test_the_block_and_its_gradients(options: dict[str, Any]) -> None:
+    given = block(**options)
+    learnt = {name: t.requires_grad_() for name, t in given.items() if isinstance(t, Tensor)}
+    got, wanted = mamba_inner_fn(**given), block_by_hand(given)
+    near(got, wanted)
+    weight = normal(*wanted.shape, seed=11)
+    found = torch.autograd.grad((got * weight).sum(), list(learnt.values()), allow_unused=True)
+    right = torch.autograd.grad((wanted * weight).sum(), list(learnt.values()), allow_unused=True)
+    for mine, theirs in zip(found, right, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None and theirs is not None:
+            near(mine, theirs, GRADIENT)
+
+
+def test_the_block_is_a_mamba_layer() -> None:
+    from salience import Mamba
+
+    layer = Mamba(8, bias=True)
+    x = normal(ROWS, LENGTH, 8)
+    y = mamba_inner_fn(
+        layer.in_proj(x).transpose(1, 2), layer.conv1d.weight, layer.conv1d.bias, layer.x_proj.weight,
+        layer.dt_proj.weight, layer.out_proj.weight, layer.out_proj.bias, -layer.A_log.exp(), None, None, layer.D,
+        layer.dt_proj.bias, delta_softplus=True,
+    )  # fmt: skip
+    near(y, layer(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"xz": normal(2, 3, 4)}, "xz must be"),
+        ({"conv1d_weight": normal(CHANNELS, WIDTH)}, "conv1d_weight must be"),
+        ({"checkpoint_lvl": 2}, "checkpoint_lvl must be 0 or 1"),
+        ({"x_proj_weight": normal(3, CHANNELS)}, "x_proj_weight must be"),
+        ({"B": normal(CHANNELS, STATES), "B_proj_bias": normal(STATES)}, "must be None where B is given"),
+    ],
+)
+def test_a_block_that_cannot_be(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        mamba_inner_fn(**{**block(), **change})

@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
 
-__all__ = ["causal_conv1d_fn", "causal_conv1d_update", "selective_scan_fn", "selective_state_update"]
+__all__ = [
+    "causal_conv1d_fn", "causal_conv1d_update", "causal_conv1d_varlen_states", "mamba_inner_fn", "selective_scan_fn",
+    "selective_state_update",
+]  # fmt: skip
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
 
 
 def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None,
@@ -42,14 +48,26 @@ def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
 
 def selective_state_update(state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                            D: Tensor | None = None, z: Tensor | None = None, dt_bias: Tensor | None = None,
-                           dt_softplus: bool = False) -> Tensor:  # fmt: skip
+                           dt_softplus: bool = False, state_batch_indices: Tensor | None = None) -> Tensor:  # fmt: skip
     """mamba_ssm's single decoding step; `state` moves on in place. No autograd.
 
     Args:    state: (B, D, N)   x, dt, z: (B, D)   A: (D, N)   B, C: (B, N) or (B, G, N)   D, dt_bias: (D,)
              or with heads H before D, in all but B and C
+             state_batch_indices: (B,) integer, the row of `state` (slots, D, N) that each row of x has; below 0 for
+             padding, whose y is 0
     Returns: y as x
     Raises:  ValueError as `salience.ops.selective_scan.selective_scan_step`
     """
+    if state_batch_indices is not None:
+        rows, slots = _slots("state_batch_indices", state_batch_indices, len(x), "state", len(state))
+        own = state[slots]
+        x_own, dt_own, B_own, C_own = (t[rows] for t in (x, dt, B, C))
+        z_own = None if z is None else z[rows]
+        y = torch.zeros_like(x)
+        if len(rows):
+            y[rows] = selective_state_update(own, x_own, dt_own, A, B_own, C_own, D, z_own, dt_bias, dt_softplus)
+            state[slots] = own
+        return y
     if state.dim() != 4:
         return selective_scan_step(state, x, dt, A, B, C, D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus)
     flat = state.flatten(1, 2)  # a copy where heads and channels do not lie one after the other
@@ -89,15 +107,28 @@ def causal_conv1d_fn(x: Tensor, weight: Tensor, bias: Tensor | None = None, seq_
 
 
 def causal_conv1d_update(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None = None,
-                         activation: str | None = None, cache_seqlens: Tensor | None = None) -> Tensor:  # fmt: skip
+                         activation: str | None = None, cache_seqlens: Tensor | None = None,
+                         conv_state_indices: Tensor | None = None) -> Tensor:  # fmt: skip
     """causal_conv1d's decoding step, for one input or several; `conv_state` moves on in place. No autograd.
 
     Args:    x: (B, D) or (B, D, L)   conv_state: (B, D, S), the last S inputs, S at least W - 1
              weight, bias, activation: as in `causal_conv1d_fn`
              cache_seqlens: (B,) integer, inputs seen before; then conv_state is a ring that begins again after S
+             conv_state_indices: (B,) integer, the row of conv_state (slots, D, S) that each row of x has; below 0 for
+             padding, whose y is 0
     Returns: y as x
-    Raises:  ValueError as `salience.causal_conv1d`, and for a conv_state that is too short
+    Raises:  ValueError as `salience.causal_conv1d`, for a conv_state that is too short, and for indices of rows that
+             are not there or of one row twice
     """
+    if conv_state_indices is not None:
+        rows, slots = _slots("conv_state_indices", conv_state_indices, len(x), "conv_state", len(conv_state))
+        own, y = conv_state[slots], torch.zeros_like(x)
+        if len(rows):
+            seen = None if cache_seqlens is None else cache_seqlens[rows]
+            with torch.no_grad():
+                y[rows] = causal_conv1d_update(x[rows], own, weight, bias, activation, seen)
+            conv_state[slots] = own
+        return y
     kept, before = conv_state.shape[-1], weight.shape[-1] - 1
     if conv_state.dim() != 3 or kept < before:
         raise ValueError(f"conv_state must be (B, D, S) with S at least {before}, not {tuple(conv_state.shape)}.")
@@ -125,6 +156,114 @@ def causal_conv1d_update(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Te
             first = new.shape[2] - latest.shape[2]
             conv_state.scatter_(2, _ring(cache_seqlens, first, new.shape[2], conv_state), latest)
     return y[..., 0] if x.dim() == 2 else y
+
+
+@torch.no_grad()
+def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:
+    """The last inputs of each of several sequences packed one after the other. No autograd.
+
+    Args:    x: (tokens, D)   cu_seqlens: (B + 1,) integer, where each begins and the last ends, from 0 on
+             state_len: S, at least 1, how many of each
+    Returns: (B, D, S) in x.dtype, the last input last; zeros before a sequence's beginning
+    Raises:  ValueError for shapes that disagree, and places that fall or lie outside x
+    """
+    if x.dim() != 2:
+        raise ValueError(f"x must be (tokens, D), not {tuple(x.shape)}.")
+    if not isinstance(state_len, int) or isinstance(state_len, bool) or state_len < 1:
+        raise ValueError(f"state_len must be a whole number of at least 1, not {state_len!r}.")
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) == 0 or cu_seqlens.dtype not in _WHOLE:
+        raise ValueError(
+            f"cu_seqlens must be (B + 1,) of whole numbers, not {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}."
+        )
+    ends = cu_seqlens.to(torch.int64)
+    if int(ends[0]) < 0 or int(ends[-1]) > len(x) or bool((ends[1:] < ends[:-1]).any()):
+        raise ValueError(
+            f"cu_seqlens must rise from 0 to at most {len(x)}, the tokens of x, not {ends.tolist()!s:.80}."
+        )
+    at = ends[1:, None] + torch.arange(-state_len, 0, device=x.device)  # (B, S)
+    inside = at >= ends[:-1, None]
+    rows = F.pad(x, (0, 0, 0, 1))[at.where(inside, len(x))]  # (B, S, D), zeros where nothing is
+    return rows.transpose(1, 2)
+
+
+def mamba_inner_fn(xz: Tensor, conv1d_weight: Tensor, conv1d_bias: Tensor | None, x_proj_weight: Tensor,
+                   delta_proj_weight: Tensor, out_proj_weight: Tensor, out_proj_bias: Tensor | None, A: Tensor,
+                   B: Tensor | None = None, C: Tensor | None = None, D: Tensor | None = None,
+                   delta_bias: Tensor | None = None, B_proj_bias: Tensor | None = None,
+                   C_proj_bias: Tensor | None = None, delta_softplus: bool = True, checkpoint_lvl: int = 1,
+                   b_rms_weight: Tensor | None = None, c_rms_weight: Tensor | None = None,
+                   dt_rms_weight: Tensor | None = None, b_c_dt_rms_eps: float = 1e-6) -> Tensor:  # fmt: skip
+    """mamba_ssm's whole block behind its first projection: convolution, selection, scan, gate, last projection.
+
+    Args:    xz: (B, 2 D, L)   conv1d_weight: (D, 1, W)   conv1d_bias, delta_bias: (D,)
+             x_proj_weight: (R + 2N, D), twice as many rows for B and C where A is complex   delta_proj_weight: (D, R)
+             out_proj_weight: (out, D)   out_proj_bias: (out,)   A: (D, N)   D: (D,)
+             B, C: as in `selective_scan_fn`; None: what x_proj_weight selects, B_proj_bias, C_proj_bias (N,) added
+             checkpoint_lvl: 0 or 1, what the package's own kernel keeps for the way back; the same here
+             b_rms_weight, c_rms_weight: (N,), of an RMS norm of B and C   dt_rms_weight: (D,), of one of delta, before
+             its bias   b_c_dt_rms_eps: theirs
+    Returns: (B, L, out), differentiable
+    Raises:  ValueError for shapes that disagree, as `causal_conv1d_fn` and `selective_scan_fn` do
+    """
+    if xz.dim() != 3 or xz.shape[1] % 2:
+        raise ValueError(f"xz must be (B, 2 D, L), not {tuple(xz.shape)}.")
+    if conv1d_weight.dim() != 3 or conv1d_weight.shape[1] != 1:
+        raise ValueError(f"conv1d_weight must be (D, 1, W), not {tuple(conv1d_weight.shape)}.")
+    if checkpoint_lvl not in (0, 1):
+        raise ValueError(f"checkpoint_lvl must be 0 or 1, not {checkpoint_lvl!r}.")
+    x, z = xz.chunk(2, dim=1)  # (B, D, L)
+    rank, states = delta_proj_weight.shape[1], A.shape[-1] * (2 if A.is_complex() else 1)
+    if x_proj_weight.shape != (rank + 2 * states, x.shape[1]):
+        wanted = (rank + 2 * states, x.shape[1])
+        raise ValueError(f"x_proj_weight must be (R + 2N, D) = {wanted}, not {tuple(x_proj_weight.shape)}.")
+    u = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, activation="silu")
+    assert isinstance(u, Tensor)
+    selected = F.linear(u.transpose(1, 2), x_proj_weight)  # (B, L, R + 2N)
+    low, selected_B, selected_C = torch.split(selected, [rank, states, states], dim=-1)
+    delta = _normed(F.linear(low, delta_proj_weight), dt_rms_weight, b_c_dt_rms_eps)  # (B, L, D)
+    if B is None:
+        B = _selected(selected_B, B_proj_bias, b_rms_weight, b_c_dt_rms_eps, A)
+    elif b_rms_weight is not None or B_proj_bias is not None:
+        raise ValueError("b_rms_weight and B_proj_bias must be None where B is given: they belong to the selected one.")
+    if C is None:
+        C = _selected(selected_C, C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A)
+    elif c_rms_weight is not None or C_proj_bias is not None:
+        raise ValueError("c_rms_weight and C_proj_bias must be None where C is given: they belong to the selected one.")
+    y = selective_scan_fn(u, delta.transpose(1, 2), A, B, C, D, z, delta_bias, delta_softplus)
+    assert isinstance(y, Tensor)
+    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def _selected(values: Tensor, bias: Tensor | None, norm: Tensor | None, eps: float, A: Tensor) -> Tensor:
+    """What x_proj selected (B, L, N, twice N with a complex A) as `selective_scan_fn` takes it, (B, N, L or 2 L)."""
+    values = values if bias is None else values + bias.to(values.dtype)
+    if not A.is_complex():
+        return _normed(values, norm, eps).transpose(1, 2)
+    if norm is not None:
+        raise ValueError("b_rms_weight and c_rms_weight must be None with a complex A.")
+    return values.reshape(*values.shape[:2], -1, 2).transpose(1, 2).flatten(2)  # real and imaginary side by side
+
+
+def _normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """The RMS norm over the last axis, its mean in float32 at least."""
+    if weight is None:
+        return x
+    wide = x if x.dtype == torch.float64 else x.float()
+    return (F.rms_norm(wide, wide.shape[-1:], None, eps) * weight).to(x.dtype)
+
+
+def _slots(name: str, indices: Tensor, batch: int, whose: str, slots: int) -> tuple[Tensor, Tensor]:
+    """The rows of the batch that are no padding, and the slots of theirs, both int64."""
+    if indices.shape != (batch,) or indices.dtype not in _WHOLE:
+        raise ValueError(f"{name} must be ({batch},) of whole numbers, not {indices.dtype} {tuple(indices.shape)}.")
+    rows = (indices >= 0).nonzero()[:, 0]
+    own = indices[rows].to(torch.int64)
+    if bool((own >= slots).any()) or len(torch.unique(own)) < len(own):
+        raise ValueError(
+            f"{name} must name rows of {whose} from 0 to {slots - 1}, none of them twice, or less than 0 for padding, "
+            f"not {indices.tolist()!s:.80}."
+        )
+    return rows, own
 
 
 def _matrix(name: str, x: Tensor, u: Tensor, A: Tensor) -> Tensor:

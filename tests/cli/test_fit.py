@@ -35,7 +35,7 @@ def test_a_fitted_scorer_loads_and_is_found_beside_its_model(
     ran = salience("fit", "--model", model, *SMALL, "--out", model / "salience", "--json")
     assert ran.code == 0
     (record,) = json.loads(ran.out)["records"]
-    assert record["kind"] == "fit"
+    assert record["kind"] == "fit" and record["config"]["quick"] is True
     assert record["rows"][0]["d_features"] == 24
     assert sorted(path.name for path in (model / "salience").iterdir()) == ["config.json", "model.safetensors"]
     asked = salience("ask", picture, "which digit is red?", "--model", model, "--json")

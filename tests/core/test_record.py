@@ -18,6 +18,13 @@ def _tradeoff() -> record.Record:
     return {"kind": "tradeoff", "config": config, "rows": [{**row, "method": "random", "keep": 0.5, "accuracy": 0.25}]}
 
 
+def test_a_document_with_a_quick_record_is_marked_as_a_whole() -> None:
+    quick, whole = _tradeoff(), _tradeoff()
+    quick["config"]["quick"] = True
+    assert record.document([whole, quick])["environment"]["quick"] is True
+    assert "quick" not in record.document([whole])["environment"]
+
+
 def test_round_trip(tmp_path: Path) -> None:
     written = record.document([_tradeoff()])
     path = record.write(tmp_path / "deep" / "results.json", written)

@@ -95,6 +95,42 @@ def test_a_direction_that_nothing_was_learnt_from_makes_no_headline(tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("second", "headline"),
+    [(0.1, "Reading both ways gains 25 points and 10 points on digit-tagging"),
+     (-0.1, "What reading both ways is worth on digit-tagging depends on the model")],
+)  # fmt: skip
+def test_two_pairs_of_directions_speak_for_both_only_where_they_agree(
+    tmp_path: Path, second: float, headline: str
+) -> None:
+    given = document()
+    record = given["records"][0]
+    names = ("transformer", "transformer:noncausal")
+    record["final"] += [{**record["final"][0], "model": name, "pattern": "A", "forwards": name == names[0],
+                         "accuracy": 0.6 + second * (name != names[0])} for name in names]  # fmt: skip
+    record["rows"] += [{**record["rows"][0], "model": name} for name in names]
+    line = {"first": names[0], "second": names[1], "difference": -second, "low": -second - 0.02, "high": -second + 0.02}
+    record["tests"].append({**line, "p_holm": 1e-9, "seeds_agree": True})
+    assert chapter(given, tmp_path).headline == headline
+
+
+def test_a_pair_with_a_seed_that_diverged_says_what_was_compared(tmp_path: Path) -> None:
+    given = document()
+    given["records"][0]["tests"][0]["seeds"] = 1
+    assert chapter(given, tmp_path).tests[0].endswith("Compared on 1 of the seeds.")
+
+
+def test_what_is_as_fast_is_not_ahead(tmp_path: Path) -> None:
+    given = document()
+    record = given["records"][0]
+    record["final"] += [{"model": "transformer", "pattern": "A", "forwards": True}]
+    record["rows"] += [{**record["rows"][0], "model": "transformer"}]
+    record["throughput"] += [{"model": "transformer", "length": length, "tokens_per_s": 0.98e5, "peak_bytes": None}
+                             for length in (256, 512)]  # fmt: skip
+    line = next(line for line in chapter(given, tmp_path).crossings if line.startswith("mamba"))
+    assert line.startswith("mamba does not overtake transformer in speed")
+
+
 def test_a_quick_comparison_concludes_nothing(tmp_path: Path) -> None:
     given = document()
     given["records"][0]["config"]["quick"] = True

@@ -138,3 +138,14 @@ def test_names_of_level_lines_stay_apart(values: tuple[float, float]) -> None:
         FigureCanvasAgg(figure).draw()
         boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()[:1] in ("q", "m")]
     assert len(boxes) == 2 and not boxes[0].overlaps(boxes[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "encode"), [((0.0, 0.0), (5.0, 5.0)), ((7.0, 7.0), (9.0, 0.0)), ((-1.0, 3.0), (1.0, 1.0))]
+)
+def test_times_that_are_all_the_same_or_below_the_tower_are_drawn(
+    view_of: Callable[..., View], tmp_path: Path, first: tuple[float, ...], encode: tuple[float, ...]
+) -> None:
+    columns = {"first_token_ms": {"saliency": first}, "encode_ms": {"saliency": encode}}
+    view = view_of({"saliency": (0.9, 0.8)}, (1.0, 0.5), columns=columns)
+    assert "accuracy_latency" in draw_all(view, tmp_path, "")

@@ -55,7 +55,7 @@ def fit(
         _require_attention(found)
         with working("loading the model"):
             loaded = found.load()
-        document = _fitted(loaded, out, config)
+        document = _fitted(loaded, out, config, quick=quick)
     note(f"Fitted in {document['records'][0]['rows'][0]['seconds']:.0f} s.")
     if as_json:
         print_document(document)
@@ -90,7 +90,7 @@ def _require_attention(found: Found) -> None:
         require_attention(found.outline)
 
 
-def _fitted(loaded: Loaded, out: Path, config: FitConfig) -> dict[str, Any]:
+def _fitted(loaded: Loaded, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:
     """Train, write the folder, and tell of it as a results document."""
     from salience.core.record import SCHEMA, environment
     from salience.training.fit_scorer import fit as train
@@ -109,5 +109,7 @@ def _fitted(loaded: Loaded, out: Path, config: FitConfig) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "environment": environment(str(loaded.model.device)),
-        "records": [{"kind": "fit", "config": {"model": loaded.name, **about["training"]}, "rows": [row]}],
+        "records": [
+            {"kind": "fit", "config": {"model": loaded.name, "quick": quick, **about["training"]}, "rows": [row]}
+        ],
     }

@@ -95,7 +95,10 @@ def busy_because(environment: Mapping[str, Any], cores: int) -> str | None:
 
 def document(records: Sequence[Record], device: str = "cpu", *, machine: Mapping[str, Any] | None = None) -> Document:
     """The results document of these records, validated. machine: what `profiling.machine.Machine` observed"""
-    found = {"schema": SCHEMA, "environment": {**environment(device), **(machine or {})}, "records": list(records)}
+    measured_on = {**environment(device), **(machine or {})}
+    if any((record.get("config") or {}).get("quick") for record in records):
+        measured_on["quick"] = True  # the document as a whole is not to be quoted
+    found = {"schema": SCHEMA, "environment": measured_on, "records": list(records)}
     validate(found)
     return found
 

@@ -10,6 +10,8 @@ from salience.report.finding import Finding
 from salience.report.words import MINUS, TIMES, capital, finite, listed, points, score, times
 
 _LEVEL = 0.05  # of the corrected p
+_APART_SEEDS = "more seeds than compared"
+_SAME = 0.05  # of speed or memory: as fast, as large
 _NEAR = 0.05  # above the majority line: too near to it to speak of learning
 _CONTROL = 0.03  # as near as a control must come to it
 
@@ -22,15 +24,19 @@ def headline(view: CompareView) -> str:
     neutral = f"Sequence models under identical training: {view.task}"
     if view.standing.title is not None:
         return f"{view.standing.title}: {neutral[0].lower()}{neutral[1:]}"
+    found = []
     for causal, both in view.pairs:
         line = view.test(both, causal)
-        if line is None or (_near(view, causal) and _near(view, both)):
-            continue
-        if not _apart(line):
-            return f"Reading both ways makes no measurable difference on {view.task}"
-        worth = f"{points(float(line['difference']))} on {view.task}"
-        return f"Reading both ways {'gains' if line['difference'] > 0 else 'loses'} {worth}"
-    return neutral
+        if line is not None and not (_near(view, causal) and _near(view, both)):
+            found.append(float(line["difference"]) if _apart(line) else 0.0)
+    if not found:
+        return neutral
+    if not any(found):
+        return f"Reading both ways makes no measurable difference on {view.task}"
+    if all(found) and min(found) * max(found) > 0:  # of several pairs, all to the same side
+        worth = listed(list(dict.fromkeys(points(each) for each in found)))
+        return f"Reading both ways {'gains' if found[0] > 0 else 'loses'} {worth} on {view.task}"
+    return f"What reading both ways is worth on {view.task} depends on the model"
 
 
 def _near(view: CompareView, model: str) -> bool:
@@ -77,7 +83,14 @@ def pair_caption(view: CompareView) -> str:
 
 def tests(view: CompareView) -> list[str]:
     """Every pair in words; none of a quick run."""
-    return [] if view.standing.quick else [tested(line) for line in view.lines("tests")]
+    return [] if view.standing.quick else [tested(_with_seeds(view, line)) for line in view.lines("tests")]
+
+
+def _with_seeds(view: CompareView, line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The line, marked where a model has more seeds than were compared: its mean accuracy is then of others, too."""
+    compared = finite(line.get("seeds"))
+    most = max(finite(view.final.get(line[side], {}).get("seeds")) or 0 for side in ("first", "second"))
+    return line if compared is None or most <= compared else {**line, _APART_SEEDS: True}
 
 
 def tested(line: Mapping[str, Any]) -> str:
@@ -91,6 +104,8 @@ def tested(line: Mapping[str, Any]) -> str:
     if not _apart(line):
         return f"{first} and {second} can\u2019t be told apart: {points(apart)} ({span})."
     agree = "" if line["seeds_agree"] else " Not every seed agrees."
+    if _APART_SEEDS in line:
+        agree += f" Compared on {line['seeds']} of the seeds."
     return f"{first} is ahead of {second} by {points(apart)} ({span}).{agree}"
 
 
@@ -119,7 +134,7 @@ def crossings(view: CompareView) -> list[str]:
 def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
     """sign: 1 where a larger ratio is better, -1 where a smaller one is."""
     first, second, lengths = found.first, found.second, list(found.ratios)
-    ahead = [sign * (found.ratios[length] - 1) > 0 for length in lengths]
+    ahead = [sign * (found.ratios[length] - 1) >= _SAME for length in lengths]
     last = found.ratios[lengths[-1]]
     ratio = times(last) if last >= 1 else f"{last:.2f}{TIMES}"
     end = f"at {lengths[-1]:,.0f} it {at_end.format(ratio)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from salience.report.answer import BEST_FREE, VERBS, gap, relation, tied
 from salience.report.differences import ALL_TOKENS, RANDOM, Difference, Verdict
@@ -184,12 +184,12 @@ def _lucky(view: View, method: str) -> list[float]:
     """The ratios at which a seed alone beats random tokens though the mean of all seeds does not."""
     found = []
     for line in view.record.extra.get("differences") or ():
-        keep = finite(line.get("keep"))
-        if line.get("method") != method or line.get("against") != RANDOM or keep is None:
+        if not isinstance(line, Mapping) or (line.get("method"), line.get("against")) != (method, RANDOM):
             continue
-        lows = [finite(one.get("low")) for one in line.get("by_seed") or ()]
+        keep = finite(line.get("keep"))
+        lows = [finite(one.get("low")) for one in line.get("by_seed") or () if isinstance(one, Mapping)]
         lucky = any(low is not None and low > 0 for low in lows)
-        if lucky and view.verdicts.verdict(method, keep, RANDOM) in ("level", "worse"):
+        if keep is not None and lucky and view.verdicts.verdict(method, keep, RANDOM) in ("level", "worse"):
             found.append(keep)
     return sorted(found, reverse=True)
 

@@ -123,7 +123,10 @@ def _set_limits(axes: Axes, curves: Sequence[Curve], scale: Scale, levels: Seque
         start, end = math.log(min(xs)), math.log(max(xs))
     else:
         start, end = min(xs), max(xs)
-    room = max(end - start, 1e-9) * 1.04
+    span = end - start
+    room = (
+        span if span > 1e-9 else 1.0 if scale.log else max(abs(end), 1.0)
+    ) * 1.04  # one place only: any span will do
     limits = (start - room * reserved / (1 - reserved), start + room)
     axes.set_xlim(*((math.exp(limits[0]), math.exp(limits[1])) if scale.log else limits))
     bottom, top = min(0.0, *ys), max(ys)
@@ -154,8 +157,8 @@ def _frame(axes: Axes, scale: Scale) -> None:
 
 
 def _floor(axes: Axes, position: float, text: str) -> None:
-    left = axes.get_xlim()[0]
-    if position <= left:
+    left, right = axes.get_xlim()
+    if not left < position < right:
         return
     axes.axvspan(left, position, color=LIGHT["page"], linewidth=0, zorder=0.4)
     axes.axvline(position, color=LIGHT["line"], linewidth=1, zorder=0.5)

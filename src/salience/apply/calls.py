@@ -113,7 +113,8 @@ def refuse_lost(options: Mapping[str, Any], prompt: int, visual: Collection[int]
     """
     if options.get("mm_encoder_outputs"):
         return
-    cache, ids = cache_in(options), options.get("input_ids")
+    cache: Any = cache_in(options)
+    ids: Any = options.get("input_ids")
     reads_prompt = cache is not None and int(cache.get_seq_length()) < prompt and isinstance(ids, Tensor)
     if reads_prompt and bool(torch.isin(ids, torch.tensor(list(visual), device=ids.device)).any()):
         raise ValueError(

@@ -53,6 +53,12 @@ def refused(
         (("ask", "PICTURE", "which giraffe?", "--method", "uniform"), "giraffe"),
         (("ask", "PICTURE", "<image> ?", "--method", "uniform"), "<image>"),
         (("ask", "TMP", "which digit is red?", "--method", "uniform"), "not a file"),
+        ((*ASK, "--picture", "PICTURE"), "would be overwritten"),
+        ((*ASK, "--picture", "x.xbm"), "use .png or .jpg"),
+        ((*ASK, "--seed", str(2**31)), "2147483647"),
+        ((*ASK[:-1], "fastv"), "2 layers"),
+        ((*ASK[:-1], "temporal"), "videos"),
+        (("ask", "PICTURE", "which \udcff?", "--method", "uniform"), "no UTF-8 text"),
         (("fit", "--out", "OUT", "--objective", "luck"), "luck"),
         (("fit", "--out", "PICTURE"), "is a file"),
         (("fit", "--out", "OUT", "--device", "abacus"), "abacus"),
@@ -67,6 +73,8 @@ def refused(
         (("profile", "MODEL", "--method", "telepathy"), "telepathy"),
         (("profile", "MODEL", "--keep", "1,2"), "at most 1"),
         (("profile", "MODEL", "--picture", "0x3"), "0x3"),
+        (("profile", "MODEL", "--picture", "99999x99999"), "less than 20,000 pixels"),
+        (("profile", "MODEL", "--text-tokens", "999999999"), "at most 16,777,216"),
         (("profile", "MODEL", "--device", "abacus"), "abacus"),
     ],
 )
@@ -86,3 +94,21 @@ def test_rows_and_scorers_are_looked_at_before_weights_load(refused: Callable[..
     task = ("tradeoff", "--out", "OUT", "--task", f"vqa:{tmp_path / 't.jsonl'}")
     assert "t.jsonl, row 1: image: there is no file none.png" in refused(*task)
     assert "needs boxes" in refused(*task, "--methods", "oracle")
+
+
+def test_a_question_that_can_not_be_asked_is_told_with_its_row(
+    refused: Callable[..., str], picture: Path, tmp_path: Path
+) -> None:
+    rows = [{"image": picture.name, "question": question, "answer": "a"} for question in ("which ?", "the <image> ?")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = ("tradeoff", "--out", "OUT", "--task", f"vqa:{tmp_path / 't.jsonl'}", "--methods", "uniform")
+    assert "t.jsonl, row 2: its question must not contain <image>" in refused(*task)
+    (tmp_path / "t.jsonl").write_text(json.dumps(rows[0]))
+    assert "--instruction must not contain <image>" in refused(*task, "--instruction", "<image>")
+
+
+def test_the_picture_asked_about_is_not_written_over(refused: Callable[..., str], picture: Path) -> None:
+    own = picture.rename(picture.with_name("kept.png"))
+    before = own.read_bytes()
+    assert "would be overwritten" in refused("ask", own, "which digit is red?", "--out", own.parent)
+    assert own.read_bytes() == before

@@ -31,3 +31,26 @@ def test_what_the_fallback_can_not_take_is_refused(elsewhere: Path, monkeypatch:
     monkeypatch.setattr("salience.families.fallback.missing_in", lambda model: "a language model")
     with pytest.raises(ValueError, match="it lacks a language model"):
         loading.load_vlm(str(elsewhere), "cpu")
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_siglip", "qwen2_5_vl", "idefics3", "gemma3", "mistral3"])
+def test_without_weights_a_method_is_refused_as_it_is_with_them(tiny_family: Callable[[str], Any], family: str) -> None:
+    """What the commands refuse before weights load is what `prune` refuses, and nothing that it takes."""
+    import torch
+
+    import salience
+    from salience.profiling.skeleton import build
+    from salience.pruning.methods import METHODS
+
+    model = tiny_family(family).model()
+    outline = build(model.config, torch.float32)
+
+    def said(of: Any, method: str) -> str:
+        try:
+            salience.prune(of, method, keep=0.5).undo()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    for method in sorted({*METHODS} - {"oracle", "saliency"}):
+        assert said(outline, method) == said(model, method)

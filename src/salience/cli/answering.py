@@ -61,6 +61,8 @@ def prepare(processor: Any, picture: Any, question: str) -> Any:
 def _require_question(processor: Any, question: str) -> None:
     if not question.strip():
         raise ValueError("question: it is empty.")
+    if any("\ud800" <= letter <= "\udfff" for letter in question):
+        raise ValueError("question: it holds bytes that are no UTF-8 text.")
     image_token = processor.image_token
     if image_token in question:
         raise ValueError(f"question: it must not contain {image_token}, which stands for the picture.")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from salience.cli.answering import Asked
 
+KEPT = "kept.png"
 _KNOWS = (
     "The bundled model knows coloured digits and nothing else: whatever else is in a picture, it answers in digits."
 )
@@ -78,7 +79,7 @@ def ask(
     """
     with stdout_for_results(as_json):
         budget = _budget(keep, tokens, mass)
-        _require_writable(kept_path, out)
+        _require_writable(image, kept_path, out)
         asked, loaded, drawn = _asked(image, question, method, budget, model, seed, device)
         document = _document(asked, loaded, drawn, image, question, budget, seed)
         _write(document, drawn.picture, kept_path, out)
@@ -101,9 +102,12 @@ def _budget(keep: float | None, tokens: int | None, mass: float | None) -> dict[
     return given
 
 
-def _require_writable(kept_path: Path | None, out: Path | None) -> None:
+def _require_writable(image: Path, kept_path: Path | None, out: Path | None) -> None:
     from salience.cli.kept_picture import require_picture_path
 
+    for option, path in (("--picture", kept_path), ("--out", None if out is None else out / KEPT)):
+        if path is not None and path.exists() and image.exists() and path.samefile(image):
+            raise ValueError(f"{option}: {path} is the picture that is asked about, and would be overwritten.")
     if kept_path is not None:
         require_picture_path(kept_path)
         require_folder(kept_path.parent, "--picture")
@@ -189,7 +193,7 @@ def _write(document: dict[str, Any], drawn: Any, kept_path: Path | None, out: Pa
     if kept_path is not None:
         save_picture(drawn, kept_path)
     if out is not None:
-        save_picture(drawn, out / "kept.png")
+        save_picture(drawn, out / KEPT)
         write_atomic(out / "results.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 

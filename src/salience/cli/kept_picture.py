@@ -101,6 +101,10 @@ def require_picture_path(path: Path) -> None:
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise ValueError(f"--picture: {path} must end in .png, .jpg or another picture format's suffix.")
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), format=Image.registered_extensions()[suffix])
+    except Exception as error:  # formats for few colours, or that need a program
+        raise ValueError(f"--picture: no photograph can be written as {suffix}; use .png or .jpg.") from error
     if path.is_dir():
         raise ValueError(f"--picture: {path} is a folder; the name of a file is needed.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -130,6 +131,25 @@ class Found:
             wanted.count(1)  # raises
         if wanted.mass is None and outline is not None and outline.n_tokens is not None:
             wanted.count(outline.n_tokens)
+        if outline is not None and not chosen.towers():  # a scorer's tower is compared by its weights
+            _admit(outline.model, chosen, budget)
+
+
+def _admit(model: Any, method: Any, budget: Mapping[str, Any]) -> None:
+    """Put a method on a model without weights and take it off again, which looks at the model's shapes alone."""
+    import salience
+
+    log = logging.getLogger("salience")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what stands in for what is told once, of the real model
+    try:
+        salience.prune(model, method, **budget).undo()
+    except ValueError:
+        raise
+    except Exception:  # what can't be said without weights is said with them
+        return
+    finally:
+        log.setLevel(level)
 
 
 def bundled_width() -> int | None:

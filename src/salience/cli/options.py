@@ -27,7 +27,9 @@ def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Comma
             metavar="DIR",
             help=f"Folder for {writes}.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw."),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every draw."
+        ),
         click.option(
             "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."
         ),

@@ -62,11 +62,13 @@ def profile(
 
     import salience
     from salience.core.backend import resolve_device
+    from salience.profiling.pictures import Pictures
     from salience.profiling.profile import check_arguments
 
     with stdout_for_results(as_json):
         ratios, picture = _ratios(keeps), _size(size)
         check_arguments(ratios, method, text_tokens=text_tokens, batch=batch, images=images, decode=decode)
+        Pictures(count=1, size=picture)
         if device != "meta":
             resolve_device(device)
         if out is not None:

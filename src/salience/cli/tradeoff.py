@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from salience.cli.loading import Found, Loaded, find_vlm, model_option
-from salience.cli.options import comma_list, comma_numbers, require_folder, shared_options, stdout_for_results, working
+from salience.cli.options import (
+    comma_list,
+    comma_numbers,
+    note,
+    require_folder,
+    shared_options,
+    stdout_for_results,
+    working,
+)
 from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
@@ -122,7 +130,7 @@ def tradeoff(
         group = _group(device)
         found = find_vlm(model, str(group.device))
         _require_methods(config, found, fitted)
-        _require_task(config)
+        _require_task(config, found)
         with working("loading the model"):
             loaded = found.load()
         _require_fit(loaded, fitted)
@@ -166,12 +174,29 @@ def _require_methods(config: TradeoffConfig, found: Found, scorers: Mapping[int,
             Saliency(scorer=scorer).check(d_features=found.outline.d_features)
 
 
-def _require_task(config: TradeoffConfig) -> None:
-    """Raise ValueError, before any weights load, for questions that can't be read or pictures that are not there."""
+def _require_task(config: TradeoffConfig, found: Found) -> None:
+    """Raise ValueError, before any weights load, for questions that can't be read or asked, or pictures that are not
+    there; tell of questions with words that the model's vocabulary lacks."""
+    from salience.cli.answering import unknown_words
     from salience.studies.picture_tasks import picture_task
 
-    if config.task != "scenes":
-        picture_task(config)
+    if config.task == "scenes":
+        return
+    task, processor = picture_task(config), found.processor
+    unknown: list[tuple[str, str]] = []
+    for sample in (sample for group in task.groups for sample in group):
+        for name, text in (("question", sample.question), ("instruction", config.instruction)):
+            if processor.image_token in text:
+                where = f"{sample.row}: its question" if name == "question" else "--instruction"
+                raise ValueError(f"{where} must not contain {processor.image_token}, which stands for the picture.")
+            if words := unknown_words(processor.tokenizer, text):
+                unknown.append((words[0], sample.row))
+    if unknown:
+        word, row = unknown[0]
+        note(
+            f"{len(unknown)} questions hold words that the model's vocabulary lacks, such as {word!r} ({row}): it reads "
+            "all such words as one."
+        )
 
 
 def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:

@@ -22,6 +22,8 @@ from salience.profiling.skeleton import language_model, projectors
 from salience.pruning.inside import Inside
 from salience.pruning.scorer import Scorer
 
+_MOST = 2**24
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
@@ -37,6 +39,11 @@ class Prompt:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+        if self.batch * (self.text_tokens + self.images) > _MOST:  # ids and masks are really there
+            raise ValueError(
+                f"batch x (text_tokens + images) must be at most {_MOST:,}, not {self.batch:,} x ({self.text_tokens:,} "
+                f"+ {self.images:,})."
+            )
 
 
 class Counted:

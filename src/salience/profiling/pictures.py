@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salience.data.pictures import LARGEST_AREA, LARGEST_SIDE, LONGEST_STRIP
+
 #: Width and height of the picture where a model takes any size: a photograph, 4 to 3.
 DEFAULT_SIZE = (1024, 768)
 #: SmolVLM's and Idefics3's processors scale the longer side to so many tiles.
@@ -25,7 +27,8 @@ class Pictures:
 
     prepared: what the model's own processor makes of one; None for what is usual in its family
 
-    Raises:  ValueError when there is not at least one picture of at least one pixel
+    Raises:  ValueError when there is not at least one picture of at least one pixel, or it is larger than one that is
+             opened may be
     """
 
     count: int
@@ -35,6 +38,16 @@ class Pictures:
     def __post_init__(self) -> None:
         if self.count < 1 or min(self.size) < 1:
             raise ValueError(f"there must be pictures of at least 1 pixel, not {self.count} of {self.size}.")
+        width, height = self.size
+        if (
+            max(self.size) >= LARGEST_SIDE
+            or width * height > LARGEST_AREA
+            or max(self.size) > LONGEST_STRIP * min(self.size)
+        ):
+            raise ValueError(
+                f"picture must be less than {LARGEST_SIDE:,} pixels on a side, at most {LARGEST_AREA:,} in all and no "
+                f"strip thinner than 1 to {LONGEST_STRIP}, as pictures that are opened, not {width:,} x {height:,}."
+            )
 
     def arguments(
         self, config: Any, device: torch.device | str, dtype: torch.dtype, takes: Container[str] | None = None

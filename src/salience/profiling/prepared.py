@@ -41,23 +41,28 @@ def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, l
 
     local: ask no network
 
-    Raises:  ValueError when its files are there and can't be read
+    Raises:  ValueError when its files are there and can't be read, or it makes nothing of such a picture
     """
     from transformers import AutoImageProcessor, AutoProcessor
 
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in _FILES):
         return Prepared(values={}, note="there is no processor_config.json or preprocessor_config.json")
-    reasons = []
+    reasons, loaded = [], False
     for kind in (AutoProcessor, AutoImageProcessor):  # the first needs a tokenizer, which a bare configuration lacks
         try:
             found = kind.from_pretrained(str(source), local_files_only=local)
+            loaded = True
             usual = {} if hasattr(found, "image_processor") else _usual(model_type, found)
             return _prepared(found, size, usual)
         except Exception as error:  # transformers, the hub, the network and missing packages share no base class
             line = str(error).strip().partition("\n")[0].strip().rstrip(".")
             reasons.append(f"{type(error).__name__}: {line}" if line else type(error).__name__)
             last = error
+    if loaded:
+        raise ValueError(
+            f"picture: the model's processor makes nothing of {size[0]} x {size[1]} pixels ({reasons[-1]})."
+        )
     if folder.is_dir() and not isinstance(last, ImportError):
         raise ValueError(f"model: the processor's settings in {folder} can't be read ({reasons[-1]}).") from last
     return Prepared(values={}, note=f"its processor can't be loaded ({reasons[-1]})")

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from salience.core.gradients import refuse_gradients
 from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
 
@@ -133,6 +134,7 @@ def causal_conv1d_update(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Te
     if conv_state.dim() != 3 or kept < before:
         raise ValueError(f"conv_state must be (B, D, S) with S at least {before}, not {tuple(conv_state.shape)}.")
     activation, spare = _activation(activation), kept - before
+    refuse_gradients("causal_conv1d_update")
     with torch.no_grad():
         if x.dim() == 2 and cache_seqlens is None:
             # y first: the step refuses bad input before anything has moved.

@@ -20,18 +20,20 @@ def no_gradients(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and _differentiated():
-            raise RuntimeError(
-                f"{function.__qualname__} has no gradients, and torch.func.grad, vjp and jacrev would take its result "
-                "for a constant: use the function of whole sequences, or call it under torch.no_grad()."
-            )
+        refuse_gradients(function.__qualname__)
         with torch.no_grad():
             return function(*args, **kwargs)
 
     return run
 
 
-def _differentiated() -> bool:
-    """Whether one of the transformations at work is a gradient."""
+def refuse_gradients(name: str) -> None:
+    """RuntimeError inside torch.func.grad, vjp and jacrev, unless the caller has switched gradients off."""
+    if not (torch._C._are_functorch_transforms_active() and torch.is_grad_enabled()):
+        return
     stack = torch._C._functorch.get_interpreter_stack() or []
-    return any(each.key() == torch._C._functorch.TransformType.Grad for each in stack)
+    if any(each.key() == torch._C._functorch.TransformType.Grad for each in stack):
+        raise RuntimeError(
+            f"{name} has no gradients, and torch.func.grad, vjp and jacrev would take its result for a constant: use "
+            "the function of whole sequences, or call it under torch.no_grad()."
+        )

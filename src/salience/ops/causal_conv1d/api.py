@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from salience.core.backend import eager, pick, transformed
-from salience.core.gradients import no_gradients
+from salience.core.gradients import refuse_gradients
 from salience.ops.causal_conv1d import operators, reference
 from salience.ops.causal_conv1d.checks import check, check_step
 from salience.ops.causal_conv1d.operators import kernels
@@ -62,7 +62,6 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
     return (y, state) if return_state else y
 
 
-@no_gradients
 def causal_conv1d_step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
                        activation: str | None = None, backend: str = "auto") -> Tensor:  # fmt: skip
     """One more step of `causal_conv1d`; `state` moves on in place. No autograd.
@@ -76,7 +75,9 @@ def causal_conv1d_step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | 
     name = pick("causal_conv1d_step", (x,), backend)
     silu = activation == "silu"
     if name == "reference" or transformed():
+        refuse_gradients("causal_conv1d_step")
         return reference.step(state, x, weight, bias, silu)
     if eager(state, x, weight, bias):
         return cast("Tensor", kernels(name).step(state, x, weight, bias, silu))
-    return cast("Tensor", operators.causal_conv1d_step(state, x, weight, bias, silu, name))
+    with torch.no_grad():
+        return cast("Tensor", operators.causal_conv1d_step(state, x, weight, bias, silu, name))

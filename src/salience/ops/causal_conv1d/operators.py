@@ -15,7 +15,7 @@ from torch import Tensor
 
 from salience.core.backend import batched, refuse_tangents, transformed
 from salience.ops.causal_conv1d import reference
-from salience.ops.derivatives import pullback
+from salience.ops.derivatives import pullback, pullback_again
 
 INPUTS = 6  # tensors among the arguments
 LEAVES = 4  # of them with gradients, x .. initial_state
@@ -94,7 +94,7 @@ def _gradients(
 ) -> tuple[Any, ...]:
     inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:LEAVES]
     if transformed():  # a batch of gradients, say
-        found = _plain_gradients(dy, dstate, inputs, options, needed)
+        found = _plain_gradients((dy, dstate), inputs[:LEAVES], inputs[LEAVES:], options, needed)
         return (*found, *[None] * (INPUTS - LEAVES + 3))
     if dy is None:  # only the state was used
         dy = torch.zeros_like(inputs[0])
@@ -104,17 +104,12 @@ def _gradients(
 
 
 def _plain_gradients(
-    dy: Tensor | None, dstate: Tensor | None, inputs: Sequence[Any], options: Sequence[Any],
-    needed: Sequence[bool] | None = None,
+    given: Sequence[Tensor | None], leaves: Sequence[Tensor | None], steps: Sequence[Tensor | None],
+    options: Sequence[Any], needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Of x .. initial_state, through the definition."""
-    steps, (silu, reverse, *_) = inputs[LEAVES:INPUTS], options
-
-    def run(*leaves: Any) -> tuple[Tensor, Tensor]:
-        args: tuple[Any, ...] = (*leaves, *steps, silu, reverse)
-        return reference.forward(*args)
-
-    return pullback(run, inputs[:LEAVES], (dy, dstate), needed)
+    """Of the leaves x .. initial_state, through the definition. given: dy, dstate   steps: mask, seq_idx"""
+    last: tuple[Any, ...] = (*steps, *options[:2])
+    return pullback(lambda *x: reference.forward(*x, *last), leaves, given, needed)
 
 
 causal_conv1d_fwd.register_autograd(_differentiate, setup_context=_keep)
@@ -128,13 +123,10 @@ def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _differentiate_again(ctx: Any, *seconds: Tensor | None) -> tuple[Any, ...]:
     """Of dy, dstate and x .. initial_state: the definition's gradients, differentiated."""
-    dy, dstate, *inputs = ctx.saved_tensors
-    steps, wanted = inputs[LEAVES:], [g is not None for g in seconds]
-
-    def gradients(dy: Tensor, dstate: Tensor | None, *leaves: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _plain_gradients(dy, dstate, (*leaves, *steps), ctx.options, wanted)
-
-    found = pullback(gradients, (dy, dstate, *inputs[:LEAVES]), seconds, ctx.needs_input_grad[: 2 + LEAVES])
+    saved = ctx.saved_tensors
+    given, leaves, steps = saved[:2], saved[2 : 2 + LEAVES], saved[2 + LEAVES :]
+    run = lambda given, leaves, used: _plain_gradients(given, leaves, steps, ctx.options, used)  # noqa: E731
+    found = pullback_again(run, given, leaves, seconds, ctx.needs_input_grad[: 2 + LEAVES])
     return (*found, *[None] * (INPUTS - LEAVES + 3))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from salience.core.backend import batched, refuse_tangents, transformed
-from salience.ops.derivatives import pullback
+from salience.ops.derivatives import pullback, pullback_again
 from salience.ops.selective_scan import reference
 from salience.ops.selective_scan.checks import check_steps, grouped
 
@@ -112,7 +112,7 @@ def _gradients(
     *inputs, saved = ctx.saved_tensors
     needed = ctx.needs_input_grad[:LEAVES]
     if transformed():  # a batch of gradients, say
-        found = _plain_gradients(dy, dstate, inputs, options, needed)
+        found = _plain_gradients((dy, dstate), inputs[:LEAVES], inputs[LEAVES:], options, needed)
         return (*found, *[None] * (INPUTS - LEAVES + 3))
     if dy is None:  # only the state was used
         dy = torch.zeros_like(inputs[0])
@@ -122,17 +122,12 @@ def _gradients(
 
 
 def _plain_gradients(
-    dy: Tensor | None, dstate: Tensor | None, inputs: Sequence[Any], options: Sequence[Any],
-    needed: Sequence[bool] | None = None,
+    given: Sequence[Tensor | None], leaves: Sequence[Tensor | None], steps: Sequence[Tensor | None],
+    options: Sequence[Any], needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Of u .. initial_state, through the definition."""
-    steps, (dt_softplus, reverse, *_) = inputs[LEAVES:INPUTS], options
-
-    def run(*leaves: Any) -> tuple[Tensor, Tensor]:
-        args: tuple[Any, ...] = (*leaves, *steps, dt_softplus, reverse)
-        return reference.forward(*args)
-
-    return pullback(run, inputs[:LEAVES], (dy, dstate), needed)
+    """Of the leaves u .. initial_state, through the definition. given: dy, dstate   steps: mask, seq_idx"""
+    last: tuple[Any, ...] = (*steps, *options[:2])
+    return pullback(lambda *x: reference.forward(*x, *last), leaves, given, needed)
 
 
 selective_scan_fwd.register_autograd(_differentiate, setup_context=_keep)
@@ -147,15 +142,10 @@ def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _differentiate_again(ctx: Any, *seconds: Tensor | None) -> tuple[Any, ...]:
     """Of dy, dstate and u .. initial_state: the definition's gradients, differentiated."""
-    dy, dstate, *inputs = ctx.saved_tensors
-    steps, wanted = inputs[LEAVES:], [g is not None for g in seconds]
-
-    def gradients(dy: Tensor, dstate: Tensor | None, *leaves: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _plain_gradients(dy, dstate, (*leaves, *steps), ctx.options, wanted)
-
-    needed = ctx.needs_input_grad
-    given, needed = (dy, dstate, *inputs[:LEAVES]), (*needed[:2], *needed[3 : 3 + LEAVES])
-    first, second, *found = pullback(gradients, given, seconds, needed)
+    saved, needed = ctx.saved_tensors, ctx.needs_input_grad
+    given, leaves, steps = saved[:2], saved[2 : 2 + LEAVES], saved[2 + LEAVES :]
+    run = lambda given, leaves, used: _plain_gradients(given, leaves, steps, ctx.options, used)  # noqa: E731
+    first, second, *found = pullback_again(run, given, leaves, seconds, (*needed[:2], *needed[3 : 3 + LEAVES]))
     return (first, second, None, *found, *[None] * (INPUTS - LEAVES + 3))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests" / "apply" / "test_methods_by_family.py"
+EVERY = ROOT / "tests" / "apply" / "test_every_class.py"
 
 # How the tests call a family -> how people do.
 NAMES = {
@@ -54,14 +55,35 @@ Written by `python recipes/families_table.py` from a run of `tests/apply/test_me
 """
 
 
+EVERY_HEAD = """
+## Every class of AutoModelForImageTextToText
+
+Each class that transformers {version} maps, as a tiny random model of its own config: rows of one and two pictures,
+padded on the left. *works*: forward and three steps of generate equal the whole sequence with the dropped tokens masked
+(whole forwards without a cache) to 1e-4 of the largest logit, at keep = 1 and 0.5, in windows narrower than the prompt
+too. *Before*: `uniform`, `random`, `divprune` and a scorer; *attention*: `cls-attention`, on [CLS] or received
+attention; *inside*: `fastv`, `pyramiddrop` and `sparsevlm`. *refused*: `prune` raises a ValueError, in the words below.
+`prune` tries the same on a tiny copy of your model's class and config before it accepts it. Where generate drops the
+positions it is given, `positions="compact"` works and equals the sequence with the gaps closed.
+
+Written from a run of `tests/apply/test_every_class.py`.
+
+"""
+
+
 class Outcomes:
     """Collects what each test notes of itself."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], str] = {}
+        self.every: dict[tuple[str, str], str] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         noted = dict(report.user_properties)
+        if "every class" in noted and report.when in ("call", "setup"):
+            for name, (kind, part, outcome) in report.user_properties:
+                if name == "every class":
+                    self.every[kind, part] = "fails" if report.failed else outcome
         if report.when == "call" and "method" in noted:
             outcome = noted["outcome"] if report.passed else "fails"  # noted anew as it is found: the last counts
             self.found[noted["family"], noted["method"]] = outcome
@@ -95,6 +117,25 @@ def table(found: dict[tuple[str, str], str]) -> str:
     return "\n".join([*lines, ""])
 
 
+def every_class(found: dict[tuple[str, str], str]) -> str:
+    """The outcomes by class as Markdown; reasons of refusals are numbered."""
+    reasons: list[str] = []
+    lines = ["| model type | before | attention | inside |", "|---|---|---|---|"]
+    for kind in dict.fromkeys(kind for kind, _ in found):
+        cells = []
+        for part in ("before", "attention", "inside"):
+            outcome = found[kind, part]
+            if outcome not in ("works", "fails"):
+                word = "not built" if outcome.startswith("not built") else "refused"
+                if outcome not in reasons:
+                    reasons.append(outcome)
+                outcome = f"{word} ({reasons.index(outcome) + 1})"
+            cells.append(outcome)
+        lines.append(f"| `{kind}` | " + " | ".join(cells) + " |")
+    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    return "\n".join([*lines, "", "In the words a caller reads, names left out:", "", *notes, ""])
+
+
 def _letter(known: list[str], one: str) -> str:
     """a for the first that came up, and so on; a new one is noted."""
     if one not in known:
@@ -105,8 +146,11 @@ def _letter(known: list[str], one: str) -> str:
 def main() -> int:
     """Run the tests, write the page; the tests' exit code."""
     outcomes = Outcomes()
-    code = int(pytest.main([str(TESTS), "-q", "-k", "works_or_says_why_not"], plugins=[outcomes]))
-    page = HEAD.format(version=version("transformers")) + table(outcomes.found)
+    words = "works_or_says_why_not or before_the or attention_of or inside_the"
+    code = int(pytest.main([str(TESTS), str(EVERY), "-q", "-k", words], plugins=[outcomes]))
+    release = version("transformers")
+    page = HEAD.format(version=release) + table(outcomes.found)
+    page += EVERY_HEAD.format(version=release) + every_class(outcomes.every)
     (ROOT / "docs" / "families.md").write_text(page, encoding="utf-8")
     return code
 

@@ -131,6 +131,12 @@ def counted(model: Any, given: Mapping[str, Any]) -> Tensor:
     return axes
 
 
+def _positions(model: Any, given: Mapping[str, Any], drop: Tensor, *, compact: bool) -> Tensor:
+    """`counted`, or with the gaps closed."""
+    positions = counted(model, given)
+    return (positions - drop.cumsum(1)).clamp_min(0) if compact else positions
+
+
 def gone(given: Mapping[str, Any], pruned: Any) -> Tensor:
     """(B, T) bool: the columns that the trace says are no longer there."""
     stays = torch.zeros_like(given["input_ids"], dtype=torch.bool)
@@ -140,20 +146,20 @@ def gone(given: Mapping[str, Any], pruned: Any) -> Tensor:
 
 
 @torch.no_grad()
-def oracle_forward(model: Any, given: Mapping[str, Any], drop: Tensor) -> Tensor:
+def oracle_forward(model: Any, given: Mapping[str, Any], drop: Tensor, *, compact: bool = False) -> Tensor:
     """(B, T, V): the unpruned model on the whole sequence, what was dropped masked and all positions as they were."""
     mask = given["attention_mask"].masked_fill(drop, 0)
-    options = {**given, "attention_mask": mask, "position_ids": counted(model, given)}
+    options = {**given, "attention_mask": mask, "position_ids": _positions(model, given, drop, compact=compact)}
     logits: Tensor = model(**options, use_cache=False).logits
     return logits
 
 
 @torch.no_grad()
 def oracle_generate(
-    model: Any, given: Mapping[str, Any], drop: Tensor, steps: int, never: list[int]
+    model: Any, given: Mapping[str, Any], drop: Tensor, steps: int, never: list[int], *, compact: bool = False
 ) -> tuple[Tensor, Tensor]:
     """(B, steps) tokens and (B, steps, V) logits of greedy decoding by whole forwards: no cache, no `generate`."""
-    now, positions, logits, said = dict(given), counted(model, given), [], []
+    now, positions, logits, said = dict(given), _positions(model, given, drop, compact=compact), [], []
     dropped = drop
     for _ in range(steps):
         mask = now["attention_mask"].masked_fill(dropped, 0)
@@ -204,7 +210,9 @@ def specials(model: Any) -> list[int]:
     return [i for i in range(64) if i < int(model.config.get_text_config().vocab_size)]
 
 
-def outcome(model: Any, given: dict[str, Any], method: Any, keep: float, *, inside: Any = None) -> str:
+def outcome(
+    model: Any, given: dict[str, Any], method: Any, keep: float, *, inside: Any = None, compact: bool = False
+) -> str:
     """ "works", "refused: " and the sentence, or what went wrong.
 
     inside: the context manager `InsideOracle`, for a method that drops tokens inside the language model.
@@ -217,7 +225,7 @@ def outcome(model: Any, given: dict[str, Any], method: Any, keep: float, *, insi
         "return_dict_in_generate": True, "output_logits": True,
     }  # fmt: skip
     try:
-        handle = salience.prune(model, method, keep=keep)
+        handle = salience.prune(model, method, keep=keep, positions="compact" if compact else "auto")
     except ValueError as error:
         return f"refused: {error}"
     except Exception as error:
@@ -234,8 +242,8 @@ def outcome(model: Any, given: dict[str, Any], method: Any, keep: float, *, insi
     got = torch.stack(said.logits, 1)
     if inside is None:
         drop = gone(given, handle)
-        full = oracle_forward(model, given, drop)
-        tokens, logits = oracle_generate(model, given, drop, STEPS, never)
+        full = oracle_forward(model, given, drop, compact=compact)
+        tokens, logits = oracle_generate(model, given, drop, STEPS, never, compact=compact)
     else:
         with inside(model, given, handle), torch.no_grad():
             full = model(**given).logits

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import torch
 import salience
 from salience.families import adapter_for
 from salience.pruning.methods.fastv import FastV
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _sweep() -> Any:
@@ -37,6 +42,19 @@ BLIND = ("chameleon",)
 BEFORE = [("uniform", 1.0), ("uniform", 0.5), ("random", 0.5), ("divprune", 0.5), ("saliency", 0.5)]
 INSIDE = ["fastv", "pyramiddrop", "sparsevlm"]
 
+FOUND: dict[tuple[str, str], str] = {}  # by class and what was tried, for the page's test
+
+
+@pytest.fixture
+def note(kind: str, request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`note(part, outcome)`: "works", or the sentence of a refusal, for the page's table."""
+
+    def add(part: str, outcome: str) -> None:
+        request.node.user_properties.append(("every class", (kind, part, outcome)))
+        FOUND[kind, part] = outcome
+
+    return add
+
 
 @pytest.fixture(scope="module", params=sweep.model_types())
 def kind(request: pytest.FixtureRequest) -> str:
@@ -44,11 +62,21 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(kind: str) -> Any:
+def built(kind: str) -> Any:
+    """The tiny model, or why it can't be built."""
     try:
         return sweep.build(kind)
     except ImportError as error:
-        pytest.skip(f"can't be built here: {str(error).strip().splitlines()[0]}")
+        return f"not built here: {str(error).strip().partition(' but')[0]}."
+
+
+@pytest.fixture
+def model(built: Any, note: Any, request: pytest.FixtureRequest) -> Any:
+    if isinstance(built, str):
+        for part in ("before", "attention", "inside"):
+            note(part, built)
+        pytest.skip(built)
+    return built
 
 
 def refusal(model: Any, method: Any) -> str:
@@ -69,8 +97,28 @@ def batch(model: Any, kind: str) -> Any:
         raise
 
 
+def told(model: Any, reason: str) -> str:
+    """A refusal in words that several classes and methods share; "works" if there is none."""
+    named = re.sub(r"known family \(.*?\)", "known family", reason).replace(type(model).__name__, "...")
+    named = re.sub(r"(which|of type|method) (\w+ does|'[^']*')", _nameless, named)
+    return named or "works"
+
+
+def _nameless(found: re.Match[str]) -> str:
+    return f"{found[1]} ... does" if found[2].endswith(" does") else f"{found[1]} '...'"
+
+
 def is_a_sentence(text: str) -> bool:
     return text.endswith(".") and "\n" not in text
+
+
+def test_attention_of_the_vision_tower(model: Any, kind: str, note: Any) -> None:
+    reason = refusal(model, "cls-attention")
+    note("attention", told(model, reason))
+    if reason:
+        assert is_a_sentence(reason)
+        return
+    check(kind, {"cls-attention": sweep.outcome(model, batch(model, kind), "cls-attention", 0.5)})
 
 
 def check(kind: str, found: dict[str, str]) -> None:
@@ -81,8 +129,10 @@ def check(kind: str, found: dict[str, str]) -> None:
     assert not bad
 
 
-def test_before_the_language_model(model: Any, kind: str) -> None:
-    if reason := refusal(model, "uniform"):
+def test_before_the_language_model(model: Any, kind: str, note: Any) -> None:
+    reason = refusal(model, "uniform")
+    note("before", told(model, reason))
+    if reason:
         assert is_a_sentence(reason)
         return
     given = batch(model, kind)
@@ -95,10 +145,12 @@ def test_before_the_language_model(model: Any, kind: str) -> None:
     assert sweep.blind(model, given) == (kind in BLIND)
 
 
-def test_inside_the_language_model(model: Any, kind: str, inside_oracle: Any) -> None:
+def test_inside_the_language_model(model: Any, kind: str, note: Any, inside_oracle: Any) -> None:
     method = {"fastv": FastV(layer=1)}
-    if all(reasons := [refusal(model, method.get(name, name)) for name in INSIDE]):
-        assert all(map(is_a_sentence, reasons))
+    reasons = [reason for name in INSIDE if (reason := refusal(model, method.get(name, name)))]
+    note("inside", told(model, reasons[0] if reasons else ""))
+    assert all(map(is_a_sentence, reasons))
+    if len(reasons) == len(INSIDE):
         return
     given = batch(model, kind)
     check(kind, {
@@ -106,11 +158,10 @@ def test_inside_the_language_model(model: Any, kind: str, inside_oracle: Any) ->
     })  # fmt: skip
 
 
-def test_windows_narrower_than_the_prompt(kind: str) -> None:
-    try:
-        model = sweep.with_window(sweep.build(kind))
-    except ImportError as error:
-        pytest.skip(f"can't be built here: {str(error).strip().splitlines()[0]}")
+def test_windows_narrower_than_the_prompt(built: Any, kind: str) -> None:
+    if isinstance(built, str):
+        pytest.skip(built)
+    model = sweep.with_window(sweep.build(kind))
     if model is None:
         return  # no layer has one
     if reason := refusal(model, "uniform"):
@@ -118,3 +169,23 @@ def test_windows_narrower_than_the_prompt(kind: str) -> None:
         return
     given = batch(model, kind)
     check(kind, {f"uniform {keep}": sweep.outcome(model, given, "uniform", keep) for keep in (1.0, 0.5)})
+
+
+def test_compact_positions_where_generate_counts_anew(model: Any, kind: str) -> None:
+    if "use positions='compact'" not in refusal(model, "uniform"):
+        return
+    given = batch(model, kind)
+    check(kind, {f"uniform {keep}": sweep.outcome(model, given, "uniform", keep, compact=True) for keep in (1.0, 0.5)})
+
+
+def test_the_page_says_what_was_found() -> None:
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    release = version("transformers")
+    if len(FOUND) < 3 * len(sweep.model_types()) or f"transformers {release}" not in page:
+        pytest.skip("not all of them ran, or with another release than the page's")
+    spec = importlib.util.spec_from_file_location("families_table", ROOT / "recipes" / "families_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    assert page.endswith(recipe.every_class(FOUND)), "python recipes/families_table.py writes it anew"

@@ -97,7 +97,7 @@ def test_the_page_says_what_was_found() -> None:
     if len(FOUND) < len(FAMILIES) * len(METHODS):
         pytest.skip("not all of them ran")
     page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
-    assert page.endswith(recipe().table(FOUND)), "python recipes/families_table.py writes it anew"
+    assert recipe().table(FOUND) in page, "python recipes/families_table.py writes it anew"
 
 
 def recipe() -> Any:

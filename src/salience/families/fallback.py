@@ -65,7 +65,12 @@ class FallbackAdapter(Adapter):
             raise ValueError(
                 f"{type(self.model).__name__} adds visual tokens in several layers: it needs a family of its own."
             )
-        tokens = output.pooler_output
+        tokens = getattr(output, "pooler_output", None)
+        if tokens is None:
+            raise ValueError(
+                f"the get_image_features of {type(self.model).__name__} gives no projected tokens as pooler_output: it "
+                "needs a family of its own."
+            )
         self._now.reads_tensor = isinstance(tokens, Tensor)
         views = rows_of(tokens[None] if isinstance(tokens, Tensor) and tokens.dim() == 2 else tokens)
         return Encoded(

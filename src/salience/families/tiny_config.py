@@ -16,7 +16,8 @@ _SIZES = {
         projection_dim projection_hidden_dim projection_hidden_size projector_hidden_size projector_input_dim
         projector_output_dim word_embed_proj_dim image_text_hidden_size pooler_output_size adapter_in_dim
         adapter_out_dim adapter_input_size patch_embed_hidden_size image_token_embed_dim vision_output_dim
-        decoder_hidden_size q_lora_rank downsample_hidden_size moe_hidden_size hidden_dim output_channels""",
+        decoder_hidden_size q_lora_rank downsample_hidden_size moe_hidden_size hidden_dim output_channels
+        codebook_dim""",
     4 * WIDTH: "*intermediate_size intermediate_size_mlp *ffn_dim mlp_dim d_ff share_expert_dim",
     HEAD: """head_dim swa_head_dim d_kv resampler_dim_head resampler_head_dim v_head_dim index_head_dim linear_head_dim
         linear_key_head_dim linear_value_head_dim mamba_head_dim qk_head_dim global_head_dim kv_lora_rank
@@ -56,7 +57,8 @@ def tiny_config(config: Any) -> Any:
 
 def _shrunk(plain: dict[str, Any], ids: dict[int, int], turned: float = 1.0) -> dict[str, Any]:
     """One part of a config.   turned: the share of a head that rotary embeddings turn."""
-    turned = plain.get("partial_rotary_factor") or turned
+    of_its_own = _SIZE_OF["qk_rope_head_dim"] / HEAD if plain.get("qk_rope_head_dim") else turned
+    turned = plain.get("partial_rotary_factor") or of_its_own
     depth = next((int(plain[name]) for name in _DEPTHS if isinstance(plain.get(name), int)), 0)
     layers = _layers(plain, depth)
     return {

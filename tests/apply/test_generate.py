@@ -207,3 +207,27 @@ def test_assistant_model(model: Any, make_model: Any, make_batch: Any, oracle: A
         wanted = model.generate(**batch, do_sample=False, max_new_tokens=6, min_new_tokens=6)
         got = model.generate(**batch, do_sample=False, max_new_tokens=6, min_new_tokens=6, assistant_model=make_model())
     assert torch.equal(got, wanted)
+
+
+def test_custom_generate_returns_what_it_likes(make_model: Any, make_batch: Any) -> None:
+    """Ids that go on from the prompt get the whole one back, wherever they are; the rest is nobody's business."""
+    model, batch = make_model(), make_batch([1, 2])
+
+    def greedy(model: Any, input_ids: Any, **options: Any) -> Any:
+        more = torch.full((len(input_ids), 2), 7)
+        ids = torch.cat([input_ids, more], dim=1)
+        return {"tuple": (ids, "said", torch.ones(2, 1), [ids, None]), "ids": ids, "more": more, "none": None}[kind]
+
+    wanted = torch.cat([batch["input_ids"], torch.full((2, 2), 7)], dim=1)
+    with salience.prune(model, "uniform", keep=0.5):
+        for kind in ("tuple", "ids", "more", "none"):
+            got = model.generate(**batch, custom_generate=greedy, max_new_tokens=2)
+            if kind == "tuple":
+                assert torch.equal(got[0], wanted)
+                assert got[1] == "said"
+                assert torch.equal(got[2], torch.ones(2, 1))
+                assert torch.equal(got[3][0], wanted)
+            elif kind == "none":
+                assert got is None
+            else:
+                assert torch.equal(got, wanted if kind == "ids" else torch.full((2, 2), 7))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import salience
+from salience.pruning.methods.fastv import FastV
 
 
 def one_sentence(caught: Any) -> None:
@@ -115,8 +116,8 @@ class TestCalls:
 
         return call
 
-    def test_text_alone(self, call: Any) -> None:
-        call("no picture to prune", input_ids=torch.tensor([[5, 6, 7]]))
+    def test_image_tokens_without_pictures(self, call: Any) -> None:
+        call("no picture to prune", input_ids=torch.tensor([[5, 3, 3, 7]]))
 
     def test_picture_without_image_tokens(self, call: Any, make_batch: Any) -> None:
         call("16 image tokens for each of its 1 pictures", input_ids=torch.tensor([[5, 6]]),
@@ -161,3 +162,70 @@ def test_logits_to_keep_as_columns(model: Any, make_batch: Any) -> None:
     ):
         model(**make_batch([1]), logits_to_keep=torch.tensor([3]))
     one_sentence(caught)
+
+
+@pytest.mark.parametrize("method", ["uniform", "fastv"])
+def test_max_length_names_the_callers_lengths(model: Any, make_batch: Any, method: str) -> None:
+    """Not those of the prompt that is left."""
+    from transformers import GenerationConfig
+
+    batch = make_batch([1])
+    width = batch["input_ids"].shape[1]
+    with salience.prune(model, "uniform" if method == "uniform" else FastV(layer=1), keep=0.5):
+        for options in (
+            {"max_length": 3},
+            {"max_length": width},
+            {"generation_config": GenerationConfig(max_length=9)},
+        ):
+            short = options.get("max_length", 9)
+            with pytest.raises(
+                ValueError, match=f"more than the {width} tokens of the prompt.* not {short}:"
+            ) as caught:
+                model.generate(**batch, **options)
+            one_sentence(caught)
+        got = model.generate(**batch, max_length=width + 2, min_new_tokens=2, do_sample=False)
+        assert got.shape[1] == width + 2
+
+
+@pytest.mark.parametrize("option", ["assistant_model", "prompt_lookup_num_tokens"])
+def test_guessed_tokens_inside_the_language_model(model: Any, make_model: Any, make_batch: Any, option: str) -> None:
+    """The option that was set is named, in the first turn and behind it; the others' answers are those without it."""
+    batch, options = make_batch([1]), {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
+    guess = {option: 2 if option == "prompt_lookup_num_tokens" else make_model()}
+    with salience.prune(model, FastV(layer=1), keep=0.5):
+        with pytest.raises(ValueError, match=f"^{option} guesses tokens") as caught:
+            model.generate(**batch, **options, **guess)
+        one_sentence(caught)
+        first = model.generate(**batch, **options, return_dict_in_generate=True)
+        more = torch.cat([first.sequences, torch.tensor([[7, 9]])], dim=1)
+        with pytest.raises(ValueError, match=f"^{option} guesses tokens"):
+            model.generate(more, past_key_values=first.past_key_values, **options, **guess)
+    with salience.prune(model, FastV(layer=1), keep=1):
+        wanted = model.generate(**batch, **options)
+    with salience.prune(model, "uniform", keep=1):
+        assert torch.equal(model.generate(**batch, **options), wanted)
+    if option == "prompt_lookup_num_tokens":  # transformers warns of its own arguments with an assistant
+        with salience.prune(model, "uniform", keep=0.5):
+            wanted = model.generate(**batch, **options)
+            assert torch.equal(model.generate(**batch, **options, **guess), wanted)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "internvl", "llava_siglip", "llava_onevision"])
+def test_strategies_that_no_call_could_have(name: str, tiny_family: Any) -> None:
+    """Told by `prune`, not by every call after it."""
+    model = tiny_family(name).model()
+    other = {"full": "default", "default": "full"}[model.config.vision_feature_select_strategy]
+    model.config.vision_feature_select_strategy = other
+    with pytest.raises(ValueError, match="vision_feature_select_strategy must be") as caught:
+        salience.prune(model, "uniform", keep=0.5)
+    one_sentence(caught)
+    assert "forward" not in vars(model)
+
+
+def test_a_scorers_config_nested_without_end(model: Any, tmp_path: Path) -> None:
+    folder = salience.Scorer(24).save_pretrained(tmp_path / "scorer")
+    for deep in (400, 200_000):
+        (folder / "config.json").write_text('{"d_features": 24, "training": {"a": ' + "[" * deep + "]" * deep + "}}")
+        with pytest.raises(ValueError, match="more than 100 deep") as caught:
+            salience.prune(model, folder, keep=0.5)
+        one_sentence(caught)

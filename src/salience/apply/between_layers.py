@@ -77,7 +77,24 @@ class BetweenLayers:
         pictures = pictures_inside(self.adapter, encoded, selections, pruned, self.budget)
         mask = pruned.attention_mask
         side = "left" if generating else padding_side(mask)
-        self._now.prefill = Prefill(self.decoder, self.method, pictures, mask, side=side)
+        self._now.prefill = prefill = Prefill(self.decoder, self.method, pictures, mask, side=side)
+        if generating and not prefill.drops_nothing:
+            self.refuse_guessing(given)
+
+    def refuse_guessing(self, given: dict[str, Any]) -> None:
+        """Refuse decoding that takes back guessed tokens, of which each layer's cache would keep others.
+
+        Raises:  ValueError naming the option
+        """
+        if self.method is None:
+            return
+        for option in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
+            if effective(option, given, self.adapter.model):
+                raise ValueError(
+                    f"{option} guesses tokens and takes wrong ones back from the cache, whose layers have lengths of "
+                    f"their own with method {self.method.name!r}: leave it out, or use a method that prunes before the "
+                    "language model."
+                )
 
     def _refuse(self, name: str, given: dict[str, Any], *, generating: bool) -> None:
         model = self.adapter.model

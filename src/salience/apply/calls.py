@@ -71,6 +71,17 @@ def encode(
     return encoded, {k: v for k, v in given.items() if k not in replaced}
 
 
+def is_text(adapter: Adapter, given: Mapping[str, Any]) -> bool:
+    """Whether a call has neither pictures nor tokens that stand for some, so that it is none of pruning's business."""
+    visual = ("pixel_values", "pixel_values_videos", "inputs_embeds")
+    if given.get("mm_encoder_outputs") or any(given.get(name) is not None for name in visual):
+        return False
+    ids = given.get("input_ids")
+    if ids is None:
+        return True
+    return not bool(torch.isin(ids, torch.tensor(list(adapter.token_ids.values()), device=ids.device)).any())
+
+
 def generation_mask(given: dict[str, Any], ids: Tensor, model: Any) -> Tensor:
     """The caller's mask, or the one generate would infer: padding is the pad token, unless that also ends a text."""
     mask: Tensor | None = given.get("attention_mask")

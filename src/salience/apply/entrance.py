@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from salience.apply.original_gaps import OriginalGaps
 from salience.apply.pruned import Pruned, is_leaving, is_pruned
 from salience.apply.towers import require_same_tower
 from salience.apply.trial import require_equal, require_positions
+from salience.core.json_text import read_json
 from salience.families import Adapter, adapter_for, same_tower
 from salience.families.tower_attention import SUBSTITUTE
 from salience.pruning.base import Method
@@ -132,7 +132,7 @@ def _scorer_home(adapter: Adapter) -> Path | None:
         return own
     bundled = bundled_model() / "salience"
     if (bundled / "config.json").is_file():
-        made_for = json.loads((bundled / "config.json").read_text(encoding="utf-8")).get("model")
+        made_for = read_json(bundled / "config.json").get("model")
         if same_tower(made_for, adapter.fingerprint()):
             return bundled
     return None

@@ -85,7 +85,8 @@ class Prefill:
         self._start(self._prompts.repeat_interleave(embedded.shape[0] // self._prompts.shape[0], 0))
         if embedded.shape[1] != self.real.shape[1]:
             raise ValueError(
-                f"method {self.method.name!r} looks at the whole prompt at once: leave prefill_chunk_size out."
+                f"method {self.method.name!r} looks at the whole prompt of {self.real.shape[1]} columns at once, and "
+                f"{embedded.shape[1]} came: leave prefill_chunk_size out, or what else cuts it up or adds to it."
             )
         self._embedded, self._rows = embedded, self._looking()
         deep = kwargs.get("deepstack_visual_embeds")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from salience.apply.inputs import PrunedInputs
+from salience.apply.last_token import last_columns, with_last
 from salience.apply.trace import StageTrace
 from salience.core.precision import full_precision
 from salience.core.types import Merge, Selection, TokenContext, VisualGrid
@@ -24,13 +25,15 @@ class PictureInside:
 
     row: of the prompt.   columns: (m,) int64, its places in the prompt that enters the language model, newlines too.
     kept: (k,) its tokens that are left, numbered among all of them.   stages: what each stage left.
+    ends: whether the row ends with it, so that its last token stays.
     """
 
     def __init__(
         self, row: int, columns: Tensor, kept: Tensor, places: Callable[[Tensor], Tensor], tokens: Tensor,
-        budget: Budget,
+        budget: Budget, *, ends: bool = False,
     ) -> None:  # fmt: skip
         self.row, self.columns, self.kept, self.budget = row, columns, kept, budget
+        self._ends = ends
         self.stages: list[StageTrace] = []
         self.scores: Tensor | None = None
         self._places, self._tokens = places, tokens  # tokens: (n,), the place of each among all of the view's
@@ -77,6 +80,8 @@ class PictureInside:
         with full_precision(hidden.device):
             chosen = method.stay(context, self.budget, entered=len(self._entered), stage=stage, stages=stages)
         method.check_selection(chosen, len(self.kept))
+        if self._ends:
+            chosen = with_last(chosen, len(self.kept), method.name)
         if chosen.scores is not None and len(self.kept) == len(self._tokens):
             self.scores = chosen.scores
         merge = chosen.merge
@@ -92,6 +97,7 @@ def pictures_inside(
 ) -> list[PictureInside]:
     """The call's views as they enter the language model, in `encoded`'s order."""
     found: dict[int, PictureInside] = {}
+    last = last_columns(pruned.attention_mask).tolist()
     for kind, token in adapter.token_ids.items():
         at = torch.nonzero(pruned.input_ids == token).cpu()  # (places, 2), row by row, as the views are
         start = 0
@@ -104,7 +110,7 @@ def pictures_inside(
             start += count
             found[view] = PictureInside(
                 row=int(mine[0, 0]), columns=mine[:, 1], kept=selection.kept, places=places, tokens=places.tokens,
-                budget=_of_one(budget, encoded.views[view].shape[0]),
+                budget=_of_one(budget, encoded.views[view].shape[0]), ends=int(mine[-1, 1]) == last[int(mine[0, 0])],
             )  # fmt: skip
     return [found[view] for view in sorted(found)]
 

@@ -23,11 +23,14 @@ from salience.apply.calls import (
     forget_if_empty,
     generation_mask,
     is_filled,
+    is_text,
     refuse_lost,
     with_mask,
 )
 from salience.apply.copies import copying
+from salience.apply.held import Held
 from salience.apply.inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
+from salience.apply.last_token import ending_views, with_last
 from salience.apply.memory import Memory
 from salience.apply.original_gaps import OriginalGaps
 from salience.apply.trace import ImageTrace, Trace
@@ -151,7 +154,7 @@ class Pruned:
         @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             with self._calls.one():  # first of all: what is under way is not taken off the model
-                if not (self._active or self._generates):
+                if not (self._active or self._generates) or self._passes:
                     return original(*args, **kwargs)
                 options, note = before(signature, args, kwargs)
                 with self._between.forward(options), self._gaps.forward(options):
@@ -168,7 +171,7 @@ class Pruned:
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
             with self._calls.one():
-                if not self._active or self._generates:
+                if not self._active or self._generates or self._passes:
                     return original(*args, **kwargs)
                 with torch.no_grad():  # as generate itself does, which does not yet run while the tower does
                     return self._generate(original, by_name(signature, args, kwargs))
@@ -188,6 +191,8 @@ class Pruned:
         if is_filled(cache):
             memory = self._memory(cache, given)
             return (memory.forward_arguments(given, int(cache.get_seq_length())) if memory else given), None
+        if is_text(self._adapter, given):
+            return given, None
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, given, self._schedule())
@@ -214,16 +219,23 @@ class Pruned:
         if is_filled(cache):
             memory = self._memory(cache, given)
             if memory is None:
-                return self._run(original, given)
+                return self._pass(original, given)
             whole, options = memory.generate_arguments(given, int(cache.get_seq_length()), self._model)
+            whole.require_room(given, self._model)
+            custom = given.get("custom_generate") is not None
+            if Held.on(cache) is not None:
+                self._between.refuse_guessing(given)
             with reading(cache):
-                return _restored(self._run(original, whole.arguments(options, self._model)), whole)
+                return _restored(self._run(original, whole.arguments(options, self._model)), whole, custom=custom)
+        if is_text(self._adapter, given):
+            return self._pass(original, given)
         encoded, options = encode(self._adapter, given, self._schedule())
         ids = given["input_ids"]
         # new padding always goes left here: generate goes on from the last column, which must stay the row's own
         mask = generation_mask(given, ids, self._model)
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
-        whole = WholePrompt(ids, pruned.input_ids.shape[1])
+        whole = WholePrompt(ids, pruned.input_ids.shape[1], pruned.input_ids)
+        whole.require_room(given, self._model)
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
         self._remember(cache, pruned, ids, times=times, beams=beams > 1)  # before, should the call fail
@@ -233,12 +245,24 @@ class Pruned:
         self._traces.set(self._between.traced(self.trace))
         if cache is None:
             self._remember(cache_of(result, cache), pruned, ids, times=times, beams=beams > 1)
-        return _restored(result, whole)
+        return _restored(result, whole, custom=given.get("custom_generate") is not None)
 
     @property
     def _generates(self) -> bool:
         """Whether this thread is inside our generate."""
         return getattr(self._inside, "generate", False)
+
+    @property
+    def _passes(self) -> bool:
+        """Whether this thread is inside a generate that has nothing to do with pictures."""
+        return getattr(self._inside, "passes", False)
+
+    def _pass(self, generate: Callable[..., Any], options: dict[str, Any]) -> Any:
+        self._inside.passes = True
+        try:
+            return generate(**options)
+        finally:
+            self._inside.passes = False
 
     def _run(self, generate: Callable[..., Any], options: dict[str, Any], prompt: int = 0) -> Any:
         self._inside.generate, self._inside.prompt = True, prompt
@@ -264,6 +288,8 @@ class Pruned:
         contexts = self._contexts(encoded)
         with full_precision(self._adapter.device):
             selections = self._select(contexts)
+        for view in ending_views(self._adapter, encoded, ids, mask):
+            selections[view] = with_last(selections[view], encoded.views[view].shape[0], self.method.name)
         pruned = pruned_inputs(
             self._adapter, encoded, selections, ids, mask, positions, positions=self.positions, side=side
         )
@@ -373,11 +399,14 @@ class Pruned:
             raise ValueError("FlashAttention misreads one row's original positions: use positions='compact', or sdpa.")
 
 
-def _restored(result: Any, whole: WholePrompt) -> Any:
-    """generate's result with the caller's prompt in front, whole."""
+def _restored(result: Any, whole: WholePrompt, *, custom: bool = False) -> Any:
+    """generate's result with the caller's prompt in front, whole; a `custom_generate` may return what it likes."""
     if isinstance(result, Tensor):
-        return whole.restore(result)
-    result.sequences = whole.restore(result.sequences)
+        return result if custom and not whole.begins(result) else whole.restore(result)
+    if custom and type(result) in (tuple, list):
+        return type(result)(_restored(part, whole, custom=True) for part in result)
+    if not custom or isinstance(getattr(result, "sequences", None), Tensor):
+        result.sequences = whole.restore(result.sequences)
     return result
 
 

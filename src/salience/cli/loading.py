@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from salience.cli.options import Command
+from salience.core.json_text import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +157,7 @@ def bundled_width() -> int | None:
     import salience
 
     file = salience.bundled_model() / "salience" / "config.json"
-    return int(json.loads(file.read_text(encoding="utf-8"))["d_features"]) if file.is_file() else None
+    return int(read_json(file)["d_features"]) if file.is_file() else None
 
 
 def find_vlm(name: str | None, device: str = "auto") -> Found:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from salience.core.files import write_atomic
+from salience.core.json_text import read_json
 
 SCHEMA = 1
 
@@ -127,10 +128,7 @@ def write(path: str | os.PathLike[str], found: Document) -> Path:
 
 def read(path: str | os.PathLike[str]) -> Document:
     """Read and validate a results document. Raises ValueError when it is not one."""
-    try:
-        found = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}, but a results document is an object")
     validate(found)

@@ -22,6 +22,16 @@ class InternVLAdapter(NamedAdapter):
 
     class_name = "InternVLForConditionalGeneration"
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._check(self.config.vision_feature_layer, self.config.vision_feature_select_strategy)
+
+    def _check(self, layer: Any, strategy: str) -> None:
+        if layer != -1:
+            raise ValueError(f"vision_feature_layer must be -1, the tower's output, to be pruned, not {layer!r}.")
+        if strategy != "default":
+            raise ValueError(f"vision_feature_select_strategy must be 'default', without [CLS], not {strategy!r}.")
+
     def _tower(self) -> Any:
         return self.model.model.vision_tower
 
@@ -48,12 +58,11 @@ class InternVLAdapter(NamedAdapter):
             raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
         need_pictures(pixel_values)
         layer = options.get("vision_feature_layer", self.config.vision_feature_layer)
-        if layer != -1:
-            raise ValueError(f"vision_feature_layer must be -1, the tower's output, to be pruned, not {layer!r}.")
         strategy = options.get("vision_feature_select_strategy", self.config.vision_feature_select_strategy)
+        self._check(layer, strategy)
         with watch_input(self.tower.encoder.layer[-1].attention) as seen:
             states = self.tower(pixel_values=pixel_values.to(self.model.dtype), return_dict=True).last_hidden_state
-        states = states[:, 1:] if strategy == "default" else states
+        states = states[:, 1:]
         side, ratio = int(states.shape[1] ** 0.5), self.config.downsample_ratio
         square = states.reshape(states.shape[0], side, side, -1)
         features = self.model.model.pixel_shuffle(square, scale_factor=ratio).flatten(1, 2)  # (tiles, n, d)

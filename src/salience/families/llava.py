@@ -25,7 +25,8 @@ _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
 class LlavaAdapter(Adapter):
     """Stages of one `LlavaForConditionalGeneration`, the model unmodified.
 
-    Raises:  ValueError when the model is no LlavaForConditionalGeneration, or its tower is not one of CLIP and SigLIP
+    Raises:  ValueError when the model is no LlavaForConditionalGeneration, its tower is not one of CLIP and SigLIP, or
+             [CLS] is one of the model's visual tokens
     """
 
     class_name = "LlavaForConditionalGeneration"
@@ -42,6 +43,13 @@ class LlavaAdapter(Adapter):
         if kind not in _PREFIX:
             raise ValueError(f"the vision tower must be one of {', '.join(sorted(_PREFIX))}, not {kind!r}.")
         self.prefix = _PREFIX[kind]
+        self._check_strategy(self.config.vision_feature_select_strategy)
+
+    def _check_strategy(self, strategy: str) -> None:
+        if strategy == "default" and self.prefix == 0:
+            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
+        if strategy == "full" and self.prefix == 1:
+            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
 
     @property
     def d_features(self) -> int:
@@ -155,11 +163,7 @@ class LlavaAdapter(Adapter):
 
         Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
         """
-        strategy = strategy or self.config.vision_feature_select_strategy
-        if strategy == "default" and self.prefix == 0:
-            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
-        if strategy == "full" and self.prefix == 1:
-            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
+        self._check_strategy(strategy or self.config.vision_feature_select_strategy)
         indices = self._indices(layer)
         with _record(self.tower, indices) as seen:
             output = self.tower(pixel_values, return_dict=True)

@@ -14,11 +14,32 @@ _LENGTHS = ("max_length", "min_length", "prompt_length_to_skip", "begin_index", 
 
 
 class WholePrompt:
-    """The caller's prompt (B, T) beside the one that runs, (B, L)."""
+    """The caller's prompt (B, T) beside the one that runs, (B, L) `running`, whose ids need not be told."""
 
-    def __init__(self, prompt: Tensor, length: int) -> None:
-        self.prompt, self.length = prompt, length
+    def __init__(self, prompt: Tensor, length: int, running: Tensor | None = None) -> None:
+        self.prompt, self.length, self._running = prompt, length, running
         self.dropped = prompt.shape[1] - length
+
+    def begins(self, ids: Tensor) -> bool:
+        """Whether these are ids of sequences that go on from the prompt that runs."""
+        rows, length = len(self.prompt), self.length
+        if ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] < length or not len(ids) or len(ids) % rows:
+            return False
+        if self._running is None:
+            return True
+        running = self._running.repeat_interleave(len(ids) // rows, 0).to(ids.device)
+        return torch.equal(ids[:, :length].to(running.dtype), running)
+
+    def require_room(self, given: dict[str, Any], model: Any) -> None:
+        """Raise a ValueError unless `max_length`, where that counts, is more than the caller's prompt."""
+        if effective("max_new_tokens", given, model) is not None:
+            return
+        longest, length = effective("max_length", given, model), self.prompt.shape[1]
+        if longest is not None and longest <= length:
+            raise ValueError(
+                f"max_length must be more than the {length} tokens of the prompt, which count whole however many are "
+                f"pruned, not {longest}: raise it, or set max_new_tokens."
+            )
 
     def restore(self, ids: Tensor) -> Tensor:
         """(B * m, L + new) -> (B * m, T + new); m rows in a row belong to one prompt (beams, returned sequences)."""

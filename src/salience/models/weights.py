@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from salience.core import json_text
 
 LAYOUTS = ("hf", "original")
 HEAD, EMBEDDING = "lm_head.weight", "backbone.embeddings.weight"
@@ -45,10 +46,7 @@ def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file; a ValueError when it holds none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not JSON.") from error
+    found = json_text.read_json(file)
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, not {found!r:.40}.")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from salience.core.json_text import read_json
 from salience.core.transformers_names import check_release
 
 #: Modules that turn the tower's tokens into the language model's, by the name they have in their parent.
@@ -47,7 +47,7 @@ def _check_folder(folder: Path) -> None:
 
     file = folder / "config.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except FileNotFoundError:
         raise ValueError(f"model: {folder} is no model's folder (no config.json).") from None
     except (OSError, ValueError) as error:

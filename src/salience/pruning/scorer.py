@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.files import write_atomic
+from salience.core.json_text import read_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -138,10 +139,7 @@ def _download(name: str, revision: str | None) -> tuple[Path, Path]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not JSON.") from error
+    config = read_json(file)
     known = {field.name for field in fields(ScorerConfig)}
     if not isinstance(config, dict) or "d_features" not in config:
         raise ValueError(f"{file} is no scorer's config: it has no d_features.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salience.core.files import write_atomic
+from salience.core.json_text import read_json
 
 FOLDER = ".unfinished"
 
@@ -56,7 +57,7 @@ class Cells:
             if not self.keeps:
                 return compute()
             write_atomic(file, json.dumps(compute(), allow_nan=False))
-        return json.loads(file.read_text())
+        return read_json(file)
 
     def share(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that are still to be computed here."""

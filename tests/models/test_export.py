@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from salience import BiMamba, Mamba, MambaLM
 from salience.models.sequence_model import SequenceModel
+from salience.ssm.attention import Attention
 from salience.ssm.hydra import Hydra
 from salience.ssm.s5 import S5
+from salience.ssm.windowed import WindowedAttention
 
-LENGTHS = (2, 63, 64, 65, 129, 700)  # around the kernel's chunks of 64 steps
+LENGTHS = (2, 3, 63, 64, 65, 129, 700)  # around the kernel's chunks of 64 steps
 EXAMPLES = pytest.mark.parametrize("example", [9, 100])
 
 
@@ -21,9 +23,9 @@ def _numbers(length: int, rows: int = 2) -> Tensor:
     return torch.randn(rows, length, 8, generator=torch.Generator().manual_seed(length))
 
 
-def _check(model: nn.Module, make: Any, example: int, **shapes: Any) -> None:
-    steps = torch.export.Dim("steps", min=2, max=2048)
-    program = torch.export.export(model, (make(example),), dynamic_shapes=({1: steps, **shapes},)).module()
+def _check(model: nn.Module, make: Any, example: int, steps: Any = None) -> None:
+    steps = torch.export.Dim("steps", min=2, max=2048) if steps is None else steps
+    program = torch.export.export(model, (make(example),), dynamic_shapes=({1: steps},)).module()
     for length in LENGTHS:
         found, want = (run(make(length)) for run in (program, model))
         found, want = (x if isinstance(x, Tensor) else x[1] for x in (found, want))
@@ -35,6 +37,15 @@ def _check(model: nn.Module, make: Any, example: int, **shapes: Any) -> None:
 def test_layers(kind: type[nn.Module], example: int) -> None:
     torch.manual_seed(0)
     _check(kind(8).eval(), _numbers, example)
+
+
+@EXAMPLES
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", [Attention, WindowedAttention])
+def test_attention(kind: type[nn.Module], causal: bool, example: int) -> None:
+    torch.manual_seed(0)
+    # a window of 64: blocks of 64 steps. torch wants proofs of a length with a name that it cannot give
+    _check(kind(8, n_heads=2, causal=causal).eval(), _numbers, example, torch.export.Dim.DYNAMIC)
 
 
 @EXAMPLES

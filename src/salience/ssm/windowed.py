@@ -91,8 +91,13 @@ class WindowedAttention(Attention):
         y = self._blocks(q, (global_k, past_k, k), (global_v, past_v, v), counts, begun)
         if not self.causal and self.n_global:
             all_there = seen(counts, q.shape[2], q.device)
-            whole = attend(q[:, :, : self.n_global], k, v, attn_mask=all_there)
-            y = torch.cat([whole, y[:, :, self.n_global :]], dim=2)
+            few = _extended(q, self.n_global) if _exporting() else q[:, :, : self.n_global]
+            whole = attend(few, k, v, attn_mask=all_there)
+            if _exporting():
+                at = torch.arange(q.shape[2], device=q.device)[:, None]
+                y = torch.where(at < self.n_global, _extended(whole, q.shape[2]), y)
+            else:
+                y = torch.cat([whole, y[:, :, self.n_global :]], dim=2)
         if not return_state:
             return y, None
         new = torch.full((q.shape[0],), q.shape[2], device=q.device) if counts is None else counts
@@ -108,7 +113,7 @@ class WindowedAttention(Attention):
         g, w, length = self.n_global, self.window, new.shape[2]
         if old is None or begun is None:
             empty = new.new_zeros(*new.shape[:2], w, new.shape[3])
-            return F.pad(new[:, :, :g], (0, 0, 0, max(0, g - length))), empty
+            return _extended(new, g), empty
         old = old.to(new.dtype)
         at = torch.arange(g, device=new.device) - begun[:, None]  # (B, g), where in the chunk they are
         inside = ((at >= 0) & (at < length))[:, None, :, None]
@@ -126,23 +131,22 @@ class WindowedAttention(Attention):
     def _blocks(self, q: Tensor, k: _Parts, v: _Parts, counts: Tensor | None,
                 begun: Tensor | None) -> Tensor:  # fmt: skip
         """y (B, H, L, K), each block of queries against the global steps and its neighbourhood."""
-        rows, heads, length, _ = q.shape
-        n = -(-length // self.window)
-        blocks = F.pad(q, (0, 0, 0, n * self.window - length)).reshape(rows * heads, n, self.window, -1)
+        rows, heads, length, wide = q.shape
+        n = length // self.window + 2 if _exporting() else -(-length // self.window)  # 2 at least: 1 is a case apart
+        blocks = _extended(q, n * self.window).reshape(rows * heads, -1, self.window, wide)
         near_k, near_v = (self._near(*each, n).flatten(0, 1) for each in (k, v))  # (B H, n, g + 2 or 3 w, K)
         mask = self._mask(n, length, counts, begun, q.device)  # (1 or B, n, w, g + 2 or 3 w)
         if mask.shape[0] > 1:
             mask = mask.repeat_interleave(heads, 0)
         y: Tensor = attend(blocks, near_k, near_v, attn_mask=mask)
-        return y.reshape(rows, heads, n * self.window, -1)[:, :, :length]
+        return _extended(y.reshape(rows, heads, n * self.window, wide), length)
 
     def _near(self, fixed: Tensor, past: Tensor, steps: Tensor, n: int) -> Tensor:
         """(B, H, n, g + 2 or 3 w, K): what each block is computed against."""
-        w = self.window
-        after = n * w - steps.shape[2] + (0 if self.causal else w)
-        joined = F.pad(torch.cat([past, steps], dim=2), (0, 0, 0, after))
-        tiles = joined.reshape(*joined.shape[:2], joined.shape[2] // w, w, joined.shape[3])
-        around = [tiles[:, :, i : i + n] for i in range(2 if self.causal else 3)]
+        w, around_it = self.window, 2 if self.causal else 3
+        joined = torch.cat([past, _extended(steps, (n + around_it - 2) * w)], dim=2)
+        tiles = joined.reshape(*joined.shape[:2], -1, w, joined.shape[3])
+        around = [tiles[:, :, i : i + n] for i in range(around_it)]
         return torch.cat([fixed[:, :, None].expand(-1, -1, n, -1, -1), *around], dim=3)
 
     def _mask(self, n: int, length: int, counts: Tensor | None, begun: Tensor | None, device: torch.device) -> Tensor:
@@ -171,6 +175,21 @@ class WindowedAttention(Attention):
         mask = torch.cat([fixed <= p, j >= g], dim=1)[:, None, None]
         state.counts += 1
         return attend(q, state.k.to(q.dtype), state.v.to(q.dtype), attn_mask=mask)
+
+
+def _extended(x: Tensor, length: int) -> Tensor:
+    """The first steps of x (B, H, T, K), zeros behind; in an exported program the last step again and again.
+
+    That asks nothing about T: a program whose length is free would be tied to one side of `length`.
+    """
+    if _exporting():
+        return x.index_select(2, torch.arange(length, device=x.device).clamp_max(x.shape[2] - 1))
+    more = length - x.shape[2]
+    return F.pad(x, (0, 0, 0, more)) if more > 0 else x[:, :, :length]
+
+
+def _exporting() -> bool:
+    return torch.compiler.is_compiling() and torch.compiler.is_exporting()
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from salience import BiMamba, Mamba, MambaLM
 from salience.models.sequence_model import SequenceModel
 from salience.ssm.attention import Attention
 from salience.ssm.hydra import Hydra
+from salience.ssm.s4d import S4D
 from salience.ssm.s5 import S5
 from salience.ssm.windowed import WindowedAttention
 
@@ -33,7 +34,7 @@ def _check(model: nn.Module, make: Any, example: int, steps: Any = None) -> None
 
 
 @EXAMPLES
-@pytest.mark.parametrize("kind", [Mamba, BiMamba, Hydra, S5])
+@pytest.mark.parametrize("kind", [Mamba, BiMamba, Hydra, S4D, S5])
 def test_layers(kind: type[nn.Module], example: int) -> None:
     torch.manual_seed(0)
     _check(kind(8).eval(), _numbers, example)

@@ -88,6 +88,16 @@ def eager(*tensors: Tensor | None) -> bool:
     )
 
 
+def exporting() -> bool:
+    """Whether torch.export traces, for which a length is to stay free: no branch or table may depend on it."""
+    return torch.compiler.is_compiling() and torch.compiler.is_exporting()
+
+
+def free(length: int) -> bool:
+    """Whether this is a length of an exported program that stays free: no number yet."""
+    return exporting() and not isinstance(length, int)
+
+
 def transformed() -> bool:
     """Whether torch.func transforms this call (grad, vmap, jvp ..) or forward-mode derivatives are taken.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.core.backend import refuse_tangents, transformed
+from salience.core.backend import free, refuse_tangents, transformed
 from salience.ops.derivatives import pullback
 
 GROUP = 1 << 18  # numbers that are transformed together on a CPU: a megabyte or two stay in its cache
@@ -21,7 +21,7 @@ def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
     Args:    u: (B, L, D), float32 or float64   k: (D, L), the same dtype
     Returns: (B, L, D). Differentiable in u and k
     """
-    y: Tensor = _plain(u, k, reverse) if transformed() else long_conv_fwd(u, k, reverse)[0]
+    y: Tensor = _plain(u, k, reverse) if transformed() or free(u.shape[1]) else long_conv_fwd(u, k, reverse)[0]
     return y
 
 
@@ -29,7 +29,8 @@ def _plain(u: Tensor, k: Tensor, reverse: bool) -> Tensor:
     """The same without an operator of ours: for derivatives and transformations that it has no rule for."""
     if reverse:
         return _plain(u.flip(1), k, False).flip(1)
-    length, size = u.shape[1], fft_size(2 * u.shape[1])
+    length = u.shape[1]
+    size = 2 * length if free(length) else fft_size(2 * length)
     y: Tensor = torch.fft.irfft(torch.fft.rfft(u.transpose(1, 2), n=size) * torch.fft.rfft(k, n=size), n=size)
     return y[..., :length].transpose(1, 2)
 

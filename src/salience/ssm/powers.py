@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from salience.core.backend import free
+
 
 def powers(log_z: Tensor, exponents: Tensor) -> Tensor:
     """z^e: log_z (2, ..., N), exponents (E,) -> (2, ..., N, E)."""
@@ -38,6 +40,10 @@ def over(x: Tensor, y: Tensor) -> Tensor:
 
 def real_sum(w: Tensor, log_z: Tensor, length: int) -> Tensor:
     """Re sum over n of w_n z_n^l for l < length: w (2, D, R, N), log_z (2, D, N) -> (D, R, length)."""
+    if free(length):
+        steps = torch.arange(length, device=log_z.device, dtype=log_z.dtype)
+        table = powers(log_z, steps)  # (2, D, N, L): the way that asks nothing about the length
+        return w[0] @ table[0] - w[1] @ table[1]
     fine, coarse = _tables(log_z, length)  # (2, D, N, T), (2, D, N, Q)
     started = times(w[:, :, :, None], coarse.transpose(2, 3)[:, :, None])  # (2, D, R, Q, N)
     left = torch.cat([started[0], -started[1]], dim=-1).flatten(1, 2)  # (D, R Q, 2N)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from salience.core.backend import exporting
 from salience.ssm.attention import Attention, attend, put, seen
 from salience.ssm.projections import blank
 from salience.ssm.s6 import at_least_one
@@ -91,9 +92,9 @@ class WindowedAttention(Attention):
         y = self._blocks(q, (global_k, past_k, k), (global_v, past_v, v), counts, begun)
         if not self.causal and self.n_global:
             all_there = seen(counts, q.shape[2], q.device)
-            few = _extended(q, self.n_global) if _exporting() else q[:, :, : self.n_global]
+            few = _extended(q, self.n_global) if exporting() else q[:, :, : self.n_global]
             whole = attend(few, k, v, attn_mask=all_there)
-            if _exporting():
+            if exporting():
                 at = torch.arange(q.shape[2], device=q.device)[:, None]
                 y = torch.where(at < self.n_global, _extended(whole, q.shape[2]), y)
             else:
@@ -132,7 +133,7 @@ class WindowedAttention(Attention):
                 begun: Tensor | None) -> Tensor:  # fmt: skip
         """y (B, H, L, K), each block of queries against the global steps and its neighbourhood."""
         rows, heads, length, wide = q.shape
-        n = length // self.window + 2 if _exporting() else -(-length // self.window)  # 2 at least: 1 is a case apart
+        n = length // self.window + 2 if exporting() else -(-length // self.window)  # 2 at least: 1 is a case apart
         blocks = _extended(q, n * self.window).reshape(rows * heads, -1, self.window, wide)
         near_k, near_v = (self._near(*each, n).flatten(0, 1) for each in (k, v))  # (B H, n, g + 2 or 3 w, K)
         mask = self._mask(n, length, counts, begun, q.device)  # (1 or B, n, w, g + 2 or 3 w)
@@ -182,14 +183,10 @@ def _extended(x: Tensor, length: int) -> Tensor:
 
     That asks nothing about T: a program whose length is free would be tied to one side of `length`.
     """
-    if _exporting():
+    if exporting():
         return x.index_select(2, torch.arange(length, device=x.device).clamp_max(x.shape[2] - 1))
     more = length - x.shape[2]
     return F.pad(x, (0, 0, 0, more)) if more > 0 else x[:, :, :length]
-
-
-def _exporting() -> bool:
-    return torch.compiler.is_compiling() and torch.compiler.is_exporting()
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -57,6 +57,10 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
     "diffusion_gemma": {"text_config": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 704}},
     "lfm2_vl": {"text_config": {"full_attn_idxs": [2, 5, 8, 10, 12, 14]}},
     "step3p7": {"text_config": {"sliding_window": 512}},
+    "apertus1p5": {  # its codes are rows of the vocabulary, the picture's before the sound's
+        "image_token_offset": 100, "audio_token_offset": 120, "vision_config": {"codebook_size": 20},
+        "audio_config": {"codebook_size": 20, "codebook_dim": 64, "hidden_size": 64},
+    },
     "blip-2": {"image_token_index": 50265}, "instructblip": {"image_token_index": 32000},
     "granite4_vision": {
         "image_grid_pinpoints": [[224, 448], [448, 224], [448, 448]], "downsample_rate": "1/2",

@@ -52,7 +52,9 @@ def test_against_random(view_of: Make) -> None:
     )
     lost = comparisons.against_random(view_of({"saliency": (0.9, 0.8, 0.44), "random": (0.9, 0.8, 0.45)}))
     assert lost is not None
-    assert (lost.tone, lost.lead) == ("bad", "The learned saliency beats random tokens at no ratio.")
+    assert (lost.tone, lost.lead) == (
+        "bad", "The learned saliency can\u2019t be told from random tokens at 25% and 5%.",
+    )  # fmt: skip
     worse = comparisons.against_random(view_of({"saliency": (0.9, 0.8, 0.2), "random": (0.9, 0.8, 0.45)}))
     assert worse is not None
     assert (worse.tone, worse.lead) == ("bad", "The learned saliency is worse than random tokens at 5%.")

@@ -60,7 +60,7 @@ def against_random(view: View) -> Finding | None:
     elif worse:
         lead, tone, rest = relation(view, own, "worse", RANDOM, ranged(worse, view.keeps)), "bad", [("level", level)]
     else:
-        lead, tone, rest = f"{capital(phrase(own))} beats random tokens at no ratio.", "bad", [("level", level)]
+        lead, tone, rest = relation(view, own, "level", RANDOM, ranged(level, view.keeps)), "bad", []
     lines = [line for keep in better or worse or level if (line := view.verdicts.of(own, keep, RANDOM)) is not None]
     told = [capital("; ".join(gap(view, line) for line in lines)) + "."]
     told += [relation(view, own, verdict, RANDOM, ranged(keeps, view.keeps)) for verdict, keeps in rest if keeps]

@@ -40,14 +40,14 @@ _WITHOUT = {"question only": "the question alone", "majority answer": "always gi
 
 def breaking_point(view: View) -> Finding | None:
     """The largest ratio at which even the best training-free method in the record has lost ten points."""
-    full, last = view.full("accuracy"), None
+    full, last, lost = view.full("accuracy"), None, 0.0
     if full is None:
         return None
     for keep in view.pruned:
         free = view.best_free(keep)
         if free is None or free.accuracy is None:
             continue
-        last = free
+        last, lost = free, max(lost, full - free.accuracy)
         if full - free.accuracy >= BROKEN and view.verdicts.verdict(free.method, keep, ALL_TOKENS) == "worse":
             own = view.value(view.subject, keep, "accuracy")
             beside = "" if own is None or role(view.subject) == "free" else (
@@ -57,13 +57,13 @@ def breaking_point(view: View) -> Finding | None:
                 lead=f"At {share(keep)} {BEST_FREE} has lost {points(full - free.accuracy)}.",
                 text=f"It is {phrase(free.method)}, which falls from {score(full)} to {score(free.accuracy)}.{beside}",
             )
-    if last is None or last.accuracy is None or full - last.accuracy >= BROKEN:
+    if last is None or last.accuracy is None or lost >= BROKEN:
         return None
     return Finding(
         tone="plain",
         lead=f"No ratio tried cost {BEST_FREE} ten points.",
-        text=f"At {share(last.keep)}, the smallest, it is {phrase(last.method)} with {score(last.accuracy)}; all "
-        f"tokens give {score(full)}.",
+        text=f"At {share(last.keep)}, the smallest of its ratios, it is {phrase(last.method)} with "
+        f"{score(last.accuracy)}; all tokens give {score(full)}.",
     )
 
 

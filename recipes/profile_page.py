@@ -57,7 +57,8 @@ def page(document: Mapping[str, Any], source: str) -> str:
     return "\n".join([
         "# What pruning would save on four published models", "",
         "From their configurations alone, no weights and no download: one picture of 1024 x 768 pixels (scaled where a "
-        "model takes one size), 64 tokens of text, batch 1. TFLOPs are 2 a multiply-add, attention as the full square, "
+        "model takes one size; tiles and pixels as is usual in its family, for there is no processor here), 64 tokens "
+        "of text, batch 1. TFLOPs are 2 a multiply-add, attention as the full square, "
         "the head for the last token; the projector reads the kept tokens. Peak memory includes the weights in the "
         "model's own type, and is the tower's where the language model's is less.", "",
         "| model | visual tokens | vision tower | in all | at a half | at a quarter | cache, whole and quarter | peak, "

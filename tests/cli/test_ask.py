@@ -53,6 +53,14 @@ def test_times_are_medians_of_several_rounds(ask: Run, monkeypatch: pytest.Monke
     assert json.loads(ask("--json").out)["records"][0]["config"]["rounds"] >= 7
 
 
+def test_a_busy_machine_is_told_of(ask: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for load, told in ((0.0, False), (1e6, True)):
+        monkeypatch.setattr("salience.profiling.machine.load_average", lambda load=load: load)
+        ran = ask("--json")
+        assert ("The machine has other work" in ran.err) == told
+        assert (json.loads(ran.out)["records"][0]["config"]["busy_because"] is not None) == told
+
+
 def test_json_is_the_document_and_nothing_else(ask: Run) -> None:
     ran = ask("--json", "--tokens", "3")
     assert ran.code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,9 +141,19 @@ def _asked(
     with working("answering both ways"):
         asked = answer_both_ways(loaded, inputs, method, seed, budget)
     region, view = seen_region(lambda each: prepare(found.processor, each, question)["pixel_values"], picture)
+    if busy := _busy():
+        note(f"The machine has other work, and the times are too long: {busy}")
     if said := what_is_seen(region, view, picture.size, asked.views):
         note(said)
     return asked, loaded, Drawn(kept_picture(picture, asked.grid, asked.kept, region), region)
+
+
+def _busy() -> str | None:
+    """One sentence where the machine has other work than this, else None."""
+    from salience.core.record import busy_because
+    from salience.profiling.machine import load_average
+
+    return busy_because({"load_average_end": load_average()}, os.cpu_count() or 1)
 
 
 def _document(
@@ -160,6 +171,7 @@ def _document(
         "picture": list(drawn.picture.size),
         "seen": [round(place, 2) for place in drawn.region],
         "rounds": asked.rounds,
+        "busy_because": _busy(),
         "note": _KNOWS if loaded.bundled else None,
     }
     rows = [

@@ -194,8 +194,8 @@ def _require_task(config: TradeoffConfig, found: Found) -> None:
     if unknown:
         word, row = unknown[0]
         note(
-            f"{len(unknown)} questions hold words that the model's vocabulary lacks, such as {word!r} ({row}): it reads "
-            "all such words as one."
+            f"{len(unknown)} questions hold words that the model's vocabulary lacks, such as {word!r} ({row}): it "
+            "can't tell such words apart."
         )
 
 

@@ -125,6 +125,16 @@ def hooks(model: Any) -> list[Any]:
     return [[*module._forward_pre_hooks, *module._forward_hooks] for module in model.modules()]
 
 
+def test_threads_of_an_offloaded_model(tiny_family: Any) -> None:
+    """accelerate takes a module's weights away behind a call, so that calls take turns."""
+    from accelerate import cpu_offload
+
+    family = tiny_family("llava")
+    model = cpu_offload(family.model(), execution_device=torch.device("cpu"))
+    with salience.prune(model, "cls-attention", keep=0.5) as pruned:
+        crowd(model, many(family, 4), pruned, 40)
+
+
 def test_a_thread_that_called_nothing_reads_the_last_trace(tiny_family: Any) -> None:
     """As where one thread generates and another reads the streamer."""
     family = tiny_family("llava")

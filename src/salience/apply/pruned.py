@@ -41,7 +41,7 @@ from salience.core.transformers_names import cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
 from salience.families.base import tower_fingerprint
-from salience.families.listening import Calls, lock
+from salience.families.listening import Calls, is_offloaded, lock
 from salience.families.tower_merging import Schedule
 from salience.families.whole_prompt import WholePrompt, effective
 from salience.pruning.base import Method
@@ -71,6 +71,8 @@ class Pruned:
         self._cache = cache_argument(adapter.model.forward, adapter.language_model.forward)
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
         self._calls = Calls(ended=self._take_off_if_undone)
+        # accelerate brings offloaded weights for one call and takes them away behind it, whoever else runs
+        self._turn: Any = threading.RLock() if is_offloaded(adapter.model) else nullcontext()
         self._between = BetweenLayers(adapter, method, budget, positions)
         self._gaps = OriginalGaps(adapter, positions, inside=isinstance(method, Inside))
         self._active, self._entered = True, False
@@ -153,7 +155,7 @@ class Pruned:
 
         @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
-            with self._calls.one():  # first of all: what is under way is not taken off the model
+            with self._turn, self._calls.one():  # first of all: what is under way is not taken off the model
                 if not (self._active or self._generates) or self._passes:
                     return original(*args, **kwargs)
                 options, note = before(signature, args, kwargs)
@@ -170,7 +172,7 @@ class Pruned:
 
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            with self._calls.one():
+            with self._turn, self._calls.one():
                 if not self._active or self._generates or self._passes:
                     return original(*args, **kwargs)
                 with torch.no_grad():  # as generate itself does, which does not yet run while the tower does

@@ -179,3 +179,12 @@ def without_listeners(model: nn.Module) -> None:
             for key in [key for key, hook in hooks.items() if hasattr(hook, _MARK)]:
                 del hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether accelerate keeps weights elsewhere between the calls of their modules."""
+    for module in model.modules():
+        hook: Any = getattr(module, "_hf_hook", None)
+        if any(getattr(each, "offload", False) for each in (hook, *getattr(hook, "hooks", ()))):
+            return True
+    return False

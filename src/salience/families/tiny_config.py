@@ -24,8 +24,10 @@ _SIZES = {
         query_pre_attn_scalar ssm_state_size moe_latent_size laurel_rank hidden_size_per_layer_input
         d_rel hc_lowrank""",
     32: "base_channels latent_channels",
+    30: "image_token_offset",
+    38: "audio_token_offset",  # where the eight codes of pictures end
     8: """pos_emb_height pos_emb_width posemb_grid_size qk_rope_head_dim qk_nope_head_dim rotary_dim ple_embed_dim
-        conf_attention_chunk_size""",
+        conf_attention_chunk_size codebook_size""",
     4: """*attention_heads num_heads n_heads resampler_heads resampler_n_heads index_n_heads linear_num_heads
         linear_num_value_heads mamba_num_heads n_routed_experts num_experts num_local_experts moe_num_experts
         num_query_tokens resampler_n_latents resampler_num_latents n_groups latent_query_num num_groups""",

@@ -140,13 +140,16 @@ def _reason(adapter: Adapter, inside: Any, *, compact: bool) -> str:
                 if _runs(model, given):
                     raise error from None
                 said = None
-    except ValueError as error:  # a sentence of ours
-        return str(error).rstrip(".")
+    except ValueError as error:  # mostly a sentence of ours
+        return str(error).strip().partition("\n")[0].rstrip(".")
     except Exception as error:  # a pruned call of the model would raise the same
         return f"a pruned call of a tiny copy fails with {type(error).__name__} ({_line(error)})"
-    if compact or inside is not None:
+    if compact or inside is not None or not bool(full.isfinite().all()):
         return ""
-    return _differs(model, copy, given, handle, full, short, said)
+    try:
+        return _differs(model, copy, given, handle, full, short, said)
+    except Exception:  # the whole sequence's own call fails with a mask or positions: there is nothing to hold against
+        return ""
 
 
 def _differs(

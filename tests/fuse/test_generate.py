@@ -65,3 +65,23 @@ def test_streaming(fused: Any, ids: Any) -> None:
 
     tokens, streamer = ids(1, 5), Streamer()
     assert generate(fused, tokens, streamer=streamer)[0].tolist() == streamer.seen
+
+
+def guided(model: Any, tokens: Tensor, **options: Any) -> Tensor:
+    given = {"max_new_tokens": 6, "do_sample": False, "guidance_scale": 1.7, "attention_mask": torch.ones_like(tokens)}
+    out: Tensor = model.generate(input_ids=tokens, negative_prompt_ids=tokens.flip(1)[:, :4], **{**given, **options})
+    return out
+
+
+def test_guidance_is_right_or_refused(model: Any, fused: Any, ids: Any) -> None:
+    """transformers before 5.24 loses the cache of what guidance holds against, of Mamba and FalconMamba."""
+    tokens = ids(2, 6)
+    wanted = guided(model, tokens, use_cache=False)
+    assert torch.equal(guided(fused, tokens, use_cache=False), wanted)
+    try:
+        got = guided(fused, tokens)
+    except ValueError as error:
+        assert "no filled cache came with it: with guidance_scale pass use_cache=False" in str(error)
+        assert fused.config.model_type in ("mamba", "falcon_mamba")
+    else:
+        assert torch.equal(got, wanted)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from salience import MambaLM
 
+from .conftest import near
+
 
 def generate(model: Any, tokens: Tensor, **options: Any) -> Tensor:
     torch.manual_seed(0)
@@ -78,5 +80,104 @@ def test_the_model_is_left_as_it_was(ours: MambaLM, ids: Any) -> None:
 
 
 def test_what_a_state_cannot_do_is_refused(ours: MambaLM, ids: Any) -> None:
-    with pytest.raises(ValueError, match="cache_implementation must be None: a Mamba has a state and no 'static'"):
-        generate(ours, ids(1, 4), cache_implementation="static")
+    for name in ("static", "offloaded", "quantized"):
+        with pytest.raises(ValueError, match=f"cache_implementation must be None or 'dynamic': .* no '{name}' cache"):
+            generate(ours, ids(1, 4), cache_implementation=name)
+    with pytest.raises(ValueError, match="output_attentions must be left out"):
+        generate(ours, ids(1, 4), output_attentions=True)
+    with pytest.raises(ValueError, match="prefill_chunk_size must be left out"):
+        generate(ours, ids(1, 4), prefill_chunk_size=2)
+    with pytest.raises(ValueError, match="num_beams must be 1 with guidance_scale"):
+        generate(ours, ids(1, 4), guidance_scale=1.5, num_beams=2)
+    with pytest.raises(ValueError, match="guidance_scale needs negative_prompt_ids"):
+        ours.generate(inputs_embeds=torch.randn(1, 4, 20), guidance_scale=1.5, max_new_tokens=3)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dynamic": {"cache_implementation": "dynamic"},
+    "bad words": {"bad_words_ids": [[5], [7, 8]]}, "suppressed": {"suppress_tokens": [1, 2, 3]},
+    "suppressed first": {"begin_suppress_tokens": list(range(9))}, "repetition": {"repetition_penalty": 1.5},
+    "n-grams": {"no_repeat_ngram_size": 2}, "n-grams of the prompt": {"encoder_no_repeat_ngram_size": 2},
+    "of the prompt": {"encoder_repetition_penalty": 1.5}, "bias": {"sequence_bias": [[[5], 3.0]]},
+    "first": {"forced_bos_token_id": 4}, "last": {"forced_eos_token_id": 4},
+    "decay": {"exponential_decay_length_penalty": (2, 1.5), "eos_token_id": 3},
+    "at least": {"min_length": 14, "eos_token_id": list(range(40))},
+    "new at least": {"min_new_tokens": 5, "eos_token_id": list(range(40))},
+    "at most": {"max_length": 9, "max_new_tokens": None},
+    "short beams": {"num_beams": 3, "length_penalty": 0.3, "early_stopping": True, "eos_token_id": [1, 2, 3, 4, 5]},
+    "allowed": {"prefix_allowed_tokens_fn": lambda row, ids: [1, 2, 3]},
+    "warm": {"do_sample": True, "temperature": 0.5, "top_k": 5, "top_p": 0.8, "min_p": 0.01},
+    "typical": {"do_sample": True, "typical_p": 0.5}, "cut off": {"do_sample": True, "epsilon_cutoff": 0.01},
+    "eta": {"do_sample": True, "eta_cutoff": 0.01}, "entropy": {"do_sample": True, "top_h": 0.5},
+    "valid": {"remove_invalid_values": True, "renormalize_logits": True},
+    "watermark": {"watermarking_config": {"bias": 2.5, "seeding_scheme": "selfhash"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_other_option_is_followed(theirs: Any, ours: MambaLM, ids: Any, name: str) -> None:
+    tokens = ids(2, 6)
+    options = {"attention_mask": torch.ones_like(tokens), **OPTIONS[name]}
+    assert torch.equal(generate(ours, tokens, **options), generate(theirs, tokens, **options))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("negative", ["none", "ids", "padded"])
+def test_guidance(theirs: Any, ours: MambaLM, ids: Any, cached: bool, sampled: bool, negative: str) -> None:
+    """As transformers without a cache: with one its Mamba before 5.24 reads the other prompt's last token alone."""
+    tokens = ids(2, 6)
+    options: dict[str, Any] = {"guidance_scale": 1.7, "do_sample": sampled, "attention_mask": torch.ones_like(tokens)}
+    if negative != "none":
+        options["negative_prompt_ids"] = tokens.flip(1)[:, :4]
+    if negative == "padded":
+        options["negative_prompt_attention_mask"] = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    wanted = generate(theirs, tokens, use_cache=False, **options)
+    assert not torch.equal(wanted, generate(theirs, tokens, **{**options, "guidance_scale": 1.0}))
+    assert torch.equal(generate(ours, tokens, use_cache=cached, **options), wanted)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"num_beams": 2}, {"num_return_sequences": 2,
+                                     "do_sample": True}], ids=str)  # fmt: skip
+def test_hidden_states(theirs: Any, ours: MambaLM, ids: Any, options: dict[str, Any]) -> None:
+    given = {"output_hidden_states": True, "return_dict_in_generate": True, **options}
+    got, wanted = (generate(model, ids(2, 4), **given) for model in (ours, theirs))
+    assert torch.equal(got.sequences, wanted.sequences)  # type: ignore[attr-defined]
+    pairs = list(zip(got.hidden_states, wanted.hidden_states, strict=True))  # type: ignore[attr-defined]
+    assert len(pairs) == 10
+    for mine, others in pairs:
+        for one, other in zip(mine, others, strict=True):
+            near(one, other)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}, {"use_cache": False}], ids=str)
+@pytest.mark.parametrize("both", [True, False])
+def test_a_prompt_of_embeddings(theirs: Any, ours: MambaLM, ids: Any, options: dict[str, Any], both: bool) -> None:
+    tokens, mask = ids(2, 6), torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    said = []
+    for model in (ours, theirs):
+        embedded = model.backbone.embeddings(tokens).detach()
+        prompt = {"inputs_embeds": embedded, **({"input_ids": tokens} if both else {})}
+        torch.manual_seed(0)
+        said.append(model.generate(**prompt, attention_mask=mask, max_new_tokens=8, **{"do_sample": False, **options}))
+    assert torch.equal(*said)
+    if not options:
+        own = generate(ours, tokens, attention_mask=mask, max_new_tokens=8)
+        assert torch.equal(said[0][:, -8:], own[:, -8:])
+
+
+@torch.no_grad()
+def test_forward_of_embeddings_and_hidden_states(theirs: Any, ours: MambaLM, ids: Any) -> None:
+    tokens = ids(2, 6)
+    embedded = ours.backbone.embeddings(tokens)
+    out = ours(inputs_embeds=embedded, output_hidden_states=True)
+    wanted = theirs(tokens, output_hidden_states=True)
+    near(out.logits, wanted.logits)
+    for one, other in zip(out.hidden_states, wanted.hidden_states, strict=True):
+        near(one, other)
+    assert torch.equal(embedded, ours.backbone.embeddings(tokens))
+    for given, came in (({}, "neither of them"), ({"input_ids": tokens, "inputs_embeds": embedded}, "both")):
+        with pytest.raises(ValueError, match=f"either input_ids or inputs_embeds must be given, not {came}"):
+            ours(**given)
+    with pytest.raises(ValueError, match=r"inputs_embeds must be \(B, L, 20\)"):
+        ours(inputs_embeds=torch.randn(2, 6, 21))

@@ -39,12 +39,19 @@ GENERATION = "generation_config.json"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class MambaOutput(NamedTuple):
-    """loss: () or None   logits: (B, L, rows) float32   state: one `MambaState` a layer, or None."""
-
+class _Three(NamedTuple):
     loss: Tensor | None
     logits: Tensor
     state: list[MambaState] | None = None
+
+
+class MambaOutput(_Three):
+    """loss: () or None   logits: (B, L, rows) float32   state: one `MambaState` a layer, or None.
+
+    hidden_states, which unpacking leaves out: (B, L, d_model) behind each layer, then behind the last norm, or None.
+    """
+
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class RMSNorm(nn.Module):
@@ -116,35 +123,39 @@ class MambaLM(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         state: Sequence[MambaState] | None = None,
         *,
+        inputs_embeds: Tensor | None = None,
         seq_idx: Tensor | None = None,
         return_state: bool = False,
         logits_to_keep: int = 0,
+        output_hidden_states: bool = False,
     ) -> MambaOutput:
         """Logits of every step; with labels the mean cross entropy of predicting the next one.
 
         Args:    input_ids: (B, L) int64   attention_mask: (B, L), 0 for padding, on any side or inside
                  labels: (B, L), shifted in here; -100 is not counted   state: of the chunk before, left as it is
                  seq_idx: (B, L), a new sequence beginning where it changes
+                 inputs_embeds: (B, L, d_model), in place of input_ids
                  logits_to_keep: logits of the last so many steps only, 0 for all
-        Returns: (loss, logits, state), state with return_state
+        Returns: (loss, logits, state), state with return_state; `.hidden_states` with output_hidden_states
         Raises:  ValueError for shapes that disagree
         """
-        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
-            raise ValueError(f"input_ids must be (B, L) with L of at least 1, not {tuple(input_ids.shape)}.")
+        whose, shape = self._shape(input_ids, inputs_embeds)
         for name, other in (("attention_mask", attention_mask), ("labels", labels)):
-            if other is not None and other.shape != input_ids.shape:
-                raise ValueError(f"{name} must be {tuple(input_ids.shape)} as input_ids, not {tuple(other.shape)}.")
+            if other is not None and other.shape != shape:
+                raise ValueError(f"{name} must be {tuple(shape)} as {whose}, not {tuple(other.shape)}.")
         if state is not None and len(state) != self.config.n_layers:
             raise ValueError(f"state must have {self.config.n_layers} layers' states, not {len(state)}.")
         mask = None if attention_mask is None else attention_mask != 0
-        x = self.backbone.embeddings(input_ids)  # (B, L, d_model)
+        x = self.backbone.embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, L, d_model)
         after: list[MambaState] = []
-        joined = join(self, x)
+        hidden: list[Tensor] = []
+        # what is joined changes x where it lies
+        joined = join(self, x) if inputs_embeds is None and not output_hidden_states else None
         for i, block in enumerate(self._blocks):
             before = None if state is None else state[i]
             if joined is not None:
@@ -155,10 +166,33 @@ class MambaLM(nn.Module):
                 x = self._residual(x) + y
             else:
                 x = self._residual(x) + block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before)
+            if output_hidden_states:
+                hidden.append(x)
+        if output_hidden_states:
+            hidden.append(self.backbone.norm_f(x))
         x = x[:, -logits_to_keep:]
         logits = self._logits(x) if joined is None else joined.logits(x)
         loss = None if labels is None else _next_token_loss(logits, labels)
-        return MambaOutput(loss, logits, after if return_state else None)
+        out = MambaOutput(loss, logits, after if return_state else None)
+        if output_hidden_states:
+            out.hidden_states = tuple(hidden)
+        return out
+
+    def _shape(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[str, torch.Size]:
+        """What is read, and its (B, L). Raises: ValueError unless it is one of the two."""
+        if (input_ids is None) == (inputs_embeds is None):
+            came = "neither of them" if input_ids is None else "both"
+            raise ValueError(f"either input_ids or inputs_embeds must be given, not {came}.")
+        if input_ids is not None:
+            if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+                raise ValueError(f"input_ids must be (B, L) with L of at least 1, not {tuple(input_ids.shape)}.")
+            return "input_ids", input_ids.shape
+        assert inputs_embeds is not None
+        width = self.config.d_model
+        if inputs_embeds.ndim != 3 or inputs_embeds.shape[1] == 0 or inputs_embeds.shape[2] != width:
+            shape = tuple(inputs_embeds.shape)
+            raise ValueError(f"inputs_embeds must be (B, L, {width}) with L of at least 1, not {shape}.")
+        return "inputs_embeds", inputs_embeds.shape[:2]
 
     @no_gradients
     def step(self, input_ids: Tensor, state: Sequence[MambaState]) -> Tensor:
@@ -186,16 +220,23 @@ class MambaLM(nn.Module):
     def _residual(self, x: Tensor) -> Tensor:
         return x.float() if self.config.residual_in_fp32 and x.dtype != torch.float64 else x
 
-    def generate(self, input_ids: Tensor, **options: Any) -> Any:
+    def generate(self, input_ids: Tensor | None = None, **options: Any) -> Any:
         """transformers' own `generate`: greedy, sampling, beams, streamers; batches padded on the left.
 
-        Args:    input_ids: (B, L)   options: attention_mask, max_new_tokens, do_sample, num_beams, streamer, ...
-        Returns: (B, L + new) int64, or what transformers returns with return_dict_in_generate
-        Raises:  ValueError as transformers does; RuntimeError where it is not installed
+        `guidance_scale` reads its other prompt with a state of its own, as without a cache; with one, transformers'
+        Mamba reads only the last token of it again and again.
+
+        Args:    input_ids: (B, L)   options: attention_mask, max_new_tokens, do_sample, num_beams, streamer, ...;
+                 inputs_embeds: (B, L, d_model), in place of the prompt or of its embeddings
+        Returns: (B, L + new) int64 ((B, new) of inputs_embeds alone), or what transformers returns with
+                 return_dict_in_generate
+        Raises:  ValueError as transformers does, and for options that a Mamba cannot follow; RuntimeError where
+                 transformers is not installed
         """
         from salience.models.generation import generator
 
-        return generator(self).generate(input_ids, **options)
+        given = options if input_ids is None else {"input_ids": input_ids, **options}
+        return generator(self).generate(**given)
 
     @classmethod
     def from_pretrained(

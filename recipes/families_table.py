@@ -21,7 +21,9 @@ NAMES = {
     "qwen3_vl_moe": "Qwen3-VL-MoE", "qwen3_5": "Qwen3.5", "qwen3_5_moe": "Qwen3.5-MoE", "glm4v": "GLM-4.1V",
     "glm46v": "GLM-4.6V", "glm4v_moe": "GLM-4.5V (MoE)",
     "smolvlm": "SmolVLM", "idefics3": "Idefics3", "internvl": "InternVL", "paligemma": "PaliGemma", "gemma3": "Gemma3",
-    "lfm2_vl": "LFM2-VL (fallback)", "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",
+    "llama4": "Llama4", "ovis2": "Ovis2", "lfm2_vl": "LFM2-VL (fallback)", "kimi_k25": "Kimi K2.5 (fallback)",
+    "minicpmv4_6": "MiniCPM-V 4.6 (fallback)", "minicpmv4_7": "MiniCPM-V 4.7 (fallback)",
+    "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",
 }  # fmt: skip
 
 HEAD = """# Families and methods
@@ -40,9 +42,10 @@ Layers that count distance in columns see the whole prompt's under original posi
 run over its whole length with zeros where a token is gone, so that these parts cost what they did. Under
 `positions="compact"` both work on what is left alone, as if the dropped tokens had never been there. Other attention
 kernels than sdpa and eager are refused once a prompt is longer than a window, and layers that choose among tokens by
-their place (sparse and compressed attention) are refused by `prune`. GLM's videos are refused, whose tokens share the
-pictures' placeholder; its own `generate` mixes up several pictures of one prompt under beam search, which pruned calls
-do not.
+their place (sparse and compressed attention) are refused by `prune`. Positions of MiniCPM-V 4.7, PaddleOCR-VL and
+Cosmos3-Edge can't be "compact". GLM's videos are refused, whose tokens share the pictures' placeholder. Under beam
+search transformers' own `generate` mixes up a prompt's pictures with GLM and fails with Llama4, where pruned calls are
+right.
 
 Unmeasured: FlashAttention (no GPU was at hand); weights of 8 and 4 bits where bitsandbytes isn't installed (its test in
 `tests/apply/test_placed.py` runs where it is); the own processors of InternVL, LLaVA-OneVision and Qwen's models, which

@@ -129,8 +129,7 @@ def counted(model: Any, given: Mapping[str, Any]) -> Tensor:
     if not hasattr(base, "get_rope_index"):
         return text
     accepted = inspect.signature(base.get_rope_index).parameters
-    names = ("mm_token_type_ids", "image_grid_thw")
-    options = {name: given[name] for name in names if name in accepted and name in given}
+    options = {name: given[name] for name in set(given) - {"input_ids", "attention_mask"} if name in accepted}
     axes, _ = base.get_rope_index(given["input_ids"], attention_mask=mask, **options)
     return axes
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ class Tiny:
 
     picture: (size, generator) -> its pixels and the ids that stand for it   collect: the batch's other arguments, of
     each row's (size, pixels).   types: (ids, mask) -> the argument that marks image tokens, if the family has one.
+    broken_on: releases of transformers whose own forward fails, so that there is nothing to prune.
     """
 
     name: str
@@ -36,8 +39,11 @@ class Tiny:
     picture: Callable[[Any, torch.Generator], tuple[Tensor, list[int]]]
     collect: Callable[[list[list[tuple[Any, Tensor]]]], dict[str, Any]]
     types: Callable[[Tensor, Tensor], dict[str, Tensor]] = lambda ids, mask: {}
+    broken_on: Sequence[str] = ()
 
     def model(self, dtype: torch.dtype = torch.float32) -> Any:
+        if (release := version("transformers")) in self.broken_on:
+            pytest.skip(f"the forward of {self.name} fails in transformers {release}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self.build().eval()
@@ -45,7 +51,8 @@ class Tiny:
             for name, parameter in model.named_parameters():
                 if parameter.dim() >= 2:  # from the initial .02: attention far from uniform, logits of order one
                     parameter.mul_(2 if "vis" in name else 6)
-        return model.to(dtype)
+        # complex buffers (Llama4's angles) stay, which `to` would make real
+        return model._apply(lambda values: values.to(dtype) if values.is_floating_point() else values)
 
     def batch(self, pictures: Sequence[int] = (1, 2), *, side: str = "left", seed: int = 0) -> dict[str, Any]:
         """Rows of as many pictures, of sizes in turn, words between them; padded on `side`."""
@@ -339,6 +346,90 @@ def _patches_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _llama4() -> Any:
+    """A layer that attends within chunks, and one whose queries are scaled by column."""
+    from transformers import Llama4Config, Llama4ForConditionalGeneration, Llama4TextConfig
+
+    text = Llama4TextConfig(
+        **TEXT, head_dim=8, intermediate_size_mlp=48, num_local_experts=2, no_rope_layers=[1, 0], floor_scale=8192,
+    )  # fmt: skip
+    vision = {
+        **VISION, "intermediate_size": 96, "image_size": 84, "vision_output_dim": 20, "projector_input_dim": 20,
+        "projector_output_dim": 20,
+    }  # fmt: skip
+    model = Llama4ForConditionalGeneration(
+        Llama4Config(text_config=text, vision_config=vision, image_token_index=IMAGE, boi_token_index=OPEN)
+    )
+    with torch.no_grad():
+        for parameter in model.vision_model.vision_adapter.parameters():  # its tokens would hardly differ
+            parameter.mul_(8)
+    return model
+
+
+def _ovis2() -> Any:
+    """Four patches make up a token; the tokens around a picture are of the visual vocabulary."""
+    from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Qwen2Config
+
+    vision = {**VISION, "image_size": 84, "vocab_size": 30, "hidden_stride": 2, "num_visual_indicator_tokens": 2}
+    config = Ovis2Config(
+        vision_config=vision, text_config=Qwen2Config(**TEXT), image_token_id=IMAGE, hidden_size=32,
+        vocab_size=VOCABULARY, visual_indicator_token_ids=[OPEN, CLOSE],
+    )  # fmt: skip
+    return Ovis2ForConditionalGeneration(config)
+
+
+def _kimi() -> Any:
+    """Pictures of any size before DeepSeek's latent attention."""
+    from transformers import DeepseekV3Config, Kimi_K25Config, Kimi_K25ForConditionalGeneration
+
+    text = DeepseekV3Config(
+        **{**TEXT, "num_key_value_heads": 4}, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
+        moe_intermediate_size=16, kv_lora_rank=16, q_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        first_k_dense_replace=1,
+    )  # fmt: skip
+    vision = {**VISION, "pos_emb_height": 8, "pos_emb_width": 8}
+    config = Kimi_K25Config(
+        vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=VIDEO, projection_hidden_size=24,
+    )  # fmt: skip
+    return Kimi_K25ForConditionalGeneration(config)
+
+
+def _kimi_picture(size: tuple[int, int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    t, h, w = size
+    return torch.randn(t * h * w, 3, 14, 14, generator=generator), [OPEN, *[IMAGE] * (t * h * w // 4), CLOSE]
+
+
+def _minicpm(version: str) -> Callable[[], Any]:
+    def build() -> Any:
+        import transformers
+
+        text = transformers.Qwen3_5TextConfig(**{**TEXT, **_DELTA})
+        vision = {**VISION, "image_size": 224, "num_hidden_layers": 3}
+        config = getattr(transformers, f"MiniCPMV{version}Config")(
+            vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=VIDEO, insert_layer_id=1,
+        )  # fmt: skip
+        return getattr(transformers, f"MiniCPMV{version}ForConditionalGeneration")(config)
+
+    return build
+
+
+def _packed_picture(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    height, width = size
+    return torch.randn(3, 14, height * width * 14, generator=generator), [
+        OPEN,
+        *[IMAGE] * (height * width // 16),
+        CLOSE,
+    ]
+
+
+def _packed_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
+    flat = [picture for row in rows for picture in row]
+    return {
+        "pixel_values": torch.cat([pixels for _, pixels in flat], dim=-1)[None],
+        "target_sizes": torch.tensor([size for size, _ in flat]),
+    }
+
+
 # -- LLaVA-1.5 -------------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +502,16 @@ _TABLE = [
     Tiny(name="gemma3", build=_gemma3, sizes=[0], picture=_one_grid(84), collect=_flat_collect,
          types=_image_types("token_type_ids")),
     Tiny(name="lfm2_vl", build=_lfm2_vl, sizes=[(4, 6), (6, 4), (2, 8)], picture=_patches, collect=_patches_collect),
+    Tiny(name="llama4", build=_llama4, sizes=[1, 2], picture=functools.partial(_tiles, apart=True),
+         collect=_flat_collect, broken_on=["5.24.0"]),
+    Tiny(name="ovis2", build=_ovis2, sizes=[1, 2], picture=functools.partial(_tiles, apart=True),
+         collect=_flat_collect),
+    Tiny(name="kimi_k25", build=_kimi, sizes=[(1, 6, 8), (1, 4, 6), (1, 8, 4)], picture=_kimi_picture,
+         collect=_qwen_collect),
+    Tiny(name="minicpmv4_6", build=_minicpm("4_6"), sizes=[(12, 16), (8, 12), (16, 8)], picture=_packed_picture,
+         collect=_packed_collect),
+    Tiny(name="minicpmv4_7", build=_minicpm("4_7"), sizes=[(12, 16), (8, 12), (16, 8)], picture=_packed_picture,
+         collect=_packed_collect, types=_image_types("mm_token_type_ids")),
     Tiny(name="aya_vision", build=_aya_vision, sizes=[0], picture=_one_grid(84), collect=_flat_collect),
     Tiny(name="mistral3", build=_mistral3, sizes=[(84, 112), (56, 84), (140, 56)], picture=_any_size,
          collect=_any_size_collect),

@@ -1,4 +1,4 @@
-"""Every family (the last three by the fallback) equals its own whole sequence with the dropped tokens masked."""
+"""Every family (the last five by the fallback) equals its own whole sequence with the dropped tokens masked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from salience.families import adapter_for
 
 FAMILIES = (
     "llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "smolvlm",
-    "idefics3", "internvl", "paligemma", "gemma3", "lfm2_vl", "aya_vision", "mistral3",
+    "idefics3", "internvl", "paligemma", "gemma3", "llama4", "ovis2", "lfm2_vl", "kimi_k25", "minicpmv4_6",
+    "aya_vision", "mistral3",
 )  # fmt: skip
 
 # float32 keeps 24 bits and logits are of order one; the sums run over fewer terms in another order.
@@ -63,8 +64,8 @@ def positions_of(model: Any, batch: Mapping[str, Any], *, generating: bool) -> T
     """The whole prompt's positions, as the model would count them without ours."""
     mask = batch["attention_mask"]
     counted = (mask.cumsum(1) - 1).masked_fill(mask == 0, 0)
-    if hasattr(model.model, "get_rope_index"):
-        axes, _ = model.model.get_rope_index(
+    if hasattr(model.base_model, "get_rope_index"):
+        axes, _ = model.base_model.get_rope_index(
             batch["input_ids"], batch["mm_token_type_ids"], batch["image_grid_thw"], attention_mask=mask
         )
         return torch.cat([counted[None], axes]) if generating else axes
@@ -82,15 +83,23 @@ def masked(model: Any, batch: dict[str, Any], pruned: Any, *, generating: bool) 
     return {**batch, "attention_mask": mask, "position_ids": positions_of(model, batch, generating=generating)}
 
 
-def by_row(model: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """GLM's generate mixes up several pictures of a prompt for beams, unpruned too: they are handed in as one."""
-    if not adapter_for(model).joins_rows:
+def expanded(model: Any, given: dict[str, Any], mode: dict[str, Any]) -> dict[str, Any]:
+    """The oracle's arguments where generate runs a prompt several times, for models that mix up its pictures then.
+
+    Unpruned GLM repeats pictures A, B as A, A, B, B and unpruned Llama4 not at all: they are handed in by prompt.
+    """
+    if not {"num_beams", "num_return_sequences"} & mode.keys():
         return given
-    pixels = {name: given.pop(name) for name in ("pixel_values", "image_grid_thw")}
-    output = model.get_image_features(**pixels, return_dict=True)
-    counts = (given["input_ids"] == 3).sum(1).tolist()
-    output.pooler_output = list(torch.split(torch.cat(list(output.pooler_output)), counts))
-    return {**given, "mm_encoder_outputs": {"image": output}}
+    ids, adapter = given["input_ids"], adapter_for(model)
+    if adapter.joins_rows:
+        pixels = {name: given.pop(name) for name in ("pixel_values", "image_grid_thw")}
+        output = model.get_image_features(**pixels, return_dict=True)
+        output.pooler_output = list(torch.split(torch.cat(list(output.pooler_output)), (ids == 3).sum(1).tolist()))
+        return {**given, "mm_encoder_outputs": {"image": output}}
+    if model.config.model_type == "llama4":
+        projected = adapter.encode(given.pop("pixel_values")).projected()
+        return {**given, "inputs_embeds": adapter.embed(ids, projected).detach()}
+    return given
 
 
 def pairs(pruned: Any, full: Tensor, short: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -118,7 +127,7 @@ def test_generate_equals_masked_sequence(model: Any, batch: Any, mode: dict[str,
     options = {**mode, "do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5, "suppress_tokens": NEVER}
     with salience.prune(model, "random", keep=0.25, seed=1) as pruned:
         got = model.generate(**batch, **options)
-    wanted = model.generate(**by_row(model, masked(model, batch, pruned, generating=True)), **options)
+    wanted = model.generate(**expanded(model, masked(model, batch, pruned, generating=True), mode), **options)
     assert torch.equal(got, wanted)
     prompt = batch["input_ids"].repeat_interleave(got.shape[0] // 2, 0)
     assert torch.equal(got[:, : prompt.shape[1]], prompt)
@@ -239,7 +248,7 @@ def test_generate_in_other_modes(model: Any, family: Any, scorer: Any, mode: dic
         counted = [image.kept.numel() for image in pruned.trace.images]
     assert len(set(counted)) > 1
     torch.manual_seed(7)
-    wanted = model.generate(**by_row(model, masked(model, batch, pruned, generating=True)), **options)
+    wanted = model.generate(**expanded(model, masked(model, batch, pruned, generating=True), mode), **options)
     assert torch.equal(got, wanted)
 
 

@@ -22,6 +22,7 @@ WINDOWS = {
     "gemma3": ({"sliding_window": 5}, {"sliding_window": 12}),
     "aya_vision": ({"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},),
     "mistral3": ({"sliding_window": 6},),
+    "llama4": ({"attention_chunk_size": 7}, {"attention_chunk_size": 20}),
 }
 CASES = [(name, setting) for name, settings in WINDOWS.items() for setting in settings]
 
@@ -31,6 +32,15 @@ def built(tiny_family: Any, name: str, setting: dict[str, Any]) -> Any:
     for key, value in setting.items():
         setattr(model.config.get_text_config(), key, value)
     return model
+
+
+def expanded(model: Any, given: dict[str, Any], mode: dict[str, Any]) -> dict[str, Any]:
+    """The oracle's arguments for beams: Llama4's own generate does not repeat its pictures for them."""
+    if model.config.model_type != "llama4" or "num_beams" not in mode:
+        return given
+    adapter = adapter_for(model)
+    projected = adapter.encode(given.pop("pixel_values")).projected()
+    return {**given, "inputs_embeds": adapter.embed(given["input_ids"], projected).detach()}
 
 
 def masked(model: Any, batch: dict[str, Any], pruned: Any, *, generating: bool) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def test_windows_of_generate(tiny_family: Any, name: str, setting: dict[str, Any
     }  # fmt: skip
     with salience.prune(model, "random", keep=0.4, seed=1) as pruned:
         got = model.generate(**batch, **options)
-    wanted = model.generate(**masked(model, batch, pruned, generating=True), **options)
+    wanted = model.generate(**expanded(model, masked(model, batch, pruned, generating=True), mode), **options)
     assert torch.equal(got.sequences, wanted.sequences)
     for a, b in zip(got.logits, wanted.logits, strict=True):
         torch.testing.assert_close(a, b, atol=FLOAT32, rtol=0)
@@ -103,6 +113,24 @@ def test_a_second_turn_equals_one_long_prompt(tiny_family: Any, name: str, setti
         text = {key: longer[key] for key in ("input_ids", "attention_mask")}
         got = model.generate(**text, **passed_cache(model, cache_of_output(one)), **options)
     assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("floor_scale", [4, 9])
+def test_queries_scaled_by_column(tiny_family: Any, floor_scale: int) -> None:
+    """Llama4 scales the queries of layers without rotary embedding by the log of their column."""
+    model, batch = tiny_family("llama4").model(), tiny_family("llama4").batch([1, 2])
+    attention = model.language_model.model.layers[1].self_attn
+    assert not attention.use_rope
+    attention.floor_scale, attention.attn_scale = floor_scale, 1.0  # the default, .1, would hardly show
+    assert compare(model, batch) <= FLOAT32
+    options = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5, "suppress_tokens": NEVER}
+    with salience.prune(model, "random", keep=0.4, seed=1) as pruned:
+        got = model.generate(**batch, **options, output_logits=True, return_dict_in_generate=True)
+    wanted = model.generate(
+        **masked(model, batch, pruned, generating=True), **options, output_logits=True, return_dict_in_generate=True
+    )
+    for a, b in zip(got.logits, wanted.logits, strict=True):
+        torch.testing.assert_close(a, b, atol=FLOAT32, rtol=0)
 
 
 @pytest.mark.parametrize("types", [["full_attention", "sliding_attention"], ["sliding_attention", "full_attention"]])

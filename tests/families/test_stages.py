@@ -10,9 +10,8 @@ import torch
 from salience.families import adapter_for, same_tower
 
 FAMILIES = (
-    "vila", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "smolvlm",
-    "idefics3", "internvl",
-    "paligemma", "gemma3",
+    "vila", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "ovis2",
+    "smolvlm", "idefics3", "internvl", "paligemma", "gemma3",
 )  # fmt: skip
 
 

@@ -58,6 +58,8 @@ def prune(
     if positions not in ("auto", "original", "compact"):
         raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
     adapter = adapter_for(model)
+    if positions == "compact" and adapter.no_compact:
+        raise ValueError(f"positions can't be 'compact' with this model: {adapter.no_compact}; use 'original'.")
     _refuse_twice(adapter)
     home = _scorer_home(adapter) if method in ("saliency", "auto") else None
     chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)

@@ -89,7 +89,7 @@ class OriginalGaps:
     def prepare(self, pruned: PrunedInputs, mask: Tensor) -> None:
         """Before a call with pictures: its prompt; mask: (B, T), the whole prompt's."""
         columns = pruned.columns
-        if not (self.kinds.reaches or self.kinds.mixers) or not bool(columns.dropped.any()):
+        if not (self.kinds.reaches or self.kinds.mixers or self.kinds.scaled) or not bool(columns.dropped.any()):
             self._now.prompt = None
             return
         first = (mask != 0).long().argmax(1, keepdim=True)
@@ -143,6 +143,11 @@ class OriginalGaps:
         listeners = [
             Listener(kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))
             for index, reach in far.items()
+        ]
+        listeners += [
+            Listener(attention.q_proj, "after", disable(run.scaled(attention)))
+            for attention in self.kinds.scaled
+            if total >= attention.floor_scale
         ]
         if run.past >= run.prompt.index.shape[1]:
             return listeners  # the tokens that follow a prompt have no gaps between them
@@ -225,6 +230,22 @@ class _Run:
         if boolean if mask is None else mask.dtype == torch.bool:
             return left
         return additive(left, hidden.dtype if mask is None else mask.dtype)
+
+    def scaled(self, attention: Any) -> Callable[..., Any]:
+        """A hook behind a query projection: the scale that the attention will give by column, corrected."""
+
+        def scale(columns: Tensor) -> Tensor:
+            steps = ((columns.clamp_min(0).float() + 1.0) / attention.floor_scale).floor()
+            scales: Tensor = steps.log1p() * attention.attn_scale + 1.0
+            return scales
+
+        def hook(module: Any, args: Any, output: Tensor) -> Tensor:
+            columns = self.prompt.columns(len(output), self.past + self.new, output.device)[:, self.past :]
+            counted = torch.arange(self.past, self.past + self.new, device=output.device)
+            corrected: Tensor = output * (scale(columns) / scale(counted))[..., None].to(output.dtype)
+            return corrected
+
+        return hook
 
     def spread(self, module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """A hook in front of a recurrent part: the whole length, zeros and masked where a token is gone."""

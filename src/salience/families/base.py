@@ -20,13 +20,17 @@ FAMILIES = {
     "*": "salience.families.fallback:FallbackAdapter",  # all others
     "gemma3": "salience.families.gemma3:Gemma3Adapter",
     "glm46v": "salience.families.glm4v:Glm46VAdapter",
+    "glm_ocr": "salience.families.glm4v:GlmOcrAdapter",
+    "glmga": "salience.families.glm4v:Glm46VAdapter",
     "glm4v": "salience.families.glm4v:Glm4vAdapter",
     "glm4v_moe": "salience.families.glm4v:Glm4vMoeAdapter",
     "idefics3": "salience.families.idefics3:Idefics3Adapter",
     "internvl": "salience.families.internvl:InternVLAdapter",
+    "llama4": "salience.families.llama4:Llama4Adapter",
     "llava": "salience.families.llava:LlavaAdapter",
     "llava_next": "salience.families.llava_next:LlavaNextAdapter",
     "llava_onevision": "salience.families.llava_onevision:LlavaOnevisionAdapter",
+    "ovis2": "salience.families.ovis2:Ovis2Adapter",
     "paligemma": "salience.families.paligemma:PaliGemmaAdapter",
     "qwen2_5_vl": "salience.families.qwen2_5_vl:Qwen25VLAdapter",
     "qwen2_vl": "salience.families.qwen2_vl:Qwen2VLAdapter",
@@ -35,6 +39,9 @@ FAMILIES = {
     "qwen3_vl": "salience.families.qwen3_vl:Qwen3VLAdapter",
     "qwen3_vl_moe": "salience.families.qwen3_vl:Qwen3VLMoeAdapter",
     "smolvlm": "salience.families.smolvlm:SmolVLMAdapter",
+    "minicpmv4_7": "salience.families.fallback_axes:AxesFallbackAdapter",
+    "paddleocr_vl": "salience.families.fallback_axes:AxesFallbackAdapter",
+    "cosmos3_edge": "salience.families.fallback_axes:AxesFallbackAdapter",
     "vila": "salience.families.vila:VilaAdapter",  # LLaVA's classes with its projector
 }
 
@@ -110,6 +117,11 @@ class Adapter(ABC):
         """The forward arguments that belong to videos and go once they are encoded."""
         encode = getattr(self.model.base_model, "get_video_features", None)
         return frozenset(inspect.signature(encode).parameters) - {"kwargs"} if encode else frozenset()
+
+    @property
+    def no_compact(self) -> str:
+        """Why the gaps between positions can't be closed, a clause; empty where they can."""
+        return ""
 
     @property
     def joins_rows(self) -> bool:

@@ -28,8 +28,10 @@ class FallbackAdapter(Adapter):
     Raises:  ValueError when the model does not fit, naming what is missing
     """
 
+    several_axes = False  # whether positions of several axes are known how to count
+
     def __init__(self, model: Any) -> None:
-        if missing := missing_in(model):
+        if missing := missing_in(model, several_axes=self.several_axes):
             raise ValueError(
                 f"model is a {type(model).__name__}, of a family that is not known here, and cannot be pruned without "
                 f"one: it lacks {missing}."
@@ -95,7 +97,7 @@ class FallbackAdapter(Adapter):
         return as_one_tensor(options) if getattr(self._now, "reads_tensor", False) else options
 
 
-def missing_in(model: Any) -> str:
+def missing_in(model: Any, *, several_axes: bool = False) -> str:
     """What a model lacks to be pruned without a family of its own; empty if nothing."""
     encode = getattr(getattr(model, "base_model", None), "get_image_features", None)
     if encode is None:
@@ -108,7 +110,7 @@ def missing_in(model: Any) -> str:
         return "a forward that takes mm_encoder_outputs"
     if _image_token(model.config) is None:
         return "an image_token_id in its config"
-    if hasattr(model.base_model, "get_rope_index"):
+    if hasattr(model.base_model, "get_rope_index") and not several_axes:
         return "positions of one number a token, its get_rope_index gives several"
     return ""
 

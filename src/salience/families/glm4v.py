@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from salience.families.base import Adapter
@@ -52,3 +54,13 @@ class Glm4vMoeAdapter(Glm4vAdapter):
     """Stages of one `Glm4vMoeForConditionalGeneration`."""
 
     class_name = "Glm4vMoeForConditionalGeneration"
+
+
+class GlmOcrAdapter(Glm4vAdapter):
+    """Stages of one `GlmOcrForConditionalGeneration`; its tower norms queries and keys, which are then not read."""
+
+    class_name = "GlmOcrForConditionalGeneration"
+
+    @property
+    def tower_attention(self) -> Literal["cls", "received"] | None:
+        return None

@@ -26,12 +26,14 @@ class Reach:
 class LayerKinds:
     """reaches: of the layers that have one.   mixers: the recurrent part of the layers that have one.
 
+    scaled: attention modules that scale their queries by column, Llama4's "temperature tuning".
     unknown: why distance cannot be kept in some layer, a clause; empty where it can.
     """
 
     layers: list[Any] = field(default_factory=list)
     reaches: dict[int, Reach] = field(default_factory=dict)
     mixers: dict[int, nn.Module] = field(default_factory=dict)
+    scaled: list[Any] = field(default_factory=list)
     unknown: str = ""
 
 
@@ -59,14 +61,16 @@ def layer_kinds(language_model: Any) -> LayerKinds:
                 return LayerKinds(unknown=f"it has {name!r} layers whose mask cannot be reached")
             reaches[index] = Reach(int(size), chunked)
         elif name not in _WHOLE:
-            return LayerKinds(unknown=f"it has {name!r} layers, which choose among tokens by their place")
+            return LayerKinds(unknown=f"it has {name!r} layers, for which a dropped token's place cannot be kept")
     inside = {id(part) for mixer in mixers.values() for part in mixer.modules()}
     for layer in layers:
         for part in layer.modules():
             convolves = isinstance(part, nn.Conv1d) or "ShortConv" in type(part).__name__
             if convolves and id(part) not in inside:
                 return LayerKinds(unknown=f"{type(part).__name__} in its layers puts neighbouring tokens together")
-    return LayerKinds(layers, reaches, mixers)
+    attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
+    scaled = [a for a in attentions if getattr(a, "attn_temperature_tuning", False) and not a.use_rope]
+    return LayerKinds(layers, reaches, mixers, scaled)
 
 
 def _names(language_model: Any, config: Any, depth: int) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import salience
+from salience.core.transformers_names import cache_of_output, passed_cache
 
 METHODS = ["uniform", "prumerge+", "fastv", "sparsevlm"]
 OPTIONS = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4, "suppress_tokens": [0, 3, 6]}
@@ -34,7 +35,7 @@ def test_text_alone(method: str, deep_llava: Any) -> None:
     """Bit for bit, with a cache and without, and the trace stays that of the last pictures."""
     model, batch, words = deep_llava.model(), deep_llava.batch([2]), text(deep_llava)
     wanted = model(**words, use_cache=True)
-    more = {"input_ids": torch.tensor([[11], [12]]), "past_key_values": wanted.past_key_values}
+    more = {"input_ids": torch.tensor([[11], [12]]), **passed_cache(model, cache_of_output(wanted))}
     next_wanted = model(**more).logits
     ids = model.generate(**words, **OPTIONS)
     columns = model(words["input_ids"], logits_to_keep=torch.tensor([3])).logits
@@ -44,7 +45,7 @@ def test_text_alone(method: str, deep_llava: Any) -> None:
         trace = pruned.trace
         got = model(**words, use_cache=True)
         assert torch.equal(got.logits, wanted.logits)
-        assert torch.equal(model(**{**more, "past_key_values": got.past_key_values}).logits, next_wanted)
+        assert torch.equal(model(**{**more, **passed_cache(model, cache_of_output(got))}).logits, next_wanted)
         assert torch.equal(model.generate(**words, **OPTIONS), ids)
         assert torch.equal(model.generate(inputs=words["input_ids"], **OPTIONS), ids)
         assert torch.equal(model(**words, labels=words["input_ids"]).loss, labelled)

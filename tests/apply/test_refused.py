@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import salience
+from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.pruning.methods.fastv import FastV
 
 
@@ -199,7 +200,7 @@ def test_guessed_tokens_inside_the_language_model(model: Any, make_model: Any, m
         first = model.generate(**batch, **options, return_dict_in_generate=True)
         more = torch.cat([first.sequences, torch.tensor([[7, 9]])], dim=1)
         with pytest.raises(ValueError, match=f"^{option} guesses tokens"):
-            model.generate(more, past_key_values=first.past_key_values, **options, **guess)
+            model.generate(more, **passed_cache(model, cache_of_output(first)), **options, **guess)
     with salience.prune(model, FastV(layer=1), keep=1):
         wanted = model.generate(**batch, **options)
     with salience.prune(model, "uniform", keep=1):

@@ -22,6 +22,7 @@ MODES = {
     "static cache": {"do_sample": False, "cache_implementation": "static"},
     "chunked prefill": {"do_sample": False, "prefill_chunk_size": 7},
     "repetition penalty": {"do_sample": False, "repetition_penalty": 1.3},
+    "guidance": {"do_sample": False, "guidance_scale": 1.5},  # whose processor calls the model on a text of its own
 }
 
 

@@ -208,6 +208,18 @@ class TestRefused:
             model.generate(**batch, max_new_tokens=2, prefill_chunk_size=8)
         one_sentence(caught)
 
+    def test_a_recurrence_that_checkpointing_runs_again(self, tiny_family: Any) -> None:
+        """In the backward pass, when nothing of the call is on the model any more."""
+        model, batch = tiny_family("lfm2_vl").model(), tiny_family("lfm2_vl").batch([1, 1])
+        model.train()
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        with salience.prune(model, "uniform", keep=0.4):
+            with pytest.raises(ValueError, match="gradient checkpointing runs layers once more") as caught:
+                model(**batch)
+            one_sentence(caught)
+            with torch.no_grad():
+                model(**batch)
+
 
 class TestRecurrences:
     """Convolutions and linear attention; `test_families.py` holds them against the masked sequence."""

@@ -73,6 +73,16 @@ def test_scores_of_a_wrong_shape() -> None:
         Given(values=torch.zeros(4, 4)).select(context(), Budget(keep=0.5))
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([0.0] * 16, "not a list"), (None, "not a NoneType"), (torch.zeros(16).numpy(), "not a ndarray"),
+     (torch.zeros(16, dtype=torch.complex64), "not complex ones")],
+)  # fmt: skip
+def test_scores_that_are_no_tensor_of_real_numbers(values: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"'given' must give a tensor of 16 real scores, {said}"):
+        Given(values=values).select(context(), Budget(keep=0.5))
+
+
 @pytest.mark.parametrize("method", [ClsAttention(), Random()])
 def test_a_context_without_what_the_method_needs(method: Method) -> None:
     with pytest.raises(ValueError, match=f"{method.name!r} needs {next(iter(method.needs))}"):

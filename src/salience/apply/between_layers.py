@@ -22,6 +22,7 @@ from salience.core.transformers_names import cache_in
 from salience.core.types import Selection
 from salience.families import Adapter, Encoded
 from salience.families.decoder import Decoder
+from salience.families.layer_kinds import is_checkpointed
 from salience.families.whole_prompt import effective
 from salience.ops.tokens import padding_side
 from salience.pruning.base import Method
@@ -107,8 +108,7 @@ class BetweenLayers:
                 f"labels can't be cut along inside the language model, where method {name!r} drops tokens: take the "
                 "loss from logits and trace.columns, or use a method that prunes before it."
             )
-        language: Any = self.decoder.language_model
-        if language.training and getattr(language, "is_gradient_checkpointing", False):
+        if is_checkpointed(self.decoder.language_model):
             raise ValueError(f"method {name!r} can't drop tokens twice, as gradient checkpointing would: turn it off.")
 
     @contextmanager

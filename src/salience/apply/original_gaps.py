@@ -16,13 +16,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from salience.apply.held import additive, remembered
 from salience.apply.inputs import Positions, PrunedInputs
 from salience.core.transformers_names import cache_in
 from salience.families import Adapter
-from salience.families.layer_kinds import LayerKinds, Reach, layer_kinds
+from salience.families.layer_kinds import LayerKinds, Reach, is_checkpointed, layer_kinds
 from salience.families.listening import Listener, listening
 
 _NAME = "_salience_gaps"  # an attribute of the cache, so that a copy of the cache takes it along
@@ -139,6 +139,14 @@ class OriginalGaps:
             raise ValueError(
                 f"a window of {min(reach.size for reach in far.values())} tokens is measured in the whole prompt of "
                 f"{total} with sdpa or eager attention, not {kernel}: use one of them, or positions='compact'."
+            )
+        # Of a layer that is run again in the backward pass what is inside has no hooks any more; in releases where its
+        # call is checkpointed, and not its forward, neither has the layer.
+        lost = bool(kinds.mixers) or any(type(kinds.layers[index]).__call__ is not nn.Module.__call__ for index in far)
+        if lost and torch.is_grad_enabled() and is_checkpointed(self.language_model):
+            raise ValueError(
+                "gradient checkpointing runs layers once more, without the places of the tokens that are gone: turn it "
+                "off, or use positions='compact'."
             )
         listeners = [
             Listener(kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))

@@ -37,7 +37,7 @@ from salience.apply.trace import ImageTrace, Trace
 from salience.apply.traces import LastTraces
 from salience.core.cache_guard import guard, reading
 from salience.core.precision import full_precision, under_autocast
-from salience.core.transformers_names import cache_argument, named_cache
+from salience.core.transformers_names import CACHE_NAMES, cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
 from salience.families import Adapter, Encoded
 from salience.families.base import tower_fingerprint
@@ -49,6 +49,8 @@ from salience.pruning.budget import Budget
 from salience.pruning.inside import Inside
 
 _MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
+
+_GUIDANCE = frozenset({"input_ids", "attention_mask", "use_cache", *CACHE_NAMES})  # what its processor calls with
 
 _Note = tuple[Any, PrunedInputs, Tensor]  # the caller's cache, what was pruned, the caller's prompt
 
@@ -156,7 +158,7 @@ class Pruned:
         @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             with self._turn, self._calls.one():  # first of all: what is under way is not taken off the model
-                if not (self._active or self._generates) or self._passes:
+                if not (self._active or self._generates) or self._passes or self._is_guidance(args, kwargs):
                     return original(*args, **kwargs)
                 options, note = before(signature, args, kwargs)
                 with self._between.forward(options), self._gaps.forward(options):
@@ -259,6 +261,13 @@ class Pruned:
         """Whether this thread is inside a generate that has nothing to do with pictures."""
         return getattr(self._inside, "passes", False)
 
+    def _is_guidance(self, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+        """Whether a forward is one of `guidance_scale`, whose processor reads a text of its own beside the prompt.
+
+        It passes no more than ids, a mask and a cache of its own; steps of generate come with positions.
+        """
+        return self._generates and self._inside.guided and len(args) <= 1 and options.keys() <= _GUIDANCE
+
     def _pass(self, generate: Callable[..., Any], options: dict[str, Any]) -> Any:
         self._inside.passes = True
         try:
@@ -268,6 +277,7 @@ class Pruned:
 
     def _run(self, generate: Callable[..., Any], options: dict[str, Any], prompt: int = 0) -> Any:
         self._inside.generate, self._inside.prompt = True, prompt
+        self._inside.guided = effective("guidance_scale", options, self._model) not in (None, 1)
         try:
             return generate(**options)
         finally:

@@ -73,6 +73,11 @@ def layer_kinds(language_model: Any) -> LayerKinds:
     return LayerKinds(layers, reaches, mixers, scaled)
 
 
+def is_checkpointed(language_model: Any) -> bool:
+    """Whether gradient checkpointing will run layers a second time, in the backward pass."""
+    return any(part.training and getattr(part, "gradient_checkpointing", False) for part in language_model.modules())
+
+
 def _names(language_model: Any, config: Any, depth: int) -> list[str]:
     names = getattr(config, "layer_types", None)
     if names:

@@ -120,9 +120,12 @@ class Method:
     def checked_scores(self, ctx: TokenContext) -> Tensor:
         """`score`, (n,) float32.
 
-        Raises:  ValueError when they are not one a token, or not finite
+        Raises:  ValueError when they are not a tensor, one real number a token, or not finite
         """
         given, n = self.score(ctx), ctx.features.shape[0]
+        if not isinstance(given, Tensor) or given.is_complex():
+            kind = "complex ones" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+            raise ValueError(f"method {self.name!r} must give a tensor of {n} real scores, not {kind}.")
         if given.shape != (n,):
             raise ValueError(f"method {self.name!r} must give {n} scores, not a tensor of shape {tuple(given.shape)}.")
         scores = given.float()

@@ -289,8 +289,23 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (causal_conv1d_fn, {"x": X, "weight": W, "initial_states": W}, "initial_states must have three axes"),
     (
         causal_conv1d_update, {"x": X[..., 0], "conv_state": X[..., :2], "weight": W},
-        r"conv_state must be \(B, D, S\) with S at least 3, not \(2, 6, 2\)",
+        r"conv_state must be \(B, D, S\) with \(B, D\) = \(2, 6\) as x and S at least 3, not \(2, 6, 2\)",
     ),
+    *[
+        (causal_conv1d_update, {"x": X[..., 0], "conv_state": X[..., :3], "weight": W, **given}, said)
+        for given, said in (
+            ({"conv_state": torch.zeros(2, 7, 3)}, r"conv_state must be .* = \(2, 6\) as x and .*, not \(2, 7, 3\)"),
+            ({"cache_seqlens": torch.tensor([1, 2, 3])}, r"cache_seqlens must be \(2,\) .*, not .*\(3,\)"),
+            ({"cache_seqlens": torch.tensor(1)}, r"cache_seqlens must be \(2,\) of whole numbers, not .*\(\)"),
+            ({"cache_seqlens": torch.tensor([1.0, 2.0])}, "cache_seqlens must be .*, not torch.float32"),
+            ({"cache_seqlens": 4}, r"cache_seqlens must be a tensor \(2,\) of whole numbers, not of type int"),
+            ({"conv_state_indices": [0, 1]}, "conv_state_indices must be a tensor .*, not of type list"),
+            (
+                {"cache_seqlens": torch.tensor([1]), "conv_state_indices": torch.tensor([0, 1])},
+                r"cache_seqlens must be \(2,\)",
+            ),
+        )
+    ],
     (selective_state_update, {"state": X, "x": X[..., 0], "dt": X[..., 0], "A": S["A"], "B": S["B"][..., 0],
                               "C": S["C"][..., 0]}, r"state must be \(B, D, N\) = \(2, 6, 3\), not \(2, 6, 11\)"),
 ]  # fmt: skip

@@ -118,21 +118,24 @@ def causal_conv1d_update(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Te
              conv_state_indices: (B,) integer, the row of conv_state (slots, D, S) that each row of x has; below 0 for
              padding, whose y is 0
     Returns: y as x
-    Raises:  ValueError as `salience.causal_conv1d`, for a conv_state that is too short, and for indices of rows that
-             are not there or of one row twice
+    Raises:  ValueError as `salience.causal_conv1d`, for a conv_state that does not fit, for a cache_seqlens of no whole
+             numbers, and for indices of rows that are not there or of one row twice
     """
     if conv_state_indices is not None:
         rows, slots = _slots("conv_state_indices", conv_state_indices, len(x), "conv_state", len(conv_state))
         own, y = conv_state[slots], torch.zeros_like(x)
         if len(rows):
-            seen = None if cache_seqlens is None else cache_seqlens[rows]
+            seen = None if cache_seqlens is None else _check_whole("cache_seqlens", cache_seqlens, len(x))[rows]
             with torch.no_grad():
                 y[rows] = causal_conv1d_update(x[rows], own, weight, bias, activation, seen)
             conv_state[slots] = own
         return y
     kept, before = conv_state.shape[-1], weight.shape[-1] - 1
-    if conv_state.dim() != 3 or kept < before:
-        raise ValueError(f"conv_state must be (B, D, S) with S at least {before}, not {tuple(conv_state.shape)}.")
+    if conv_state.dim() != 3 or kept < before or conv_state.shape[:2] != x.shape[:2]:
+        wanted = f"(B, D, S) with (B, D) = {tuple(x.shape[:2])} as x and S at least {before}"
+        raise ValueError(f"conv_state must be {wanted}, not {tuple(conv_state.shape)}.")
+    if cache_seqlens is not None:
+        _check_whole("cache_seqlens", cache_seqlens, len(x))
     activation, spare = _activation(activation), kept - before
     refuse_gradients("causal_conv1d_update")
     with torch.no_grad():
@@ -254,10 +257,18 @@ def _normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return (F.rms_norm(wide, wide.shape[-1:], None, eps) * weight).to(x.dtype)
 
 
+def _check_whole(name: str, numbers: Tensor, batch: int) -> Tensor:
+    """The same. Raises: ValueError unless it is a tensor (batch,) of whole numbers."""
+    if not isinstance(numbers, Tensor):
+        raise ValueError(f"{name} must be a tensor ({batch},) of whole numbers, not of type {type(numbers).__name__}.")
+    if numbers.shape != (batch,) or numbers.dtype not in _WHOLE:
+        raise ValueError(f"{name} must be ({batch},) of whole numbers, not {numbers.dtype} {tuple(numbers.shape)}.")
+    return numbers
+
+
 def _slots(name: str, indices: Tensor, batch: int, whose: str, slots: int) -> tuple[Tensor, Tensor]:
     """The rows of the batch that are no padding, and the slots of theirs, both int64."""
-    if indices.shape != (batch,) or indices.dtype not in _WHOLE:
-        raise ValueError(f"{name} must be ({batch},) of whole numbers, not {indices.dtype} {tuple(indices.shape)}.")
+    _check_whole(name, indices, batch)
     rows = (indices >= 0).nonzero()[:, 0]
     own = indices[rows].to(torch.int64)
     if bool((own >= slots).any()) or len(torch.unique(own)) < len(own):

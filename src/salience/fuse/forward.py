@@ -111,7 +111,9 @@ def valid_steps(mask: Tensor | None, hidden: Tensor, past: Past | None) -> Tenso
     if mask.ndim != 2 or mask.shape[0] != rows or mask.shape[1] < length or (mask.shape[1] > length and not filled):
         more = " or longer by the tokens that the cache holds" if filled else ""
         lost = not filled and mask.ndim == 2 and mask.shape[0] == rows and mask.shape[1] > length
-        why = ", and no filled cache came with it: with guidance_scale pass use_cache=False" if lost else ""
+        # transformers switches the cache on again where it is given inputs_embeds
+        why = ", and no filled cache came with it: with guidance_scale pass use_cache=False, and no inputs_embeds"
+        why = why if lost else ""
         raise ValueError(f"attention_mask must be ({rows}, {length}){more}, not {tuple(mask.shape)}{why}.")
     return mask[:, mask.shape[1] - length :] != 0
 

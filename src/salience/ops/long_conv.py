@@ -21,6 +21,8 @@ def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
     Args:    u: (B, L, D), float32 or float64   k: (D, L), the same dtype
     Returns: (B, L, D). Differentiable in u and k
     """
+    if u.shape[0] == 0:  # FFTs take no empty batch
+        return u * k.mT
     y: Tensor = _plain(u, k, reverse) if transformed() or free(u.shape[1]) else long_conv_fwd(u, k, reverse)[0]
     return y
 

@@ -48,16 +48,16 @@ def real_sum(w: Tensor, log_z: Tensor, length: int) -> Tensor:
     started = times(w[:, :, :, None], coarse.transpose(2, 3)[:, :, None])  # (2, D, R, Q, N)
     left = torch.cat([started[0], -started[1]], dim=-1).flatten(1, 2)  # (D, R Q, 2N)
     found = left @ torch.cat([fine[0], fine[1]], dim=1)  # (D, R Q, T)
-    return found.reshape(*w.shape[1:3], -1)[..., :length]
+    return found.reshape(*w.shape[1:3], coarse.shape[3] * fine.shape[3])[..., :length]
 
 
 def weighted_sum(u: Tensor, log_z: Tensor) -> Tensor:
     """Sum over l of u_l z_n^l: u (D, R, L), log_z (2, D, N) -> (2, D, R, N)."""
     fine, coarse = _tables(log_z, u.shape[2])
     steps, parts = fine.shape[3], coarse.shape[3]
-    rows = F.pad(u, (0, steps * parts - u.shape[2])).reshape(u.shape[0], -1, steps)  # (D, R Q, T)
+    rows = F.pad(u, (0, steps * parts - u.shape[2])).reshape(u.shape[0], u.shape[1] * parts, steps)  # (D, R Q, T)
     found = rows @ torch.cat([fine[0], fine[1]], dim=1).transpose(1, 2)  # (D, R Q, 2N)
-    partial = torch.stack(found.reshape(*u.shape[:2], parts, -1).chunk(2, dim=-1))  # (2, D, R, Q, N)
+    partial = torch.stack(found.reshape(*u.shape[:2], parts, found.shape[-1]).chunk(2, dim=-1))  # (2, D, R, Q, N)
     return times(partial, coarse.transpose(2, 3)[:, :, None]).sum(3)
 
 

@@ -134,7 +134,7 @@ class WindowedAttention(Attention):
         """y (B, H, L, K), each block of queries against the global steps and its neighbourhood."""
         rows, heads, length, wide = q.shape
         n = length // self.window + 2 if exporting() else -(-length // self.window)  # 2 at least: 1 is a case apart
-        blocks = _extended(q, n * self.window).reshape(rows * heads, -1, self.window, wide)
+        blocks = _extended(q, n * self.window).reshape(rows * heads, n, self.window, wide)
         near_k, near_v = (self._near(*each, n).flatten(0, 1) for each in (k, v))  # (B H, n, g + 2 or 3 w, K)
         mask = self._mask(n, length, counts, begun, q.device)  # (1 or B, n, w, g + 2 or 3 w)
         if mask.shape[0] > 1:
@@ -146,7 +146,7 @@ class WindowedAttention(Attention):
         """(B, H, n, g + 2 or 3 w, K): what each block is computed against."""
         w, around_it = self.window, 2 if self.causal else 3
         joined = torch.cat([past, _extended(steps, (n + around_it - 2) * w)], dim=2)
-        tiles = joined.reshape(*joined.shape[:2], -1, w, joined.shape[3])
+        tiles = joined.reshape(*joined.shape[:2], n + around_it - 1, w, joined.shape[3])
         around = [tiles[:, :, i : i + n] for i in range(around_it)]
         return torch.cat([fixed[:, :, None].expand(-1, -1, n, -1, -1), *around], dim=3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -232,3 +233,31 @@ def test_custom_generate_returns_what_it_likes(make_model: Any, make_batch: Any)
                 assert got is None
             else:
                 assert torch.equal(got, wanted if kind == "ids" else torch.full((2, 2), 7))
+
+
+def test_a_processor_that_calls_the_model_is_told_to_take_a_copy(model: Any, make_batch: Any) -> None:
+    """Its call is none of generate's own steps; a copy has the same weights and is not pruned."""
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    words = torch.tensor([[9, 10]])
+    seen: list[Tensor] = []
+
+    class Calls(LogitsProcessor):  # type: ignore[misc]
+        def __init__(self, called: Any) -> None:
+            self.called = called
+
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            seen.append(self.called(input_ids=words).logits)
+            return scores
+
+    with torch.no_grad():
+        wanted = model(input_ids=words).logits
+    batch = make_batch([1])
+    with salience.prune(model, "uniform", keep=0.3):
+        alone = seeded(model.generate, **batch, do_sample=False)
+        with pytest.raises(ValueError, match=r"give it copy\.copy\(model\), which has the same weights"):
+            seeded(model.generate, **batch, do_sample=False, logits_processor=LogitsProcessorList([Calls(model)]))
+        processors = LogitsProcessorList([Calls(copy.copy(model))])
+        assert torch.equal(seeded(model.generate, **batch, do_sample=False, logits_processor=processors), alone)
+    assert seen
+    assert all(torch.equal(each, wanted) for each in seen)

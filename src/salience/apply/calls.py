@@ -135,6 +135,7 @@ def refuse_lost(options: Mapping[str, Any], prompt: int, visual: Collection[int]
     if cache is None:
         raise ValueError(
             f"a decoding step came without the cache of its prompt: transformers {release()} calls it none of "
-            f"{', '.join(CACHE_NAMES)}. Use a release that was tested, or use_cache=False; and if a logits processor of "
-            "yours calls the model by itself, give it copy.copy(model), which has the same weights and is not pruned."
+            f"{', '.join(CACHE_NAMES)}. Use a release that was tested, or use_cache=False; and if a logits processor "
+            "of yours calls the model by itself, give it copy.copy(model), which has the same weights and is not "
+            "pruned."
         )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+from torch.utils.flop_counter import FlopCounterMode
 
 import salience
 from salience.ssm.attention import Attention
@@ -282,3 +283,14 @@ def test_weights_that_accelerate_keeps_elsewhere() -> None:
             steps = torch.stack([away.step(x[:, t], state) for t in range(9)], dim=1)
             torch.testing.assert_close(steps, wanted, **NEAR)
         assert all(parameter.is_meta for parameter in away.parameters())
+
+
+def test_counting_operations_changes_no_path() -> None:
+    layer = nn.Linear(4, 4)
+    with FlopCounterMode(display=False):
+        assert is_plain(layer)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: output + 1)
+    try:
+        assert not is_plain(layer)
+    finally:
+        handle.remove()

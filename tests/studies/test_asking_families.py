@@ -46,7 +46,7 @@ def test_one_question_about_a_picture_that_is_cut_into_tiles(
     tiny_family: Callable[[str], Any], family_processor: Callable[[str], Any], noise: Callable[..., Any],
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """`salience ask` counts the tokens of all views and draws the first, as the model saw it."""
+    """`salience ask` counts the tokens of all views and draws the first on the picture at its own size."""
     from salience.cli.main import run
 
     tiny_family("llava_next").model().save_pretrained(tmp_path / "model")
@@ -60,4 +60,4 @@ def test_one_question_about_a_picture_that_is_cut_into_tiles(
     full, pruned = json.loads(said.out)["records"][0]["rows"]
     assert 0 < len(pruned["kept"]) < pruned["tokens_kept"] < full["tokens_kept"]
     with Image.open(tmp_path / "kept.png") as drawn:
-        assert drawn.size == (42, 42)
+        assert drawn.size == (100, 70)

@@ -6,13 +6,14 @@ Then what their weight says is not what they do, and they are called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
+from torch.utils.module_tracker import ModuleTracker
 
 from salience.ops.linear_rows import linear_rows
 
@@ -44,10 +45,15 @@ def is_plain(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
         and not module._forward_pre_hooks
         and not module._backward_hooks
         and not module._backward_pre_hooks
-        and not every_module._global_forward_hooks
-        and not every_module._global_forward_pre_hooks
+        and not _takes_part(every_module._global_forward_hooks)
+        and not _takes_part(every_module._global_forward_pre_hooks)
         and (kind not in _WEIGHTED or module._parameters.get("weight") is not None)
     )
+
+
+def _takes_part(hooks: Mapping[int, Any]) -> bool:
+    """Whether a global hook may change a call; torch's ModuleTracker (in FlopCounterMode) only keeps names."""
+    return any(not isinstance(getattr(hook, "__self__", None), ModuleTracker) for hook in hooks.values())
 
 
 _SHADOWS = {"forward", "weight", "bias"}

@@ -334,3 +334,16 @@ def test_an_out_that_cannot_be_written_is_refused_before_any_work(ask: Run, tmp_
     refused(ask("--picture", picture / "kept.png", model=tmp_path / "nowhere"), "--picture", "can't be written")
     refused(ask("--picture", tmp_path / "kept.txt", model=tmp_path / "nowhere"), "--picture", ".png")
     refused(ask("--picture", tmp_path, model=tmp_path / "nowhere"), "--picture")
+
+
+def test_brackets_in_answers_and_questions_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table's printer has marks of its own in brackets: [/INST] ended it in an error of its own."""
+    from types import SimpleNamespace
+
+    from salience.cli.ask import _show
+
+    answer = SimpleNamespace(text="[/INST] [bold]7", tokens=4, first_token_ms=1.0, answer_ms=2.0)
+    asked: Any = SimpleNamespace(full=answer, pruned=answer, method="uniform")
+    _show(asked, "is it [/red]?", {"keep": 0.5})
+    shown = capsys.readouterr().out
+    assert "is it [/red]?" in shown and shown.count("[/INST] [bold]7") == 2

@@ -59,12 +59,18 @@ def test_lines_are_counted_through_cells_of_several_lines_and_blank_lines(tmp_pa
     ("content", "said"),
     [
         ("image,answer\na,b\n1,which, red?\n", r"row 2, line 3: 3 cells, but the header has 2; .* double quotes"),
-        ("image,answer\na,b\nc\n", r"row 2, line 3: 1 cells, but the header has 2"),
+        ("image,answer\na,b\nc\n", r"row 2, line 3: 1 cell, but the header has 2"),
         ('image,answer\na,"b\nc,d\n', r"row 1, line 2: .*never closed"),
         ('image,answer\na,"b\nc"\nc,d\ne,"f\n', r"row 3, line 5: .*never closed"),
         ('image,answer\na,b\nc,"d"e\n', r"row 2, line 3: text stands behind a closing double quote"),
         ('image,answer\na,"b\nc,"d"\n', r"row 1, line 2: text stands behind"),
         (f"image,answer\na,{'x' * 200_000}\n", r"row 1, line 2: a cell is longer than 131,072 characters"),
+        ('image,answer\na,"b\nc,d"\ne,f\n', r"row 1, line 2: double quotes make one row of 2 lines, each with 2 cells"),
+        ('image,answer\n\na,b\n"c,d\ne,f\ng",h\n', r"row 2, line 4: double quotes make one row of 3 lines"),
+        ("My table\nimage,answer\na,b\n", "the columns' names are in line 2, but must be first"),
+        ("# a, b\n\nImage;Answer\na;b\n", "the columns' names are in line 3"),
+        (b"PK\x03\x04\x14\0", "t.csv is no text but a spreadsheet or another ZIP archive"),
+        (b"\x1f\x8b\x08\0", "t.csv is no text but compressed with gzip"),
         ("image,answer,Image\na,b,c\n", "the columns 'image' and 'Image' are one"),
         ("image,answer\na,b\0\n", "line 2: it holds a NUL character"),
         ("", "t.csv is empty"),
@@ -137,3 +143,19 @@ def test_names_of_columns_and_of_what_systems_leave() -> None:
     for litter in (".DS_Store", ".ipynb_checkpoints/t.csv", "a/__MACOSX/t.csv", "~$t.csv", "a/._1.png", "@eaDir/1.png"):
         assert is_litter(Path(litter))
     assert not any(is_litter(Path(mine)) for mine in ("t.csv", "a.b/1.png", "a/~b.png"))
+
+
+def test_marks_that_nobody_sees_are_no_part_of_names_and_first_cells(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf\xef\xbb\xbfimage,\xe2\x80\x8banswer\r\na,b\r\n\xef\xbb\xbfc,d\r\n"  # files put together
+    assert sheet(tmp_path, content) == [(("a", "b"), 1, 2), (("c", "d"), 2, 3)]
+
+
+def test_a_cell_of_several_lines_is_read_where_they_are_no_rows(tmp_path: Path) -> None:
+    assert sheet(tmp_path, 'image,answer\na,"b, c\nd"\n')[0][0] == ("a", "b, c\nd")
+
+
+def test_numbers_in_json_are_shown_as_written(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": 1.10, "b": 1e3, "c": 12345678901234567890.5}\n')
+    (row,) = read_json(tmp_path / "t.jsonl")
+    assert [str(value) for value in row.value.values()] == ["1.10", "1e3", "12345678901234567890.5"]
+    assert list(row.value.values()) == [1.1, 1000.0, 12345678901234567890.5]

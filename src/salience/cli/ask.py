@@ -213,18 +213,19 @@ def _show(asked: Asked, question: str, budget: dict[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     (name, value), full, pruned = *budget.items(), asked.full, asked.pruned
-    table = Table(box=box.SIMPLE_HEAD, title=question, title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, title=Text(question), title_justify="left", title_style="bold")
     for header, side in (
         ("", "left"),
         ("all tokens", "right"),
-        (f"{asked.method}, {name} {value:g}", "right"),
+        (Text(f"{asked.method}, {name} {value:g}"), "right"),
         ("", "right"),
     ):
         table.add_column(header, justify="right" if side == "right" else "left")
     same = "the same" if full.text == pruned.text else "another"
-    table.add_row("answer", full.text, pruned.text, same, style="bold")
+    table.add_row("answer", Text(full.text), Text(pruned.text), same, style="bold")
     table.add_row("visual tokens", str(full.tokens), str(pruned.tokens), f"{pruned.tokens / full.tokens:.0%}")
     for label, before, after in (
         ("first token, ms", full.first_token_ms, pruned.first_token_ms),

@@ -47,6 +47,7 @@ def _show(document: Mapping[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from salience.report.load import load_results
     from salience.report.methods import title
@@ -61,7 +62,7 @@ def _show(document: Mapping[str, Any]) -> None:
         for method in view.methods:
             points = [view.at(method, keep) for keep in view.keeps]
             known = [None if point is None else point.accuracy for point in points]
-            table.add_row(title(method), *("" if value is None else score(value) for value in known))
+            table.add_row(Text(title(method)), *("" if value is None else score(value) for value in known))
         ratios = [view.ratio(view.subject, keep, "first_token_ms") for keep in view.keeps]
         table.add_section()
         table.add_row("first token, times faster", *("" if ratio is None else times(ratio) for ratio in ratios))
@@ -75,9 +76,10 @@ def _show_compare(found: Mapping[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("model", "accuracy", "interval", "parameters", "training tokens/s", box=box.SIMPLE_HEAD)
-    table.title = str(found["config"]["task"])
+    table.title = Text(str(found["config"]["task"]))  # a path may have brackets, which rich would read as its marks
     for line in found.get("final", ()):
         if line["accuracy"] is None:
             table.add_row(line["model"], "diverged")

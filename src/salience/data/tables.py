@@ -23,6 +23,19 @@ _BOMS = {  # the longer ones first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+#: How programs write that a value is missing, besides an empty cell; some of them are words, too.
+MISSING = frozenset({
+    "nan", "NaN", "-nan", "-NaN", "<NA>", "NA", "N/A", "n/a", "null", "NULL", "None", "1.#QNAN", "1.#IND",
+})  # fmt: skip
+#: What a spreadsheet writes where a formula failed; no word in any language.
+_FAILED = frozenset({
+    "#N/A", "#N/A N/A", "#NA", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!",
+})  # fmt: skip
+_INVISIBLE = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
+_BINARY = {  # what a file is whose name says that it is text
+    b"PK\x03\x04": "a spreadsheet or another ZIP archive", b"\xd0\xcf\x11\xe0": "an old Excel spreadsheet",
+    b"\x1f\x8b": "compressed with gzip", b"PAR1": "in the Parquet format", b"%PDF": "a PDF",
+}  # fmt: skip
 _LITTER = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "#recycle")  # folders that systems make, with copies of files in them
 
 
@@ -52,6 +65,20 @@ class JsonLine:
     line: int
 
 
+class Written(float):
+    """A number that is shown as it was written: 7 as 7, 7.0 as 7.0 and 1.10 as 1.10."""
+
+    def __new__(cls, text: str) -> Written:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class NoJsonError(ValueError):
     """A row that is no JSON. line: of the file   reason: as the reader has it"""
 
@@ -74,7 +101,17 @@ def how_to_save(file: Path) -> str:
 
 def column_name(text: str) -> str:
     """A column's name whatever its case, spaces and dashes: "Image Path " is image_path."""
-    return re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFC", text).strip().casefold())
+    return re.sub(r"[\s_-]+", "_", as_seen(text).casefold())
+
+
+def as_seen(text: str) -> str:
+    """A text without what nobody sees: how its accents are written, kinds of spaces, letters of no width."""
+    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+
+
+def failed_formula(cell: str) -> bool:
+    """Whether this is what a spreadsheet writes where a formula failed, such as #N/A or #REF!."""
+    return cell.strip().upper() in _FAILED
 
 
 def place(number: int, line: int) -> str:
@@ -88,6 +125,8 @@ def read_text(file: Path, name: str = "") -> str:
     Raises:  ValueError, one sentence with the line, when it is neither
     """
     name, raw = name or file.name, file.read_bytes()
+    if (binary := next((what for mark, what in _BINARY.items() if raw.startswith(mark)), None)) is not None:
+        raise ValueError(f"{name} is no text but {binary}; save the table itself as text in UTF-8.")
     coding = next((coding for mark, coding in _BOMS.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(coding)
@@ -100,7 +139,7 @@ def read_text(file: Path, name: str = "") -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"{name}, line {line}: it holds a NUL character; save the file as text in UTF-8.")
-    return text
+    return re.sub("(?m)^\ufeff+", "", text)  # the mark once more, where files were put one behind the other
 
 
 def header_of(text: str, fits: Callable[[Sequence[str]], bool]) -> tuple[str, list[str]]:
@@ -127,8 +166,10 @@ def read_sheet(file: Path, fits: Callable[[Sequence[str]], bool], name: str = ""
     name = name or file.name
     text = read_text(file, name)
     sign, header = header_of(text, fits)
-    _require_columns(header, name)
     body, skipped = _body(text)
+    _require_header_first(body, sign, header, skipped, fits, name)
+    _require_columns(header, name)
+    lines = body.split("\n")
     records, line = _records(body, sign, len(header), name, skipped), skipped + 1
     rows: list[SheetRow] = []
     for cells in records:
@@ -137,6 +178,7 @@ def read_sheet(file: Path, fits: Callable[[Sequence[str]], bool], name: str = ""
             number, where = len(rows), place(len(rows), line)  # the header is row 0
             if len(filled) != len(header):
                 raise ValueError(f"{name}, {where}: {_ragged(len(filled), len(header), sign)}")
+            _require_one_row(lines, line - skipped - 1, filled, sign, f"{name}, {where}")
             rows.append(SheetRow(cells=tuple(filled), number=number, line=line))
         line += 1 + sum(len(re.findall(r"\r\n|\n|\r", cell)) for cell in filled)
     return Sheet(header=tuple(header), rows=tuple(rows[1:]))
@@ -186,7 +228,7 @@ def json_lines(text: str, name: str) -> list[JsonLine]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, parse_float=Written)
     except RecursionError:
         raise ValueError("its lists and objects are nested too deeply.") from None
 
@@ -244,8 +286,36 @@ def _require_columns(header: Sequence[str], name: str) -> None:
         known[key] = column
 
 
+def _require_header_first(
+    body: str, sign: str, header: Sequence[str], skipped: int, fits: Callable[[Sequence[str]], bool], name: str
+) -> None:
+    """Refuse a title or a remark above the columns' names: it would be read as the header."""
+    if fits([column_name(column) for column in header]):
+        return
+    rest = body
+    for line in range(skipped + 2, skipped + 12):
+        rest = rest.partition("\n")[2]
+        if rest and any(
+            fits([column_name(part) for part in _first_record(rest, each)]) for each in {sign, *DELIMITERS}
+        ):
+            raise ValueError(f"{name}: the columns' names are in line {line}, but must be first; delete what is above.")
+
+
+def _require_one_row(lines: Sequence[str], begins: int, cells: Sequence[str], sign: str, where: str) -> None:
+    """Refuse two rows that stray quotes made one: the second quote closes what the first has opened rows above.
+
+    A cell of several lines is what quotes are for; it is suspicious where each of its lines is a row by itself.
+    """
+    breaks = sum(cell.count("\n") for cell in cells)
+    if breaks and all(line.count(sign) == len(cells) - 1 > 0 for line in lines[begins : begins + breaks + 1]):
+        raise ValueError(
+            f"{where}: double quotes make one row of {breaks + 1} lines, each with {len(cells)} cells of its own; "
+            "is a quote left over? A cell that is meant to have several lines must be put into one."
+        )
+
+
 def _ragged(cells: int, columns: int, sign: str) -> str:
-    said = f"{cells} cells, but the header has {columns}"
+    said = f"{cells} cell{'' if cells == 1 else 's'}, but the header has {columns}"
     if cells > columns:
         return f"{said}; a cell with {DELIMITERS[sign]} in it must stand in double quotes."
     return f"{said}; an empty cell needs its {DELIMITERS[sign].removeprefix('a ')}, too."

@@ -203,3 +203,38 @@ def test_too_little_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").rename(tmp_path / "a.bin")
     with pytest.raises(ValueError, match="no text file"):
         load(f"text:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("cafe\u0301", "looks like"), ("caf\u00e9\u200b", "looks like"), ("#N/A", "a formula that failed"),
+    ],
+)  # fmt: skip
+def test_two_labels_that_look_alike_are_no_two_classes(label: str, said: str, tmp_path: Path) -> None:
+    drinks = "tea", "caf\u00e9"
+    lines = ["label,x", *(f"{drinks[n % 2]},{n}" for n in range(40)), f"{label},41"]
+    with pytest.raises(ValueError, match=f"line 42: .*{said}"):
+        load(_csv(tmp_path / "own.csv", lines))
+
+
+@pytest.mark.parametrize("gap", ["NA", "N/A", "None", "nan"])
+def test_a_gap_among_labels_that_are_numbers_is_no_class(gap: str, tmp_path: Path) -> None:
+    lines = ["label,x", *(f"{n % 2},{n}" for n in range(40)), f"{gap},41"]
+    with pytest.raises(ValueError, match=f"line 42: the label is missing \\(it is {gap}"):
+        load(_csv(tmp_path / "own.csv", lines))
+
+
+def test_values_far_from_zero_keep_their_differences(tmp_path: Path) -> None:
+    """Seconds since 1970 differ in digits that float32 does not have, and a constant channel beside them stays one."""
+
+    def inputs(start: int) -> torch.Tensor:
+        rows: list[object] = [
+            {"label": n % 2, "split": SPLITS[n % 3], "sequence": [[start + n, 0.1], [start + n + 5, 0.1]]}
+            for n in range(30)
+        ]
+        return load(_jsonl(tmp_path / "own.jsonl", rows)).train.batch(torch.arange(10)).inputs
+
+    # both are exact up to one rounding to float32; values are of the order of one
+    assert torch.allclose(inputs(1_700_000_000), inputs(0), rtol=0, atol=1e-6)
+    assert float(inputs(0)[..., 1].abs().max()) < 1e-6

@@ -57,3 +57,9 @@ def test_without_training_questions_no_picture_tells_its_own_answers() -> None:
     assert found.majority == (0, 0, 0)
     alone = vqa_baselines(asked[:2], [], score)
     assert alone.question_only == (0, 0)
+
+
+@pytest.mark.parametrize("written", ["cafe\u0301 noir", "caf\u00e9\u00a0noir", "caf\u00e9 noir\u200b"])
+def test_what_nobody_sees_makes_no_other_answer(written: str) -> None:
+    assert exact_match("Caf\u00e9 noir", [written]) == 1
+    assert vqa_accuracy("Caf\u00e9 noir", [written] * 10) == 1

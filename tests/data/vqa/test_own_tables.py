@@ -196,3 +196,53 @@ def test_annotations_that_disagree_are_refused(tmp_path: Path) -> None:
     notes = [{"annotations": [{"question_id": 5, "answers": [{"answer": each}]}]} for each in "ab"]
     with pytest.raises(ValueError, match=r"v2.json: question 5 has other answers in another file"):
         load(tmp_path, q__json=json.dumps(questions), v1__json=json.dumps(notes[0]), v2__json=json.dumps(notes[1]))
+
+
+@pytest.mark.parametrize(
+    ("head", "cells", "lacks"),
+    [
+        ("image,image_id,question,answer", ",1,q,7", "image"),
+        ("image,question,text,answer", "1.png,,words in the picture,7", "question"),
+        ("image,question,answer,label", "1.png,q,,0", "answer"),
+    ],
+)
+def test_an_empty_cell_is_not_filled_from_another_column(head: str, cells: str, lacks: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"t.csv, row 1, line 2 has no {lacks} \\(it is empty"):
+        load(tmp_path, t__csv=f"{head}\n{cells}\n")
+    row = {name: cell or None for name, cell in zip(head.split(","), cells.split(","), strict=True)}
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(ValueError, match=f"t.jsonl, row 1 has no {lacks} \\(it is null"):
+        load(tmp_path, t__jsonl=json.dumps(row))
+
+
+@pytest.mark.parametrize("gap", ["NA", "N/A", "null", "None", "nan"])
+def test_how_programs_write_a_gap_is_none_of_the_numbers(gap: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row 2, line 3 has no answer"):
+        load(tmp_path, t__csv=f"{HEAD}1.png,q,7\n1.png,r,{gap}\n")
+    (tmp_path / "t.csv").unlink()
+    rows = [{"image": "1.png", "question": str(n), "answer": text} for n, text in enumerate(("7", gap))]
+    with pytest.raises(ValueError, match="row 2 has no answer"):
+        load(tmp_path, t__json=json.dumps(rows))
+
+
+@pytest.mark.parametrize("column", range(3))
+def test_a_formula_that_failed_is_no_text(column: int, tmp_path: Path) -> None:
+    cells = ["1.png", "q", "red"]
+    cells[column] = "#N/A" if column else "#REF!"
+    with pytest.raises(ValueError, match=r"row 1, line 2 has no .* a formula that failed"):
+        load(tmp_path, t__csv=f"{HEAD}{','.join(cells)}\n")
+
+
+def test_a_column_that_pandas_numbered_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the column 'Answer.1' is 'answer' once more"):
+        load(tmp_path, t__csv="image,question,answer,Answer.1\n1.png,q,7,8\n")
+
+
+def test_rows_that_a_spreadsheet_emptied_are_no_rows(tmp_path: Path) -> None:
+    task = load(tmp_path, t__csv=f"{HEAD},,\n1.png,q,7\n,,\n")
+    assert [sample.row for sample in task.samples] == ["t.csv, row 2, line 3"]
+
+
+def test_a_files_name_comes_before_its_number(tmp_path: Path) -> None:
+    task = load(tmp_path, t__csv="image_id,file_name,question,answer\n17,1.png,q,7\n")
+    assert task.samples[0].path.name == "1.png"

@@ -29,7 +29,17 @@ from salience.data.sequences.baselines import majority_and_chance
 from salience.data.sequences.splits import Stored
 from salience.data.sequences.task import SequenceTask
 from salience.data.sequences.timeseries import normaliser, stored
-from salience.data.tables import JsonLine, NoJsonError, column_name, how_to_save, read_json, read_sheet
+from salience.data.tables import (
+    MISSING,
+    JsonLine,
+    NoJsonError,
+    as_seen,
+    column_name,
+    failed_formula,
+    how_to_save,
+    read_json,
+    read_sheet,
+)  # fmt: skip
 
 SPLITS = ("train", "val", "test")
 _SHARES = (8, 1, 1)
@@ -40,7 +50,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
-    """values: (L, channels) float32, or (L,) int64 bytes of a string   where: "PATH, line N" for errors"""
+    """values: (L, channels) float64, or (L,) int64 bytes of a string   where: "PATH, line N" for errors"""
 
     values: np.ndarray[Any, Any]
     label: str
@@ -161,7 +171,7 @@ def _values(steps: Any, where: str) -> np.ndarray[Any, Any]:
         wide = [step if isinstance(step, list) else [step] for step in steps]
         if any(len(step) != len(wide[0]) for step in wide):
             raise ValueError(f"{where}: steps of different widths.")
-        values = np.asarray([[_number(v, where) for v in step] for step in wide], dtype=np.float32)
+        values = np.asarray([[_number(v, where) for v in step] for step in wide], dtype=np.float64)
     else:
         raise ValueError(f"{where}: 'sequence' must be a list or a string, not {type(steps).__name__}.")
     if values.size == 0:
@@ -192,8 +202,18 @@ def _number(value: Any, where: str) -> float:
 def _require_labels(rows: Sequence[Row]) -> None:
     """Refuse labels that are one number written in two ways, and "nan" among numbers: nobody means such classes."""
     written: dict[float, Row] = {}
-    gap = next((row for row in rows if row.label in ("nan", "NaN", "<NA>")), None)
-    others = [row for row in rows if row.label not in ("nan", "NaN", "<NA>")]
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if failed_formula(row.label):
+            raise ValueError(f"{row.where}: the label is missing (it is {row.label}, a formula that failed).")
+        first = seen.setdefault(as_seen(row.label), row)
+        if first.label != row.label:
+            raise ValueError(
+                f"{row.where}: the label {row.label!a} looks like {first.label!a} in {first.where.rpartition(', ')[2]};"
+                " write one class in one way."
+            )
+    gap = next((row for row in rows if row.label in MISSING), None)
+    others = [row for row in rows if row.label not in MISSING]
     numbers = [row for row in others if _NUMBER.fullmatch(row.label)]
     if gap is not None and others and len(numbers) == len(others):
         raise ValueError(f"{gap.where}: the label is missing (it is {gap.label}, and all others are numbers).")
@@ -257,7 +277,8 @@ def _refuse_shared_groups(found: dict[str, list[Row]]) -> None:
 
 
 def _name(row: Row) -> str:
-    return row.group or _digest(row.values.tobytes())
+    values = row.values if row.values.ndim == 1 else row.values.astype(np.float32)
+    return row.group or _digest(values.tobytes())
 
 
 def _digest(content: bytes) -> str:
@@ -268,6 +289,9 @@ def _splits(by_split: dict[str, list[Row]], classes: Sequence[str], token: bool)
     targets = {split: [classes.index(row.label) for row in rows] for split, rows in by_split.items()}
     values = {split: [row.values for row in rows] for split, rows in by_split.items()}
     if not token:
+        # Before float32, which has seven digits and no more: times in seconds since 1970 would fall together.
+        origin = np.median(np.concatenate(values["train"]), axis=0)  # of a constant channel exact
+        values = {split: [(row - origin).astype(np.float32) for row in found] for split, found in values.items()}
         mean, deviation = normaliser(values["train"])
         return {split: stored(values[split], targets[split], mean, deviation) for split in SPLITS}
     return {split: _bytes(values[split], targets[split]) for split in SPLITS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 from salience.data.tables import JsonLine, column_name, place, read_json, read_sheet
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
-#: Columns of a table of one's own, by what they hold; the first that a row has is read.
+#: Columns of a table of one's own, by what they hold; the first that a row has is read, and no other where it is empty.
 COLUMNS = {
-    "image": ("image", "image_path", "image_id", "file_name"),
+    "image": ("image", "image_path", "file_name", "image_id"),
     "question": ("question", "text"),
     "answer": ("answer", "label"),
     "answers": ("answers",),
@@ -78,14 +79,18 @@ def _is_row(item: dict[str, Any]) -> bool:
 def _table(file: Path, source: str) -> Content:
     sheet = read_sheet(file, lambda names: not needs_of(names), source)
     columns = [column_name(name) for name in sheet.header]
-    rows = []
-    for row in sheet.rows:
+    for name, column in zip(columns, sheet.header, strict=True):
+        base = re.sub(r"\.\d+$", "", name)
+        if base != name and base in columns and any(base in names for names in COLUMNS.values()):
+            raise ValueError(f"{source}: the column {column!r} is {base!r} once more; rename or delete one of them.")
+    rows, filled = [], [row for row in sheet.rows if "".join(row.cells).strip()]  # Excel keeps rows that were emptied
+    for row in filled:
         where = f"{source}, {place(row.number, row.line)}"
         for at, (name, cell) in enumerate(zip(columns, row.cells, strict=True)):
             if not name and cell.strip() and not (at == 0 and cell.strip().isdecimal()):  # pandas' index has no name
                 raise ValueError(f"{where}: the cell {cell.strip()!r} stands in column {at + 1}, which has no name.")
         rows.append({name: cell for name, cell in zip(columns, row.cells, strict=True) if name})
-    places = [place(row.number, row.line) for row in sheet.rows]
+    places = [place(row.number, row.line) for row in filled]
     return Content(source=source, value=rows, places=places, header=sheet.header)
 
 

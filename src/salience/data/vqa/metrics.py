@@ -6,6 +6,8 @@ import re
 import string
 from collections.abc import Sequence
 
+from salience.data.tables import as_seen
+
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = dict(
     zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True), none="0"
@@ -37,11 +39,11 @@ def vqa_accuracy(said: str, answers: Sequence[str]) -> float:
 
 def normalised(text: str) -> str:
     """Lower case, no articles or punctuation, number words as digits."""
-    text = re.sub(r"(?<=\d),(?=\d)", "", text.lower().replace("'", ""))
+    text = re.sub(r"(?<=\d),(?=\d)", "", as_seen(text).lower().replace("'", ""))
     text = re.sub(r"(?<!\d)[.:]|[.:](?!\d)", " ", text)
     text = "".join(" " if letter in string.punctuation and letter not in ".:" else letter for letter in text)
     return " ".join(_NUMBERS.get(word, word) for word in text.split() if word not in _ARTICLES)
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).rstrip(".")
+    return as_seen(text).lower().rstrip(".")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salience.data.pictures import open_picture
+from salience.data.tables import failed_formula
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,15 +74,19 @@ def commonest(answers: Sequence[str]) -> str:
 def text_of(row: object, names: Sequence[str], where: str) -> str:
     """The first of these fields that a row has, as text: numbers as they are written, words of any kind kept.
 
+    Where it is there and empty no other stands in: a table's `text` or `label` is another thing than its `question` or
+    `answer`.
+
     Raises: ValueError naming the row when it has none of them, its value is NaN, true or false, or no text at all, or
         the row is no object
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no object with fields but {type(row).__name__}.")
-    for name in names:
-        value = row.get(name)
-        if value is not None and (not isinstance(value, str) or value.strip()):
-            return plain_text(value, name, where)
+    name = next((name for name in names if name in row), None)
+    if name is not None:
+        if isinstance(row[name], str) and failed_formula(row[name]):
+            raise ValueError(f"{where} has no {name} (it is {row[name].strip()}, a formula that failed).")
+        return plain_text(row[name], name, where)
     raise ValueError(f"{where} has no {' or '.join(names)}.")
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from salience.data.tables import Written
 from salience.data.vqa.sample import plain_text
 
 _STRING = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
@@ -72,7 +73,7 @@ def listed(text: str, name: str, where: str) -> list[Any] | None:
 def _read(text: str) -> list[Any] | None:
     """The items of a list in JSON, Python's or numpy's writing; None where it can't be read."""
     try:
-        read = json.loads(text)
+        read = json.loads(text, parse_float=Written)
     except (ValueError, RecursionError):
         found = _LIST.fullmatch(text)
         return None if found is None else _items(next(part for part in found.groups() if part is not None).strip())
@@ -107,18 +108,4 @@ def _literal(token: str) -> Any:
         return float("nan")
     if token in ("True", "False"):
         return token == "True"
-    return _Written(token)
-
-
-class _Written(float):
-    """A number that is shown as it was written: 7 as 7 and 7.0 as 7.0."""
-
-    def __new__(cls, text: str) -> _Written:
-        made = super().__new__(cls, text)
-        made.text = text
-        return made
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+    return Written(token)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from salience.data.tables import MISSING
 from salience.data.vqa.content import COLUMNS, Content
 from salience.data.vqa.sample import Entry, commonest, kind_of, text_of
 from salience.data.vqa.several import answers_in, several
@@ -33,8 +34,9 @@ def entries(content: Content) -> Iterator[Entry]:
     Raises:  ValueError naming the row that lacks something, or whose answer is none of its choices
     """
     found = [_entry(row, where, content) for row, where in content.rows()]
-    if content.header is not None:
-        _require_no_gaps(found, [row.get("answers") or row.get("answer") or "" for row, _ in content.rows()])
+    names = ("answers", *COLUMNS["answer"])
+    given = [next((row[name] for name in names if row.get(name)), "") for row, _ in content.rows()]
+    _require_no_gaps(found, [value if isinstance(value, str) else "" for value in given])
     yield from found
 
 
@@ -55,9 +57,9 @@ def _entry(row: Any, where: str, content: Content) -> Entry:
 
 
 def _one(row: dict[str, Any], where: str, content: Content) -> tuple[str, ...]:
-    name = next((name for name in COLUMNS["answer"] if row.get(name) not in (None, "")), None)
-    if name is None:
-        text_of(row, COLUMNS["answer"], where)  # raises
+    name = next((name for name in COLUMNS["answer"] if name in row), None)
+    if name is None or not isinstance(row[name], list):
+        text_of(row, COLUMNS["answer"], where)  # raises where there is none
     assert name is not None
     answers = answers_in(row[name], where)
     if not answers:
@@ -68,9 +70,10 @@ def _one(row: dict[str, Any], where: str, content: Content) -> tuple[str, ...]:
 
 
 def _require_no_gaps(found: Sequence[Entry], cells: Sequence[str]) -> None:
-    """In a column of numbers or lists "nan" is how programs write that one is missing; elsewhere it is a word."""
-    gaps = [entry for entry, cell in zip(found, cells, strict=True) if cell.strip() in ("nan", "NaN", "<NA>")]
-    others = [entry for entry in found if entry not in gaps]
+    """In a column of numbers or lists "nan" or NA is how programs write that one is missing; elsewhere it is a word."""
+    missing = [cell.strip() in MISSING for cell in cells]
+    gaps = [entry for entry, gap in zip(found, missing, strict=True) if gap]
+    others = [entry for entry, gap in zip(found, missing, strict=True) if not gap]
     numbers = others and all(_NUMBER.fullmatch(answer) for entry in others for answer in entry.answers)
     if gaps and (numbers or any(cell.lstrip().startswith("[") for cell in cells)):
         kind = "numbers" if numbers else "lists"

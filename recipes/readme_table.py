@@ -22,7 +22,7 @@ from salience.report.words import share, times
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: begin (recipes/readme_table.py writes what stands here) -->", "<!-- results: end -->"
 SPEEDS = ("prefill_ms", "prefill_batch4_ms", "first_token_ms")
-METHODS = ("saliency", "cls-attention", "uniform", "random", "oracle")
+METHODS = ("saliency", "divprune", "vispruner", "cls-attention", "uniform", "random")
 
 
 def table(results: Results, source: str) -> str:

@@ -239,3 +239,12 @@ def test_no_model_to_profile(tmp_path: Path) -> None:
 def test_a_roof_is_made_of_positive_numbers(value: float) -> None:
     with pytest.raises(ValueError, match="bytes_per_s"):
         Roof(flops_per_s=1.0, bytes_per_s=value, launch_s=1.0)
+
+
+@pytest.mark.parametrize("kind", ["smolvlm", "gemma3", "mllama", "blip-2"])
+def test_a_class_that_a_picture_does_not_fit_is_refused_in_a_sentence(tmp_path: Path, kind: str) -> None:
+    """Configurations of defaults alone: their shapes do not fit each other, or the class has another seam."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ValueError, match=r"^model: .*\.$") as refused:
+        salience.profile(tmp_path, keep=[1.0])
+    assert "\n" not in str(refused.value)

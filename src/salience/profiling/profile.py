@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,12 +91,14 @@ def profile(
     shown = _prepared(model, config, picture, processor)
     pictures = replace(pictures, prepared=shown.values)
     kind = dtype or (model.dtype if real else dtype_of(config))
-    counted = Counted(build(config, kind, type(model) if real else None), prompt, pictures)
+    with _counting(config):
+        counted = Counted(build(config, kind, type(model) if real else None), prompt, pictures)
     device = model.device if real else resolve_device("auto")
     runs_in = torch.float32 if device.type == "cpu" and not real else kind
     roof, busy = (roof, None) if roof else _measured_roof(device, runs_in)
     widen = runs_in.itemsize / kind.itemsize
-    rows = [_row(counted, budget, inside, prompt, roof, widen) for budget in budgets]
+    with _counting(config):
+        rows = [_row(counted, budget, inside, prompt, roof, widen) for budget in budgets]
     real_clock = real and device.type != "meta"
     counts = [row["tokens_kept"] for row in rows]
     clock = _clock(model, counted, prompt, pictures, counts, inside) if real_clock else None
@@ -105,6 +108,23 @@ def profile(
     about = _config(name, config, counted, prompt, pictures, kind, roof)
     about |= {"processor": shown.name or None, "processor_note": shown.note or None, **(busy or QUIET)}
     return Profile(config={**about, "method": None if inside is None else inside.name}, rows=rows)
+
+
+@contextmanager
+def _counting(config: Any) -> Iterator[None]:
+    """Turn what a class raises when its shapes do not fit each other, or a picture, into one sentence.
+
+    Raises:  ValueError in place of any other error
+    """
+    try:
+        yield
+    except (ValueError, ImportError):  # sentences already
+        raise
+    except Exception as error:  # transformers' classes raise whatever the first operator that does not fit raises
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}"
+        raise ValueError(
+            f"model: a picture can't be run through a {config.model_type!r} of this configuration ({reason})."
+        ) from error
 
 
 #: What the record says of the machine where no limits were measured.

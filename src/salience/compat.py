@@ -240,7 +240,7 @@ def mamba_inner_fn(xz: Tensor, conv1d_weight: Tensor, conv1d_bias: Tensor | None
 
 
 def _selected(values: Tensor, bias: Tensor | None, norm: Tensor | None, eps: float, A: Tensor) -> Tensor:
-    """What x_proj selected (B, L, N, twice N with a complex A) as `selective_scan_fn` takes it, (B, N, L or 2 L)."""
+    """Selected B or C (B, L, N, twice N with a complex A) as `selective_scan_fn` takes it, (B, N, L or 2 L)."""
     values = values if bias is None else values + bias.to(values.dtype)
     if not A.is_complex():
         return _normed(values, norm, eps).transpose(1, 2)

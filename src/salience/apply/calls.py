@@ -103,7 +103,7 @@ def is_filled(cache: Any) -> bool:
 
 
 def forget_if_empty(cache: Any) -> None:
-    """What was noted on a cache that holds nothing now was of a sequence before: another one begins."""
+    """Forget the notes on an empty cache: they describe an earlier sequence."""
     if cache is not None and not is_filled(cache):
         forget(cache)
 

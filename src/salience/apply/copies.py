@@ -15,7 +15,7 @@ from salience.families.listening import without_listeners
 
 
 def copying(model: Any, ours: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
-    """What copying and pickling ask a pruned model for, by name.
+    """Copy and pickle functions of a pruned model, by name.
 
     Args:    ours: all that is put on the instance, by name, these functions too once they are there
              before: what the instance had in their places, None for nothing

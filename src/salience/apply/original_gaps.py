@@ -74,7 +74,7 @@ class OriginalGaps:
 
     @property
     def remark(self) -> str:
-        """What is special to the model's layers under original positions, a sentence; empty if nothing is."""
+        """Special treatment of the model's layers under original positions, a sentence; empty if there is none."""
         said = []
         if self.kinds.reaches:
             said.append("windows and chunks of its attention are measured in the whole prompt")

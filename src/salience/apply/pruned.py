@@ -322,7 +322,7 @@ class Pruned:
         return pruned
 
     def _contexts(self, encoded: Encoded) -> list[TokenContext]:
-        """What the method sees of each view, in the model's dtype also under autocast, which it is chosen without."""
+        """The method's context for each view, in the model's dtype; methods choose with autocast off."""
         found = [encoded.context(i, self.method.needs) for i in range(len(encoded))]
         if not under_autocast(self._adapter.device):
             return found

@@ -1,4 +1,4 @@
-"""What `prune` tries before it touches a model: the model's own generate on positions, and calls of a tiny copy."""
+"""Trials before `prune` touches a model: the model's own generate on positions, and calls of a tiny copy."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _reason(adapter: Adapter, inside: Any, *, compact: bool) -> str:
 def _differs(
     model: Any, adapter: Adapter, given: dict[str, Any], handle: Pruned, full: Tensor, short: Tensor, said: Any
 ) -> str:
-    """Where pruned logits are others than the whole sequence's with the dropped tokens masked, a clause."""
+    """Compare pruned logits with those of the masked sequence; returns a clause on the difference, empty if none."""
     ids, mask = given["input_ids"], given["attention_mask"]
     stays = torch.zeros_like(ids, dtype=torch.bool)
     for row, columns in enumerate(handle.trace.columns):

@@ -125,7 +125,7 @@ def _asked(
     seed: int,
     device: str,
 ) -> tuple[Asked, Loaded, Drawn]:
-    """What came out, the model, and the picture, at its own size, with what was kept."""
+    """Return the answers, the model, and the picture at its own size with the kept cells."""
     from salience.apply.drawing import kept_picture
     from salience.cli.answering import answer_both_ways, prepare
     from salience.cli.kept_picture import seen_region, what_is_seen

@@ -35,7 +35,7 @@ def present(results: Path, report: Path, *, as_json: bool) -> None:
 
 
 def _notices(document: Mapping[str, Any]) -> list[str]:
-    """What these results may not be quoted for, as the report says it."""
+    """Limits of these results, as the report states them."""
     from salience.report.standing import notices, standing
 
     told = [line for record in document["records"] for line in

@@ -20,7 +20,7 @@ _NOTES = "_salience_"  # what is kept on a cache begins with this
 
 
 class Refusal:
-    """What stands in for one method of a guarded cache.
+    """Refusing substitute for one method of a guarded cache.
 
     It holds the cache, and no closure does, so that the copy in a deep copy or a pickle refuses for its own.
     """

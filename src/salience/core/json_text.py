@@ -11,7 +11,7 @@ DEEPEST = 100  # lists and objects inside each other: what walks through what wa
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a file of JSON holds.
+    """Read a JSON file.
 
     Raises:  ValueError when it is not JSON in UTF-8, or nested deeper than any of ours; OSError when it can't be read
     """

@@ -207,7 +207,7 @@ def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: in
 
 
 def majority(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
-    """Which of these samples the commonest training answer of all gets right."""
+    """Marks of the samples that the commonest training answer gets right."""
     overall = _commonest(_training_answers(pictures, questions)[1].values())
     return [sample.answer == overall for sample in samples]
 

@@ -93,7 +93,7 @@ def is_litter(path: Path) -> bool:
 
 
 def how_to_save(file: Path) -> str:
-    """What to do with a spreadsheet or a table in a binary format, a clause; empty for all other files."""
+    """Advice for a spreadsheet or a table in a binary format, a clause; empty for all other files."""
     if file.suffix.lower() in (".parquet", ".arrow", ".feather", ".pkl"):
         return "write it with pandas as JSONL: to_json('table.jsonl', orient='records', lines=True)"
     return "save it as 'CSV UTF-8'" if file.suffix.lower() in (".xlsx", ".xls", ".ods", ".numbers") else ""
@@ -185,7 +185,7 @@ def read_sheet(file: Path, fits: Callable[[Sequence[str]], bool], name: str = ""
 
 
 def read_json(file: Path, name: str = "") -> Any:
-    """What a JSON file holds, or a list of `JsonLine` where it is one object a line. name: what sentences call it
+    """Content of a JSON file, or a list of `JsonLine` where it has one object a line. name: what sentences call it
 
     Raises:  ValueError, one sentence with the line, for what is neither, and for a key that is there twice
     """

@@ -356,7 +356,7 @@ def _alike(x: Sequence[float | None] | None, y: Sequence[float | None] | None) -
 
 
 def unlike(made_for: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """How two fingerprints differ, a clause."""
+    """Difference between two fingerprints, a clause."""
     names = [
         name
         for name in (*made_for, *mine)

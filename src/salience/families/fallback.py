@@ -127,7 +127,7 @@ def _image_token(config: Any) -> int | None:
 
 
 class _Recording:
-    """What transformers puts on a tower for good to record hidden states, taken off again.
+    """Remove the hooks that transformers leaves on a tower to record hidden states.
 
     When the last of the threads that run the tower is done: the hooks are the module's, and all of them need them.
     """

@@ -16,7 +16,7 @@ _MIXERS = ("linear_attn", "conv", "mamba", "mixer")
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a layer's attention reaches back, in columns, its own counted; `chunked`: to the start of its chunk."""
+    """Reach of a layer's attention in columns, its own counted; `chunked`: back to the start of its chunk."""
 
     size: int
     chunked: bool = False

@@ -39,7 +39,7 @@ class Llama4Adapter(NamedAdapter):
 
     @property
     def side(self) -> int:
-        """How many tokens a side a tile has."""
+        """Tokens along one side of a tile."""
         vision = self.config.vision_config
         return round(int(vision.image_size) // int(vision.patch_size) * float(vision.pixel_shuffle_ratio))
 

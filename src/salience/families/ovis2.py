@@ -28,12 +28,12 @@ class Ovis2Adapter(StockAdapter):
 
     @property
     def stride(self) -> int:
-        """How many patches a side make up a token."""
+        """Patches along one side of a token."""
         return int(self.config.vision_config.hidden_stride)
 
     @property
     def patches(self) -> int:
-        """How many patches a side a tile has."""
+        """Patches along one side of a tile."""
         vision = self.config.vision_config
         return int(vision.image_size) // int(vision.patch_size)
 

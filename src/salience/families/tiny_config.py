@@ -159,7 +159,7 @@ def _is_per_layer(value: Any, depth: int) -> bool:
 
 
 def _layers(plain: dict[str, Any], depth: int) -> list[int]:
-    """Which of a part's layers stay: the first of each kind, two at least."""
+    """Indices of the layers that stay in a part: the first of each kind, two at least."""
     lists = {n: v for n, v in plain.items() if isinstance(v, list | tuple)}
     numbers = [v for n, v in lists.items() if _LAYER_NUMBERS.fullmatch(n)]
     numbers += [[int(key) for key in v] for v in plain.values() if _is_per_layer(v, depth)]

@@ -63,7 +63,7 @@ def _words(count: int, generator: torch.Generator) -> list[int]:
 
 @torch.no_grad()
 def _pictures(model: Any, count: int, generator: torch.Generator) -> tuple[dict[str, Any], list[int]]:
-    """What the model takes for `count` pictures, and how many places in the prompt each has."""
+    """Model arguments for `count` pictures, and the number of places of each in the prompt."""
     failures = []
     for given in _forms(model, count, generator):
         try:

@@ -137,7 +137,7 @@ def _kind() -> Any:
                 return self.forward(*args, **kwargs) if name is None else self._unguided(name, *args, **kwargs)
 
         def _unguided(self, name: str, input_ids: Tensor, use_cache: bool = True, **kwargs: Any) -> Any:
-            """What guidance holds against: its other prompt has a state of its own, handed back under its name."""
+            """State of guidance's other prompt: it has a state of its own, handed back under its name."""
             past: Past | None = kwargs.pop(name)
             if input_ids.shape[1] == 0:
                 raise ValueError("guidance_scale needs negative_prompt_ids where the prompt is given by inputs_embeds.")

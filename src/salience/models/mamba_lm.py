@@ -179,7 +179,7 @@ class MambaLM(nn.Module):
         return out
 
     def _shape(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[str, torch.Size]:
-        """What is read, and its (B, L). Raises: ValueError unless it is one of the two."""
+        """The input that is read, and its (B, L). Raises: ValueError unless it is one of the two."""
         if (input_ids is None) == (inputs_embeds is None):
             came = "neither of them" if input_ids is None else "both"
             raise ValueError(f"either input_ids or inputs_embeds must be given, not {came}.")

@@ -32,7 +32,7 @@ class Machine:
         self.milliseconds += floor_times()
 
     def observed(self) -> dict[str, Any]:
-        """What a document's environment says of it.
+        """The machine as a document's environment describes it.
 
         Returns: load_average_start, load_average_end (over one minute; None where the system has none), floor_ms (the
                  fixed job's median), floor_spread (its 90th percentile over its 10th), busy_because (sentence or None)

@@ -1,4 +1,4 @@
-"""What a model takes for its pictures, with the right shapes and no picture.
+"""Picture arguments of a model: the right shapes, without a picture.
 
 As its own processor makes it (`prepared.py`) where there is one, else by what the model's configuration holds.
 """

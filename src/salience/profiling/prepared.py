@@ -1,4 +1,4 @@
-"""What a model's own processor makes of a picture: sizes, crops, tiles and splitting as its settings have them."""
+"""Pictures as a model's own processor prepares them: sizes, crops, tiles and splitting as its settings have them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prepared:
 
 
 def prepared_by(processor: Any, size: tuple[int, int]) -> Prepared:
-    """What a processor, or an image processor, makes of a picture of `size`, width and height in pixels.
+    """Output of a processor, or an image processor, for a picture of `size`, width and height in pixels.
 
     Raises:  ValueError when it makes nothing of it
     """
@@ -89,7 +89,7 @@ def _prepared(processor: Any, size: tuple[int, int], usual: Mapping[str, Any]) -
 
 
 def _usual(model_type: str, image_processor: Any) -> dict[str, Any]:
-    """What a family's processor tells its image processor in every call, whatever that one's settings are."""
+    """Arguments that a family's processor passes its image processor in every call, whatever the settings."""
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     name = PROCESSOR_MAPPING_NAMES.get(model_type)

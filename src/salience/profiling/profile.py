@@ -146,7 +146,7 @@ def _measured_roof(device: torch.device, dtype: torch.dtype) -> tuple[Roof, dict
 
 
 def _prepared(model: Any, config: Any, size: tuple[int, int], processor: Any) -> Prepared:
-    """What the model is shown of a picture: by its own processor, where there is one."""
+    """The picture as the model's own processor prepares it, where there is one."""
     if processor is not None:
         return prepared_by(processor, size)
     real = isinstance(model, torch.nn.Module)
@@ -159,7 +159,7 @@ def _prepared(model: Any, config: Any, size: tuple[int, int], processor: Any) ->
 def check_arguments(
     keep: Sequence[float], method: str | Inside | None, **prompt: int
 ) -> tuple[list[Budget], Inside | None, Prompt]:
-    """What can be told without a model: the ratios, the method inside the language model, and the prompt.
+    """Check the arguments that need no model: ratios, method inside the language model, prompt.
 
     Raises:  ValueError when one is out of its range
     """

@@ -1,4 +1,4 @@
-"""What methods rank by must be finite: torch sorts NaN first, so that without a look tokens 0 .. k - 1 would stay."""
+"""Checks that ranked values are finite: torch sorts NaN first, so tokens 0 .. k - 1 would stay."""
 
 from __future__ import annotations
 

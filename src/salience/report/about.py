@@ -181,7 +181,7 @@ def _negative_times(view: View) -> list[str]:
 
 
 def _not_compared(view: View) -> list[str]:
-    """What no verdict could be given of."""
+    """Pairs without a verdict."""
     found = []
     if view.verdicts.refused:
         found.append(

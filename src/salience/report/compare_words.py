@@ -17,7 +17,7 @@ _CONTROL = 0.03  # as near as a control must come to it
 
 
 def headline(view: CompareView) -> str:
-    """What the second direction is worth, where that was compared and learnt; else the task.
+    """Gain from the second direction, where that was compared and learnt; else the task.
 
     A quick run and one on a busy machine make none.
     """
@@ -120,7 +120,7 @@ def _signed(value: float) -> str:
 
 
 def crossings(view: CompareView) -> list[str]:
-    """Where each model overtakes causal attention in speed and in memory, or that it does not, from the numbers.
+    """Lengths from which each model beats causal attention in speed and in memory, if it does.
 
     Nothing of a quick run, and no speed of a busy machine.
     """
@@ -176,7 +176,7 @@ def controls(view: CompareView) -> list[Finding]:
 
 
 def cautions(view: CompareView) -> list[Finding]:
-    """What did not work, and where to be careful. Of a quick run only what broke."""
+    """Findings on failures and caveats. Of a quick run only failures."""
     found = []
     for line in view.lines("diverged"):
         text = f"{line['model']}, seed {line['seed']}: {line['said']}"

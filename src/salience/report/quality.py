@@ -1,4 +1,4 @@
-"""What was found about the answers besides who is better: where accuracy breaks, by kind of question, by the probe."""
+"""Findings about the answers besides rankings: where accuracy breaks, by kind of question, by the probe."""
 
 from collections.abc import Callable, Mapping
 
@@ -128,7 +128,7 @@ def idle_kinds(view: View) -> Finding | None:
 
 
 def probe_loss(view: View) -> Finding | None:
-    """What the probe reads of the kept tokens."""
+    """The probe's accuracy on the kept tokens."""
     keep, full = telling_keep(view), view.full("probe_accuracy")
     if full is None:
         return None

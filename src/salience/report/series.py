@@ -142,7 +142,7 @@ class View:
 
     @cached_property
     def verdicts(self) -> Verdicts:
-        """Which of two methods is better at a ratio."""
+        """Verdict between two methods at a ratio."""
         accuracies = {place: point.accuracy for place, point in self.points.items()}
         return Verdicts(self.record.extra.get("differences") or (), accuracies, self.full("accuracy"))
 

@@ -1,4 +1,4 @@
-"""What a run may be quoted for: a quick run for nothing, one on a busy machine not for its times."""
+"""Quotable parts of a run: none of a quick run, no times of a run on a busy machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Standing:
 
     @property
     def title(self) -> str | None:
-        """What a title begins with; None where the run may make a headline."""
+        """First words of a title; None where the run may make a headline."""
         return "Quick run" if self.quick else "Busy machine" if self.busy else None
 
     @property
@@ -39,7 +39,7 @@ def standing(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Stand
 
 
 def notices(found: Standing) -> list[str]:
-    """What the page says of it above everything else."""
+    """Notice at the top of the page."""
     told = []
     if found.quick:
         told.append(

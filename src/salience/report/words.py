@@ -42,7 +42,7 @@ def times(ratio: float) -> str:
 
 
 def pace(ratio: float) -> str:
-    """How much sooner something comes: "1.7× sooner", "no sooner", "1.3× later"."""
+    """Speed-up in words: "1.7× sooner", "no sooner", "1.3× later"."""
     if ratio >= 1.05:
         return f"{times(ratio)} sooner"
     return "no sooner" if ratio > 1 / 1.05 else f"{times(1 / ratio)} later"

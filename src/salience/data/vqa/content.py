@@ -1,4 +1,4 @@
-"""What a file of questions holds, before it is known in which layout."""
+"""Content of a file of questions, before its layout is known."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Content:
 
 
 def read_content(file: Path, source: str) -> Content:
-    """What a file of a suffix of SUFFIXES holds.
+    """Content of a file with a suffix of SUFFIXES.
 
     Raises:  ValueError, one sentence with the row, when it can't be read
     """

@@ -1,4 +1,4 @@
-"""Where the pictures of a folder's questions are: a path is a path, and a bare name must be the only one."""
+"""Picture files of a folder's questions: a path is a path, and a bare name must be the only one."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class PictureFiles:
         return [file for file in self._in(here).get(_key(parts[-1]), []) if file.is_file() and _means(parts[-1], file)]
 
     def _in(self, folder: Path) -> dict[str, list[Path]]:
-        """What stands in a folder, by its name and, pictures, by their keys."""
+        """Entries of a folder by name, and its pictures by their keys."""
         if folder not in self._listed:
             found: dict[str, list[Path]] = defaultdict(list)
             for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -160,6 +160,6 @@ def _short(name: str) -> str:
 
 
 def _keys(name: str) -> tuple[str, str]:
-    """What may stand for a picture's file: its name, and its name without suffix."""
+    """Keys of a picture's file: its name, and its name without suffix."""
     key = _key(name)
     return key, key[: -len(PurePosixPath(key).suffix)]

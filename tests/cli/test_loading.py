@@ -28,7 +28,7 @@ def test_a_family_without_a_file_of_its_own_is_loaded(elsewhere: Path) -> None:
 
 
 def test_what_the_fallback_can_not_take_is_refused(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salience.families.fallback.missing_in", lambda model: "a language model")
+    monkeypatch.setattr("salience.families.fallback.missing_in", lambda model, **_: "a language model")
     with pytest.raises(ValueError, match="it lacks a language model"):
         loading.load_vlm(str(elsewhere), "cpu")
 

@@ -39,7 +39,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     wanted = " ".join(project["dependencies"] + project["optional-dependencies"]["vlm"])
     code = "".join(block.code for block in blocks() if block.language == "python")
     for package in re.findall(r"^ *(?:from|import) (\w+)", code, flags=re.MULTILINE):
-        assert package in ("salience", "random", "pathlib") or package in wanted, package
+        assert package in ("salience", "inspect", "random", "pathlib") or package in wanted, package
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_copies_refuse_and_go_on_as_it_does(model: Any, make_batch: Any, method:
 @pytest.mark.parametrize("after", ["random", "uniform", "sparsevlm"])
 @torch.no_grad()
 def test_a_later_pruning_goes_on_whatever_its_method(model: Any, make_batch: Any, before: str, after: str) -> None:
-    """What is missing from the cache is noted on it: the method, ratio and positions of later turns change nothing."""
+    """A cache knows its missing tokens: the method, ratio and positions of later turns change nothing."""
     batch = make_batch([1, 2])
     new = NEW.expand(2, -1)
     mask = torch.cat([batch["attention_mask"], torch.ones(2, 3, dtype=torch.int64)], dim=1)

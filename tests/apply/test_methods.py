@@ -174,7 +174,7 @@ class TestDraw:
 
 @pytest.mark.parametrize("method", ["cls-attention", "visionzip", "tome"])
 def test_keys_that_a_hook_changes(make_model: Any, make_batch: Any, method: str) -> None:
-    """What the tower's own layers see counts, and not what their weight says."""
+    """The tower's layers are called, hooks included; their weights are not read."""
     louder, scaled, batch = make_model(), make_model(), make_batch([1, 1])
     for one, other in zip(
         louder.model.vision_tower.encoder.layers, scaled.model.vision_tower.encoder.layers, strict=True

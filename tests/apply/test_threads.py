@@ -169,7 +169,7 @@ def test_tasks_of_an_event_loop_have_their_own_traces(tiny_family: Any) -> None:
 
 
 def test_undo_while_another_thread_generates(deep_llava: Any) -> None:
-    """What was begun pruned ends so, and then the model is as before."""
+    """A call that began pruned ends pruned; then the model is as before."""
     model, batch = deep_llava.model(), deep_llava.batch([2])
     begun, undone = Event(), Event()
     before = hooks(model.model.language_model)
@@ -202,7 +202,7 @@ def test_undo_while_another_thread_generates(deep_llava: Any) -> None:
 
 
 def test_hidden_states_recorded_in_another_thread(tiny_family: Any) -> None:
-    """What is taken off the tower behind an encoding is not what another call records in the language model."""
+    """Hooks removed from the tower after an encoding are never those of another call's language model."""
     family = tiny_family("aya_vision")
     model, batches = family.model(), [family.batch([1 + i], seed=i) for i in range(2)]
 

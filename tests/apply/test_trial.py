@@ -1,4 +1,4 @@
-"""What `prune` finds out before it accepts a model: positions that generate drops, and calls that would fail."""
+"""Trials of `prune` before it accepts a model: positions that generate drops, and calls that would fail."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _require_scorer_folder(out: Path) -> None:
 
 
 def _config(quick: bool, **given: Any) -> FitConfig:
-    """What was asked for; what was not stays as the study has it. Raises: ValueError for what can't be."""
+    """Settings of the call over the study's defaults. Raises: ValueError for what can't be."""
     from salience.studies.study import StudyConfig
 
     return replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})

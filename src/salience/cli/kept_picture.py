@@ -54,7 +54,7 @@ def _first_view(pixel_values: Tensor) -> np.ndarray:
 
 
 def _ends(shares: np.ndarray, shown: np.ndarray, side: int) -> tuple[float, float]:
-    """Where a view's first and last column begin and end in the picture, in its pixels; beyond it where padded.
+    """Left and right edge of a view in the picture's pixels; beyond the picture where it is padded.
 
     shares, shown: (rows, columns) what the colours say, 0 for the picture's first pixel and 1 for its last, and where
     they say something   side: of the picture

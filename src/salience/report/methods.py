@@ -1,4 +1,4 @@
-"""What a method's name says about it (learned, training-free, oracle, control) and how it is drawn."""
+"""Roles of methods by name (learned, training-free, oracle, control) and their drawing styles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from salience.core.record import environment
-from salience.profiling.latency import Stopwatch, measure_rounds
+from salience.lab.profile.latency import Stopwatch, measure_rounds
 
 
 @dataclass(frozen=True, kw_only=True)

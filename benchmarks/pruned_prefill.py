@@ -20,9 +20,9 @@ from harness import arguments, median_ms, refuse_unless_close, report
 from torch import Tensor
 
 import salience
-from salience.families import adapter_for
-from salience.profiling.flops import count_flops
-from salience.profiling.memory import peak_bytes
+from salience.lab.profile.flops import count_flops
+from salience.lab.profile.peak_memory import peak_bytes
+from salience.vlm.families import adapter_for
 
 N, TEXT, KEEP = 576, 64, 0.25
 METHODS = ("uniform", "cls-attention", "divprune", "visionzip")  # one of each kind: order, scores, steps, merging

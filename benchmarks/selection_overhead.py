@@ -19,15 +19,15 @@ from harness import arguments, median_ms, refuse_unless_close, report
 from torch import Tensor
 
 import salience
-from salience.families import Adapter, Encoded, adapter_for
+from salience.lab.profile.flops import count_flops
+from salience.lab.profile.shape_run import shapes_only
 from salience.ops.farthest_first import farthest_first
-from salience.profiling.flops import count_flops
-from salience.profiling.shapes import shapes_only
-from salience.pruning.base import Method
-from salience.pruning.budget import Budget
-from salience.pruning.methods.cls_attention import ClsAttention
-from salience.pruning.methods.divprune import DivPrune, unlike
-from salience.pruning.methods.saliency import Saliency
+from salience.vlm.families import Adapter, Encoded, adapter_for
+from salience.vlm.methods.base import Method
+from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.cls_attention import ClsAttention
+from salience.vlm.methods.divprune import DivPrune, unlike
+from salience.vlm.methods.saliency import Saliency
 
 N, TEXT, KEEP = 576, 64, 0.25
 

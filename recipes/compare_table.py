@@ -16,10 +16,10 @@ from pathlib import Path
 
 from salience.core.files import write_atomic
 from salience.core.markers import filled
-from salience.report.compare_view import CompareView
-from salience.report.compare_words import controls, tested
-from salience.report.load import Results, load_results
-from salience.report.words import DASH, finite
+from salience.lab.report.compare.view import CompareView
+from salience.lab.report.compare.words import controls, tested
+from salience.lab.report.kit.words import DASH, finite
+from salience.lab.report.load import Results, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- comparisons: begin (recipes/compare_table.py writes what stands here) -->"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from salience import data
+from salience.lab import data
 
 ROOT = Path(__file__).resolve().parents[1]
 ACROSS = 5

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from vocabulary import ASSISTANT, BOS, EOS, IDS, PAD, USER, question_ids
 
-from salience.data.scene_pictures import CELL, COLOURS, SIDE, Item, place
-from salience.data.scenes import Question, ask_about
+from salience.lab.data.scene_pictures import CELL, COLOURS, SIDE, Item, place
+from salience.lab.data.scenes import Question, ask_about
 
 GRID, NONE_DIGIT, NONE_COLOUR = 24, 10, len(COLOURS)
 FIRST = 2  # position of the first visual token: behind <s> and USER:

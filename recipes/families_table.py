@@ -35,7 +35,7 @@ with rows of one and two pictures, padded on the left. *works*: keep = 1 gives t
 trace say what, in the words below. *refused*: `prune` raises a ValueError.
 `fastv`, `pyramiddrop` and `sparsevlm` drop tokens inside the language model (`fastv` after the first of these models'
 two layers): there the later layers alone are held against the masked sequence. `temporal` is for videos, which
-`tests/apply/test_video.py` holds against the masked sequence; here it gets pictures.
+`tests/vlm/test_video.py` holds against the masked sequence; here it gets pictures.
 
 Layers that count distance in columns see the whole prompt's under original positions: windows and chunks of attention
 (Gemma3, Cohere2 in Aya Vision, Mistral) are measured in it, and convolutions and linear attention (LFM2-VL, Qwen3.5)
@@ -48,11 +48,11 @@ search transformers' own `generate` mixes up a prompt's pictures with GLM and fa
 right.
 
 Unmeasured: FlashAttention (no GPU was at hand); weights of 8 and 4 bits where bitsandbytes isn't installed (its test in
-`tests/apply/test_placed.py` runs where it is); the own processors of InternVL, LLaVA-OneVision and Qwen's models, which
+`tests/vlm/test_placed.py` runs where it is); the own processors of InternVL, LLaVA-OneVision and Qwen's models, which
 need torchvision, so that videos and their pictures were given as tensors. VILA-like is LLaVA's class with a SigLIP
-tower and a down-sampling projector; `salience.families.vila` lists what differs from the original.
+tower and a down-sampling projector; `salience.vlm.families.vila` lists what differs from the original.
 
-Written by `python recipes/families_table.py` from a run of `tests/apply/test_methods_by_family.py` with transformers
+Written by `python recipes/families_table.py` from a run of `tests/vlm/test_methods_by_family.py` with transformers
 {version}; not to be edited.
 
 """
@@ -69,7 +69,7 @@ attention; *inside*: `fastv`, `pyramiddrop` and `sparsevlm`. *refused*: `prune` 
 `prune` tries the same on a tiny copy of your model's class and config before it accepts it. Where generate drops the
 positions it is given, `positions="compact"` works and equals the sequence with the gaps closed.
 
-Written from a run of `tests/apply/test_every_class.py`.
+Written from a run of `tests/vlm/test_every_class.py`.
 
 """
 

@@ -12,15 +12,15 @@ import json
 from pathlib import Path
 
 from salience.core.files import write_atomic
-from salience.report.comparisons import beside_random
-from salience.report.differences import RANDOM
-from salience.report.finding import Finding
-from salience.report.load import Results, load_results
-from salience.report.methods import role, styles, title
-from salience.report.panel import RC, Curve, Scale, lines
-from salience.report.series import Point, View
-from salience.report.svg import standalone
-from salience.report.words import share
+from salience.lab.report.kit.finding import Finding
+from salience.lab.report.kit.method_styles import role, styles, title
+from salience.lab.report.kit.panel import RC, Curve, Scale, lines
+from salience.lab.report.kit.svg import standalone
+from salience.lab.report.kit.words import share
+from salience.lab.report.load import Results, load_results
+from salience.lab.report.tradeoff.rankings import beside_random
+from salience.lab.report.tradeoff.series import Point, View
+from salience.lab.report.tradeoff.verdicts import RANDOM
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, FIGURE = ROOT / "docs" / "methods.md", ROOT / "docs" / "images" / "methods.svg"

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from salience.cli.loading import load_vlm
 from salience.core.types import TokenContext, VisualGrid
-from salience.data.scene_pictures import CELL, SIDE
-from salience.families import adapter_for
-from salience.pruning.budget import Budget
-from salience.pruning.methods.divprune import DivPrune
-from salience.studies.arms import oracle_method
-from salience.studies.quality import cells_on
-from salience.training.answering import answer
-from salience.training.encoded import encode_pictures, load_pictures
+from salience.lab.data.scene_pictures import CELL, SIDE
+from salience.lab.evaluate.encoded_pictures import encode_pictures, load_pictures
+from salience.lab.evaluate.packed_answers import answer
+from salience.lab.tradeoff.methods_under_test import oracle_method
+from salience.lab.tradeoff.quality import cells_on
+from salience.vlm.families import adapter_for
+from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.divprune import DivPrune
 
 TOKENS = 14  # a ratio of .025
 CELLS = SIDE // CELL

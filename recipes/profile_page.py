@@ -21,7 +21,7 @@ from salience.core.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "profile.md"
-CONFIGS = "tests/profiling/configs"
+CONFIGS = "tests/lab/profile/configs"
 MODELS = {
     "llava-1.5-7b": "LLaVA-1.5-7B", "llava-next-vicuna-7b": "LLaVA-NeXT (Vicuna 7B)", "qwen2.5-vl-7b": "Qwen2.5-VL-7B",
     "smolvlm-2.2b": "SmolVLM 2.2B",

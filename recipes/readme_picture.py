@@ -13,12 +13,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from salience.apply.drawing import kept_picture
 from salience.core.files import write_atomic
 from salience.core.types import VisualGrid
-from salience.report.load import Example, load_results
-from salience.report.methods import title
-from salience.report.words import share
+from salience.lab.report.kit.method_styles import title
+from salience.lab.report.kit.words import share
+from salience.lab.report.load import Example, load_results
+from salience.vlm.drawing import kept_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDEST = 5  # panels: more are too small to see on a page

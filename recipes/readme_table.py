@@ -12,12 +12,12 @@ from pathlib import Path
 
 from salience.core.files import write_atomic
 from salience.core.markers import filled
-from salience.report.answer import near_keep
-from salience.report.load import Results, load_results
-from salience.report.methods import title
-from salience.report.series import Point, View
-from salience.report.standing import notices, standing
-from salience.report.words import share, times
+from salience.lab.report.kit.method_styles import title
+from salience.lab.report.kit.standing import notices, standing
+from salience.lab.report.kit.words import share, times
+from salience.lab.report.load import Results, load_results
+from salience.lab.report.tradeoff.answer import near_keep
+from salience.lab.report.tradeoff.series import Point, View
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: begin (recipes/readme_table.py writes what stands here) -->", "<!-- results: end -->"

@@ -2,7 +2,7 @@
 
     python recipes/scenes_answers.py
 
-writes src/salience/data/scenes_answers.json.
+writes src/salience/lab/data/scenes_answers.json.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import json
 
 from salience.core.files import write_atomic
-from salience.data import scenes
+from salience.lab.data import scenes
 
 #: Pictures whose counts are stored by themselves: a test counts them again, to see whether they are still the same.
 CHECKED = 100

@@ -22,7 +22,7 @@ from optim import MuonAdamW, cosine
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from salience.data.scene_pictures import CELL, COLOURS, Layout, draw_picture
+from salience.lab.data.scene_pictures import CELL, COLOURS, Layout, draw_picture
 
 GRID, WIDTH, HEADS, LAYERS = 24, 192, 6, 5
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]

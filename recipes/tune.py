@@ -26,8 +26,8 @@ from tower import INKED, LAYERS, MEAN, STD, encode
 from tower import WIDTH as TOWER_WIDTH
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
-from salience.data.scene_pictures import CELL, Item, draw_picture
-from salience.data.scenes import ask_about, picture_rng
+from salience.lab.data.scene_pictures import CELL, Item, draw_picture
+from salience.lab.data.scenes import ask_about, picture_rng
 
 ALIGN_STEPS, ALIGN_PEAK = 1500, 3e-3
 TUNE_STEPS, TUNE_PEAK, TUNE_PICTURES = 650, 6e-4, 8

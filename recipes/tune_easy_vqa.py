@@ -28,11 +28,11 @@ from optim import MuonAdamW, cosine
 from torch import Tensor
 
 import salience
-from salience.data import vqa
-from salience.data.vqa import VqaSample, easy_vqa
-from salience.families import adapter_for
-from salience.training.packing import Pack, pack, run
-from salience.training.prompts import Prompt, encode_prompt
+from salience.lab.data import vqa
+from salience.lab.data.vqa import VqaSample, easy_vqa
+from salience.lab.evaluate.packing import Pack, pack, run
+from salience.lab.evaluate.prompts import Prompt, encode_prompt
+from salience.vlm.families import adapter_for
 
 #: What the questions and answers say that the bundled model's vocabulary lacks.
 NEW_WORDS = (

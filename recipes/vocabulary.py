@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-from salience.data.scene_pictures import COLOURS
+from salience.lab.data.scene_pictures import COLOURS
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:")
 WORDS = (

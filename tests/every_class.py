@@ -1,6 +1,6 @@
 """A tiny random model of any class of transformers' image-text-to-text mapping, and the masked oracle.
 
-Every size comes from the class's own config, made small by `salience.families.tiny_config`; `SETTINGS` fills in what a
+Every size comes from the class's own config, made small by `tiny_config`; `SETTINGS` fills in what a
 default config leaves open.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.families import adapter_for
-from salience.families.tiny_config import tiny_config
-from salience.families.tiny_pictures import MARKS, tiny_model
-from salience.families.tiny_pictures import tiny_batch as tiny_batch
+from salience.vlm.families import adapter_for
+from salience.vlm.families.tiny_config import tiny_config
+from salience.vlm.families.tiny_pictures import MARKS, tiny_model
+from salience.vlm.families.tiny_pictures import tiny_batch as tiny_batch
 
 
 # What a default config lacks for its model to be built or to read a picture: model_type -> nested settings.

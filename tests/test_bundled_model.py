@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import salience
-from salience.families import adapter_for, same_tower
+from salience.vlm.families import adapter_for, same_tower
 
 ALONE = """
 import json, sys

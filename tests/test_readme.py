@@ -119,7 +119,7 @@ def test_the_table_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> N
     from readme_table import BEGIN, END, table
 
     from salience.core.markers import filled
-    from salience.report.load import load_results
+    from salience.lab.report.load import load_results
 
     between = README.split(BEGIN)[1].split(END)[0]
     named = re.search(r"\((benchmarks/results/[^)]+\.json)\)", between)

@@ -445,7 +445,7 @@ def _llava() -> Any:
 
 def _vila() -> Any:
     """A SigLIP tower of five patches a side, of which the projector makes three tokens a side."""
-    from salience.families.vila import with_downsampling
+    from salience.vlm.families.vila import with_downsampling
 
     return with_downsampling(_llava_siglip(70))
 

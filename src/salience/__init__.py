@@ -13,51 +13,57 @@ __version__ = "0.1.0"
 
 # One static table, "module" or "module:name": nothing here is imported before somebody asks for it.
 _LAZY = {
-    "BiMamba": "salience.ssm.bimamba:BiMamba",
-    "Budget": "salience.pruning.budget:Budget",
-    "Mamba": "salience.ssm.mamba:Mamba",
-    "MambaLM": "salience.models.mamba_lm:MambaLM",
-    "Method": "salience.pruning.base:Method",
-    "Oracle": "salience.pruning.methods.oracle:Oracle",
-    "Scorer": "salience.pruning.scorer:Scorer",
-    "SequenceModel": "salience.models.sequence_model:SequenceModel",
+    "BiMamba": "salience.ssm.layers.bimamba:BiMamba",
+    "Budget": "salience.vlm.methods.budget:Budget",
+    "Fused": "salience.ssm.hf.fused:Fused",
+    "Mamba": "salience.ssm.layers.mamba:Mamba",
+    "MambaLM": "salience.ssm.models.mamba_lm:MambaLM",
+    "Method": "salience.vlm.methods.base:Method",
+    "Oracle": "salience.vlm.methods.oracle:Oracle",
+    "Pruned": "salience.vlm.handle:Pruned",
+    "Scorer": "salience.vlm.scorers.scorer:Scorer",
+    "SequenceModel": "salience.ssm.models.sequence_model:SequenceModel",
     "causal_conv1d": "salience.ops.causal_conv1d:causal_conv1d",
-    "compat": "salience.compat",
-    "data": "salience.data",
+    "compat": "salience.ssm.compat",
+    "data": "salience.lab.data",
     "explain": "salience.core.backend:explain",
-    "fuse": "salience.fuse",  # the module, which is called as its function
-    "parameter_groups": "salience.ssm.parameters:parameter_groups",
-    "profile": "salience.profiling.profile:profile",
-    "prune": "salience.apply:prune",
+    "fuse": "salience.ssm.hf.fuse:fuse",
+    "parameter_groups": "salience.ssm.layers.parameter_groups:parameter_groups",
+    "profile": "salience.lab.profile.run:profile",
+    "prune": "salience.vlm.prune:prune",
     "selective_scan": "salience.ops.selective_scan:selective_scan",
 }
 
 if TYPE_CHECKING:
-    from salience import compat as compat
-    from salience import data as data
-    from salience.apply import prune as prune
     from salience.core.backend import explain as explain
-    from salience.fuse import fuse as fuse
-    from salience.models.mamba_lm import MambaLM as MambaLM
-    from salience.models.sequence_model import SequenceModel as SequenceModel
+    from salience.lab import data as data
+    from salience.lab.profile.run import profile as profile
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
     from salience.ops.selective_scan import selective_scan as selective_scan
-    from salience.profiling.profile import profile as profile
-    from salience.pruning.base import Method as Method
-    from salience.pruning.budget import Budget as Budget
-    from salience.pruning.methods.oracle import Oracle as Oracle
-    from salience.pruning.scorer import Scorer as Scorer
-    from salience.ssm.bimamba import BiMamba as BiMamba
-    from salience.ssm.mamba import Mamba as Mamba
-    from salience.ssm.parameters import parameter_groups as parameter_groups
+    from salience.ssm import compat as compat
+    from salience.ssm.hf.fuse import fuse as fuse
+    from salience.ssm.hf.fused import Fused as Fused
+    from salience.ssm.layers.bimamba import BiMamba as BiMamba
+    from salience.ssm.layers.mamba import Mamba as Mamba
+    from salience.ssm.layers.parameter_groups import parameter_groups as parameter_groups
+    from salience.ssm.models.mamba_lm import MambaLM as MambaLM
+    from salience.ssm.models.sequence_model import SequenceModel as SequenceModel
+    from salience.vlm.handle import Pruned as Pruned
+    from salience.vlm.methods.base import Method as Method
+    from salience.vlm.methods.budget import Budget as Budget
+    from salience.vlm.methods.oracle import Oracle as Oracle
+    from salience.vlm.prune import prune as prune
+    from salience.vlm.scorers.scorer import Scorer as Scorer
 
 __all__ = [
     "BiMamba",
     "Budget",
+    "Fused",
     "Mamba",
     "MambaLM",
     "Method",
     "Oracle",
+    "Pruned",
     "Scorer",
     "SequenceModel",
     "__version__",

@@ -55,7 +55,7 @@ def test_times_are_medians_of_several_rounds(ask: Run, monkeypatch: pytest.Monke
 
 def test_a_busy_machine_is_told_of(ask: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for load, told in ((0.0, False), (1e6, True)):
-        monkeypatch.setattr("salience.profiling.machine.load_average", lambda load=load: load)
+        monkeypatch.setattr("salience.lab.profile.machine_load.load_average", lambda load=load: load)
         ran = ask("--json")
         assert ("The machine has other work" in ran.err) == told
         assert (json.loads(ran.out)["records"][0]["config"]["busy_because"] is not None) == told

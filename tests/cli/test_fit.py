@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from salience.training import checkpoint
+from salience.lab.train import checkpoint
 
 from .conftest import Ran
 

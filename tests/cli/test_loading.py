@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from salience.cli import loading
-from salience.families import adapter_for
-from salience.families.fallback import FallbackAdapter
+from salience.vlm.families import adapter_for
+from salience.vlm.families.fallback import FallbackAdapter
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_family_without_a_file_of_its_own_is_loaded(elsewhere: Path) -> None:
 
 
 def test_what_the_fallback_can_not_take_is_refused(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salience.families.fallback.missing_in", lambda model, **_: "a language model")
+    monkeypatch.setattr("salience.vlm.families.fallback.missing_in", lambda model, **_: "a language model")
     with pytest.raises(ValueError, match="it lacks a language model"):
         loading.load_vlm(str(elsewhere), "cpu")
 
@@ -39,8 +39,8 @@ def test_without_weights_a_method_is_refused_as_it_is_with_them(tiny_family: Cal
     import torch
 
     import salience
-    from salience.profiling.skeleton import build
-    from salience.pruning.methods import METHODS
+    from salience.lab.profile.skeleton import build
+    from salience.vlm.methods import METHODS
 
     model = tiny_family(family).model()
     outline = build(model.config, torch.float32)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from salience.studies import asking
+from salience.lab.evaluate import generate as asking
 
 from .conftest import Ran
 
@@ -25,7 +25,7 @@ pytest.importorskip("accelerate")
 DRIVER = """
 import sys
 from salience.cli.main import run
-from salience.studies import asking
+from salience.lab.evaluate import generate as asking
 asking.PART = 2
 sys.exit(run(sys.argv[1:]))
 """

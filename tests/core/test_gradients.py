@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from salience import compat
 from salience.core.gradients import no_gradients
 from salience.ops.causal_conv1d import causal_conv1d_step
 from salience.ops.selective_scan import selective_scan_step
+from salience.ssm import compat
 
 # torch's own, where it first takes a derivative in forward mode
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

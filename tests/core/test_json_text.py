@@ -8,7 +8,7 @@ import pytest
 
 from salience.core.json_text import DEEPEST, read_json
 from salience.core.record import read
-from salience.models.weights import read_json as read_object
+from salience.ssm.models.weights import read_json as read_object
 
 
 def test_read(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    import salience.models.mamba_lm as lm
+    import salience.ssm.models.mamba_lm as lm
 
     folder = tmp_path / "hub"
     words = Tokenizer(models.WordLevel({"<unk>": 0, "The": 1}, unk_token="<unk>"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from compare_table import table
 
-from salience.report.load import load_results
+from salience.lab.report.load import load_results
 
 
 def document() -> dict[str, Any]:

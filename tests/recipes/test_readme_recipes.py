@@ -13,7 +13,7 @@ from readme_picture import draw, panels
 from readme_table import table
 
 from salience.core.record import ROW_COLUMNS
-from salience.report.load import Results, load_results
+from salience.lab.report.load import Results, load_results
 
 
 def row(method: str, keep: float, accuracy: float, prefill_ms: float) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import tune
 from transformers import CLIPVisionModel, LlamaForCausalLM
 from vocabulary import EOS, IDS, build_processor, question_ids
 
-from salience.data.scene_pictures import Layout, draw_picture
-from salience.data.scenes import Question
+from salience.lab.data.scene_pictures import Layout, draw_picture
+from salience.lab.data.scenes import Question
 
 
 def test_the_towers_training_forward_is_the_stock_one() -> None:

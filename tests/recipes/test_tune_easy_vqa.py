@@ -12,8 +12,8 @@ import torch
 import tune_easy_vqa
 from PIL import Image
 
-from salience.families import adapter_for
-from salience.studies.packed_asking import PackedAsking
+from salience.lab.evaluate.packed import PackedAsking
+from salience.vlm.families import adapter_for
 
 SIZES = tune_easy_vqa.Sizes(pictures=2, held=1, steps=2, batch=2, log_every=1, check_every=1)
 ROWS = [["what color is the shape?", "teal"], ["is there not a circle in the image?", "no"]]

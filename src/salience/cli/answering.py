@@ -12,8 +12,8 @@ import torch
 import salience
 from salience.cli.loading import Loaded
 from salience.core.types import VisualGrid
-from salience.profiling.latency import Stopwatch, measure
-from salience.training.prompts import prompt_text
+from salience.lab.evaluate.prompts import prompt_text
+from salience.lab.profile.latency import Stopwatch, measure
 
 MAX_NEW_TOKENS = 32
 _PATIENCE_MS = 2_000.0  # a model slower than this is timed once instead of seven times

@@ -126,10 +126,10 @@ def _asked(
     device: str,
 ) -> tuple[Asked, Loaded, Drawn]:
     """Return the answers, the model, and the picture at its own size with the kept cells."""
-    from salience.apply.drawing import kept_picture
     from salience.cli.answering import answer_both_ways, prepare
     from salience.cli.kept_picture import seen_region, what_is_seen
-    from salience.data.pictures import open_picture
+    from salience.lab.data.pictures import open_picture
+    from salience.vlm.drawing import kept_picture
 
     picture = open_picture(image, note)
     found = find_vlm(model, device)
@@ -151,7 +151,7 @@ def _asked(
 def _busy() -> str | None:
     """One sentence where the machine has other work than this, else None."""
     from salience.core.record import busy_because
-    from salience.profiling.machine import load_average
+    from salience.lab.profile.machine_load import load_average
 
     return busy_because({"load_average_end": load_average()}, os.cpu_count() or 1)
 

@@ -87,8 +87,8 @@ def compare(
 
 
 def _listed() -> str:
-    from salience.data.sequences import PATH_TASKS, TASKS
-    from salience.studies.compare_config import LETTERS, MODELS
+    from salience.lab.compare.config import LETTERS, MODELS
+    from salience.lab.data.sequences import PATH_TASKS, TASKS
 
     tasks = {**{name: about for name, (_, about) in TASKS.items()},
              **{f"{name}:PATH": about for name, (_, about) in PATH_TASKS.items()}}  # fmt: skip
@@ -105,7 +105,7 @@ def _config(
 ) -> Any:  # fmt: skip
     """What was asked for; `quick` makes it small. Raises: ValueError for what can't be."""
     from salience.core.backend import resolve_device
-    from salience.studies.compare_config import LENGTHS, CompareConfig
+    from salience.lab.compare.config import LENGTHS, CompareConfig
 
     small = {**{name: min(given[name], most) for name, most in _QUICK.items()}, "rounds": 1}
     cores = os.cpu_count() or 1
@@ -134,12 +134,12 @@ def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Pat
     """
     from salience.core.backend import resolve_device
     from salience.core.record import document, write
-    from salience.data.sequences import load
-    from salience.profiling.machine import Machine
-    from salience.studies.cells import FOLDER
-    from salience.studies.compare import compare as run
-    from salience.studies.compare_memory import require_memory
-    from salience.training.together import together
+    from salience.lab.compare.memory_estimate import require_memory
+    from salience.lab.compare.run import compare as run
+    from salience.lab.data.sequences import load
+    from salience.lab.data_parallel import together
+    from salience.lab.profile.machine_load import Machine
+    from salience.lab.result_cache import FOLDER
 
     task = load(config.task, seed=config.seed)
     require_memory(config, task, str(resolve_device(device)))  # what can't be is told before a folder is made

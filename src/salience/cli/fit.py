@@ -14,7 +14,7 @@ from salience.cli.loading import Found, Loaded, find_vlm, model_option
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
-    from salience.training.fit_scorer import FitConfig
+    from salience.lab.fit.fit_scorer import FitConfig
 
 _COUNT = click.IntRange(min=1)
 _SCORER_FILES = {"config.json", "model.safetensors"}
@@ -77,14 +77,14 @@ def _require_scorer_folder(out: Path) -> None:
 
 def _config(quick: bool, **given: Any) -> FitConfig:
     """Settings of the call over the study's defaults. Raises: ValueError for what can't be."""
-    from salience.studies.study import StudyConfig
+    from salience.lab.study.run import StudyConfig
 
     return replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
 
 
 def _require_attention(found: Found) -> None:
     """Raise ValueError for a model whose attention no scorer can learn."""
-    from salience.training.viewed_saliency import require_attention
+    from salience.lab.fit.view_saliency import require_attention
 
     if found.outline is not None:
         require_attention(found.outline)
@@ -93,7 +93,7 @@ def _require_attention(found: Found) -> None:
 def _fitted(loaded: Loaded, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:
     """Train, write the folder, and tell of it as a results document."""
     from salience.core.record import SCHEMA, environment
-    from salience.training.fit_scorer import fit as train
+    from salience.lab.fit.fit_scorer import fit as train
 
     since = time.perf_counter()
     folder = train(loaded.model, config, processor=loaded.processor, out=out)

@@ -1,4 +1,4 @@
-"""The picture that is drawn on, and the file it goes to; `salience.apply.drawing` draws."""
+"""The picture that is drawn on, and the file it goes to; `salience.vlm.drawing` draws."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salience.apply.drawing import Region
 from salience.core.files import write_atomic
+from salience.vlm.drawing import Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable

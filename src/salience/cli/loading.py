@@ -19,7 +19,7 @@ from salience.core.json_text import read_json
 if TYPE_CHECKING:
     import torch
 
-    from salience.families import Adapter
+    from salience.vlm.families import Adapter
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -81,8 +81,8 @@ class Found:
         """
         import torch
 
-        from salience.families import adapter_for
-        from salience.profiling.skeleton import build, read_config
+        from salience.lab.profile.skeleton import build, read_config
+        from salience.vlm.families import adapter_for
 
         try:
             with quiet_transformers():
@@ -96,7 +96,7 @@ class Found:
 
         Raises: ValueError when its weights do not fit its configuration, or there is no processor
         """
-        from salience.families import adapter_for
+        from salience.vlm.families import adapter_for
 
         processor = self.processor  # what is small comes first
         with quiet_transformers():
@@ -111,9 +111,9 @@ class Found:
             does not go with it
         """
         from salience import Budget
-        from salience.pruning.methods.saliency import Saliency
-        from salience.pruning.resolve import resolve_method
-        from salience.pruning.scorer import Scorer
+        from salience.vlm.methods.resolve import resolve_method
+        from salience.vlm.methods.saliency import Saliency
+        from salience.vlm.scorers.scorer import Scorer
 
         wanted, outline = Budget(**budget), self.outline
         own = Path(self.source) / "salience"
@@ -189,7 +189,7 @@ def load_vlm(name: str | None, device: str = "auto") -> Loaded:
 
 def _checked(folder: Path, name: str | None) -> str:
     """What `from_pretrained` is to load: a folder that holds what it must, or a hub id."""
-    from salience.profiling.skeleton import read_config
+    from salience.lab.profile.skeleton import read_config
 
     if not folder.is_dir():
         if name is None:

@@ -62,8 +62,8 @@ def profile(
 
     import salience
     from salience.core.backend import resolve_device
-    from salience.profiling.pictures import Pictures
-    from salience.profiling.profile import check_arguments
+    from salience.lab.profile.picture_arguments import Pictures
+    from salience.lab.profile.run import check_arguments
 
     with stdout_for_results(as_json):
         ratios, picture = _ratios(keeps), _size(size)

@@ -14,7 +14,7 @@ from salience.cli.options import print_document
 def finish(results: Path, *, as_json: bool) -> Path:
     """Write the report beside `results`. Returns: its path."""
     from salience.cli.options import stdout_for_results
-    from salience.report.page import write_report
+    from salience.lab.report.page import write_report
 
     with stdout_for_results(as_json):
         return write_report(results, results.parent)
@@ -36,7 +36,7 @@ def present(results: Path, report: Path, *, as_json: bool) -> None:
 
 def _notices(document: Mapping[str, Any]) -> list[str]:
     """Limits of these results, as the report states them."""
-    from salience.report.standing import notices, standing
+    from salience.lab.report.kit.standing import notices, standing
 
     told = [line for record in document["records"] for line in
             notices(standing(record.get("config") or {}, document["environment"]))]  # fmt: skip
@@ -49,10 +49,10 @@ def _show(document: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from salience.report.load import load_results
-    from salience.report.methods import title
-    from salience.report.series import View
-    from salience.report.words import score, share, times
+    from salience.lab.report.kit.method_styles import title
+    from salience.lab.report.kit.words import score, share, times
+    from salience.lab.report.load import load_results
+    from salience.lab.report.tradeoff.series import View
 
     for record in load_results(document, Path()).of_kind("tradeoff"):
         view = View(record)

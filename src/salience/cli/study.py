@@ -25,7 +25,7 @@ def study(quick: bool, out: Path, seed: int, device: str, as_json: bool) -> None
     """
     with stdout_for_results(as_json):
         require_folder(out)
-        from salience.studies import study as studies
+        from salience.lab.study import run as studies
 
         with quiet_transformers():
             results = studies.run(out, quick=quick, seed=seed, device=device)

@@ -22,9 +22,9 @@ from salience.cli.options import (
 from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
-    from salience.pruning.scorer import Scorer
-    from salience.studies.tradeoff_config import TradeoffConfig
-    from salience.training.together import Alone
+    from salience.lab.data_parallel import Alone
+    from salience.lab.tradeoff.config import TradeoffConfig
+    from salience.vlm.scorers.scorer import Scorer
 
 _COUNT = click.IntRange(min=1)
 
@@ -145,7 +145,7 @@ def _config(quick: bool, **given: Any) -> TradeoffConfig:
     """What was asked for; what was not stays as the study has it, or as its quick form has it."""
     from dataclasses import replace
 
-    from salience.studies.study import StudyConfig
+    from salience.lab.study.run import StudyConfig
 
     base = StudyConfig.of(quick=quick).tradeoff
     return replace(base, **{name: value for name, value in given.items() if value not in (None, ())})
@@ -153,16 +153,16 @@ def _config(quick: bool, **given: Any) -> TradeoffConfig:
 
 def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
     """Number -> scorer, or None for those that belong to the model."""
-    from salience.pruning.scorer import Scorer
+    from salience.vlm.scorers.scorer import Scorer
 
     return {number: Scorer.from_pretrained(folder) for number, folder in enumerate(folders)} or None
 
 
 def _require_methods(config: TradeoffConfig, found: Found, scorers: Mapping[int, Scorer] | None) -> None:
     """Raise ValueError, before any weights load, for a method that can't be measured here, whatever they are."""
-    from salience.pruning.methods.saliency import Saliency
-    from salience.studies.asked_tradeoff import refuse_boxes
-    from salience.studies.tradeoff import refuse_control
+    from salience.lab.tradeoff.generate_run import refuse_boxes
+    from salience.lab.tradeoff.run import refuse_control
+    from salience.vlm.methods.saliency import Saliency
 
     refuse_control(config.methods or (), ())
     if config.task != "scenes":
@@ -178,7 +178,7 @@ def _require_task(config: TradeoffConfig, found: Found) -> None:
     """Raise ValueError, before any weights load, for questions that can't be read or asked, or pictures that are not
     there; tell of questions with words that the model's vocabulary lacks."""
     from salience.cli.answering import unknown_words
-    from salience.studies.picture_tasks import picture_task
+    from salience.lab.evaluate.picture_tasks import picture_task
 
     if config.task == "scenes":
         return
@@ -201,9 +201,9 @@ def _require_task(config: TradeoffConfig, found: Found) -> None:
 
 def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
     """Raise ValueError for a scorer of another width than the model's features, or of another vision tower."""
-    from salience.apply.towers import require_same_tower
-    from salience.families import adapter_for
-    from salience.pruning.methods.saliency import Saliency
+    from salience.vlm.families import adapter_for
+    from salience.vlm.methods.saliency import Saliency
+    from salience.vlm.same_tower import require_same_tower
 
     adapter = adapter_for(loaded.model)
     for scorer in (scorers or {}).values():
@@ -214,7 +214,7 @@ def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
 def _group(device: str) -> Alone:
     """The processes that were launched together, each with its device."""
     from salience.core.backend import resolve_device
-    from salience.training.together import together
+    from salience.lab.data_parallel import together
 
     return together(resolve_device(device))
 
@@ -226,9 +226,9 @@ def _measured(
     beside the one that writes.
     """
     from salience.core.record import document, write
-    from salience.profiling.machine import Machine
-    from salience.studies import tradeoff as studies
-    from salience.studies.cells import FOLDER
+    from salience.lab.profile.machine_load import Machine
+    from salience.lab.result_cache import FOLDER
+    from salience.lab.tradeoff import run as studies
 
     machine = Machine()
     record = studies.run(loaded.model, config, processor=loaded.processor, name=loaded.name, out=out, scorers=scorers)

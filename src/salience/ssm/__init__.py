@@ -1,1 +1,1 @@
-"""Layers: selective state spaces on this package's operators, one layer a file."""
+"""State space models: layers, whole models, and transformers' models on this package's operators."""

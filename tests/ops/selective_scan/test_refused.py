@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.func import grad, jvp, vmap
 
-from salience import compat
 from salience.ops.selective_scan import selective_scan, selective_scan_step
+from salience.ssm import compat
 
 U, A, B = torch.zeros(2, 5, 6), -torch.ones(6, 3), torch.zeros(2, 5, 3)
 GROUPED = torch.zeros(2, 5, 2, 3)

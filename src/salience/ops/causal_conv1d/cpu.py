@@ -9,8 +9,8 @@ from salience.ops.causal_conv1d.cpu_backward import backward_kernel
 from salience.ops.causal_conv1d.cpu_forward import forward_kernel
 from salience.ops.causal_conv1d.cpu_rows import BLOCK
 from salience.ops.causal_conv1d.cpu_step import step_kernel
+from salience.ops.segment_codes import step_codes
 from salience.ops.simd import F32, F64, Kernel, compute_dtype, element_of, empty
-from salience.ops.steps import step_codes
 
 TASK_STEPS = 512  # of a task: short rows of the batch share one
 STEP_ELEMENTS = 65536  # outputs of a decoding step that one task makes at least: below it a second thread costs more

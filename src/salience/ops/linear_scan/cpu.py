@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from salience.ops.linear_scan.cpu_kernels import backward_kernel, forward_kernel
+from salience.ops.segment_codes import step_codes
 from salience.ops.simd import Kernel, element_of, empty
-from salience.ops.steps import step_codes
 
 
 def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,

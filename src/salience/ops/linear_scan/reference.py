@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from salience.ops.derivatives import pullback
-from salience.ops.steps import ABSENT, RESTART, step_codes
+from salience.ops.segment_codes import ABSENT, RESTART, step_codes
 
 
 def reference(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from salience.ops.linear_scan.triton_kernels import backward_kernel, forward_kernel
-from salience.ops.steps import step_codes
+from salience.ops.segment_codes import step_codes
 
 #: Channels of a program, on a GPU and for the interpreter.
 BLOCK, INTERPRETED = 32, 4

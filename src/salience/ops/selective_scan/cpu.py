@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salience.ops.segment_codes import step_codes
 from salience.ops.selective_scan.checks import check_sign, check_steps
 from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kernel
 from salience.ops.selective_scan.cpu_forward import forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
 from salience.ops.simd import F32, F64, Element, Kernel, compute_dtype, element_of, empty, native
-from salience.ops.steps import step_codes
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
 

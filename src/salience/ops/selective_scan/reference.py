@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from salience.ops.segment_codes import ABSENT, RESTART, step_codes
 from salience.ops.selective_scan.checks import grouped
-from salience.ops.steps import ABSENT, RESTART, step_codes
 
 
 def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,

@@ -51,9 +51,10 @@ from salience.ops.simd.arithmetic import (
     softplus,
     store4,
 )
+from salience.ops.simd.buffer_pool import empty
 from salience.ops.simd.element import BF16, F16, F32, F64, Element, compute_dtype, element_of
 from salience.ops.simd.kernel import Kernel, inline, kernel
-from salience.ops.simd.memory import (
+from salience.ops.simd.load_store import (
     compute_size,
     copy_strided,
     count_up,
@@ -73,8 +74,7 @@ from salience.ops.simd.memory import (
 )
 from salience.ops.simd.pool import Job
 from salience.ops.simd.registers import features, native
-from salience.ops.simd.reuse import empty
-from salience.ops.simd.turn import turn8, turn8_onto
+from salience.ops.simd.transpose import turn8, turn8_onto
 
 __all__ = [
     "BF16",

@@ -15,7 +15,7 @@ from numba.core.ccallback import CFunc
 
 from salience.ops.simd.cache import DiskCache, folder
 from salience.ops.simd.element import Element
-from salience.ops.simd.memory import count_up, pointer_to
+from salience.ops.simd.load_store import count_up, pointer_to
 from salience.ops.simd.pool import HEAD, Job
 
 PATIENCE_S = 2.0  # after this long a first call says that it compiles

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 import torch
 
-from salience.ops.simd.team import on_team
+from salience.ops.simd.openmp import on_team
 
 HEAD = 64  # bytes before a job's parameters: how many tasks are taken, how many are done, how many there are, nothing
 Entry = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # compiled: does tasks of the job at an address until none is left

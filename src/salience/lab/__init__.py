@@ -1,0 +1,1 @@
+"""Studies: data, fitting, evaluation, cost measurements and reports."""

@@ -1,0 +1,1 @@
+"""The comparison of sequence models under identical training."""

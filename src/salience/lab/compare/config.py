@@ -1,0 +1,159 @@
+"""What a comparison of sequence models compares, and on what budget."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from salience.lab.train.train_sequence import PRECISIONS
+from salience.ssm.models.pattern import ALIASES, EITHER_WAY, is_causal
+
+#: name -> one line for a list of models; what each stands for is in `salience.ssm.models.pattern`
+MODELS = {
+    "mamba": "selective state space, reads forwards",
+    "bimamba": "selective state space, reads both ways",
+    "hybrid": "three Mamba layers, then one of attention",
+    "s4": "state space, normal plus low rank",
+    "s4d": "state space, diagonal",
+    "s5": "state space, one for all channels, by parallel scan",
+    "transformer": "causal attention with rotary positions",
+    "sparse": "attention in a sliding window and to global tokens",
+    "lstm": "long short-term memory",
+}
+#: letter -> what the layer is
+LETTERS = {
+    "M": "Mamba", "B": "Mamba both ways", "A": "attention", "W": "windowed attention", "D": "S4D", "S": "S4",
+    "5": "S5", "L": "LSTM",
+}  # fmt: skip
+#: behind a colon: layers that can read both ways (A, W, L) do
+BOTH = "noncausal"
+
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a comparison. name: as asked for   pattern: letters, repeated over the layers
+    causal: whether attention and LSTM see the past alone."""
+
+    name: str
+    pattern: str
+    causal: bool = True
+
+    @property
+    def forwards(self) -> bool:
+        """Whether no step sees a later one."""
+        return is_causal(self.pattern, self.causal)
+
+
+def read_model(text: str) -> Model:
+    """A name of `MODELS`, a pattern such as "MMMA", or either with ":noncausal".
+
+    Raises: ValueError, one sentence, for an unknown name (with the nearest one) or letter
+    """
+    name, colon, option = text.strip().partition(":")
+    pattern = ALIASES[name.lower()] if name.lower() in ALIASES else _letters(name)
+    if colon and option != BOTH:
+        raise ValueError(f"models: after a colon only {BOTH!r} may stand, not {option!r} (in {text!r}).")
+    if colon and not set(pattern) & set(EITHER_WAY):
+        raise ValueError(f"models: {text!r} has no layer that could read both ways; B is the Mamba that does.")
+    return Model(name=text.strip(), pattern=pattern, causal=not colon)
+
+
+def _letters(name: str) -> str:
+    wrong = [letter for letter in name if letter not in LETTERS]
+    if name and not wrong:
+        return name
+    known = ", ".join(f"{letter} ({what})" for letter, what in LETTERS.items())
+    near = difflib.get_close_matches(name.lower(), MODELS, n=1)
+    if not name.isupper():
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ValueError(
+            f"models must be of {', '.join(MODELS)}, or patterns such as MMMA of {known}, not {name!r}{hint}"
+        )
+    raise ValueError(f"models: the pattern {name!r} has an unknown letter {wrong[0]!r}; letters are {known}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """The task, the models and the budget, the same for all of them.
+
+    models: see `read_model`   seeds: how many, counted from `seed`, which also makes the data
+    width, n_layers, mlp: of every model; n_layers 0 for 2, or as many as the longest pattern has letters
+    (mlp "auto": behind layers without a gate of their own)
+    parameters: 0, or a number that every model's width is chosen to come nearest to
+    rates: full learning rates; of several, each model's own is the one with the best accuracy on the validation split
+    control: also train every model on shuffled labels, with the first seed
+    lengths: of the sequences that inference is timed on; none for no timing   rounds: of the timing
+    processes: fits at the same time, each with `threads` threads, 0 for torch's own number
+    """
+
+    task: str = "digit-tagging"
+    models: tuple[str, ...] = ("mamba", "bimamba", "transformer")
+    seeds: int = 3
+    seed: int = 0
+    epochs: int = 5
+    width: int = 64
+    n_layers: int = 0
+    mlp: int | str = "auto"
+    dropout: float = 0.0
+    parameters: int = 0
+    batch: int = 32
+    rates: tuple[float, ...] = (4e-3,)
+    ssm_lr: float = 1e-3
+    weight_decay: float = 0.01
+    precision: str = "float32"
+    control: bool = False
+    lengths: tuple[int, ...] = LENGTHS
+    rounds: int = 7
+    processes: int = 1
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "width", "batch", "rounds", "processes"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("seed", "n_layers", "parameters", "threads"):
+            _at_least(name, getattr(self, name), 0)
+        for length in self.lengths:
+            _at_least("lengths", length, 1)
+        if not self.rates or any(not (rate > 0 and math.isfinite(rate)) for rate in self.rates):
+            raise ValueError(f"rates must be one or more numbers above 0, not {self.rates!r}.")
+        if self.mlp != "auto":
+            _at_least("mlp", self.mlp, 0)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        if not self.models:
+            raise ValueError("models must name at least one model.")
+        object.__setattr__(self, "models", tuple(dict.fromkeys(name.strip() for name in self.models)))
+        layers = self.layers
+        for model in self.read:
+            if len(model.pattern) > layers:
+                raise ValueError(
+                    f"n_layers is {layers}, but {model.name!r} has a pattern of {len(model.pattern)} layers "
+                    f"({model.pattern}), which would be cut."
+                )
+
+    @property
+    def read(self) -> tuple[Model, ...]:
+        """The models, read."""
+        return tuple(read_model(name) for name in self.models)
+
+    @property
+    def layers(self) -> int:
+        """Layers of every model."""
+        return self.n_layers or max(2, *(len(model.pattern) for model in self.read))
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """What a stored result depends on: everything but how many processes run it and what is timed."""
+        left_out = ("processes", "lengths", "rounds", "models")
+        return {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in left_out}
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")

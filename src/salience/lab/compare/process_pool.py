@@ -1,0 +1,134 @@
+"""Fits side by side: processes of one thread each get more out of small models than the threads of one process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from salience.core.progress import Stages, Tick
+from salience.lab.compare.training_run import Job, run
+
+Done = Callable[[Job, dict[str, Any]], object]
+_BROKEN = (
+    "processes: one that ran a fit was ended from outside, as happens where memory runs out; what was finished is kept "
+    "for the same command, and fewer at the same time need less."
+)
+_told: Any = None  # a worker's way to the parent's progress bars
+
+
+def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: Stages, done: Done) -> None:
+    """Run the jobs; `done(job, what came of it)` is called in this process as each ends.
+
+    Checkpoints are each job's own affair: a killed pool goes on where its jobs were.
+    """
+    if processes == 1 or len(jobs) < 2:
+        with _threads(threads):
+            for job in jobs:
+                done(job, run(job, bars))
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the kernels' thread pool without its threads
+    told = context.Queue()
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, _start, (told, threads)) as pool, _Bars(bars) as shown:
+        left: dict[Future[dict[str, Any]], Job] = {pool.submit(_work, job): job for job in jobs}
+        try:
+            while left:
+                finished, _ = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
+                shown.take(told)
+                for future in finished:
+                    done(left.pop(future), future.result())
+        except BaseException as error:
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise ValueError(_BROKEN) from error
+            raise
+        shown.take(told)
+
+
+class _Bars:
+    """The workers' stages, drawn here. Messages: (stage key, what, value)."""
+
+    def __init__(self, bars: Stages) -> None:
+        self._bars = bars
+        self._ticks: dict[str, Tick] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def take(self, told: Any) -> None:
+        """Draw what has come in since."""
+        while True:
+            try:
+                key, what, value = told.get_nowait()
+            except queue.Empty:
+                return
+            if what == "stage":
+                self._ticks[key] = self._open.enter_context(self._bars.stage(*value))
+            elif what == "by":
+                self._ticks[key](value)
+            else:
+                self._ticks[key].say(value)
+
+
+class _ToldStages(Stages):
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Tick]:
+        key = f"{os.getpid()} {name}"
+        _told.put((key, "stage", (name, total)))
+        yield _ToldTick(key)
+
+
+class _ToldTick(Tick):
+    def __init__(self, key: str) -> None:
+        super().__init__(None, 0)
+        self._key = key
+
+    def __call__(self, by: int = 1) -> None:
+        _told.put((self._key, "by", by))
+
+    def say(self, text: str) -> None:
+        _told.put((self._key, "say", text))
+
+
+def _start(told: Any, threads: int) -> None:
+    """A worker's beginning. It ends with its parent, killed or not, so that no checkpoint has two writers."""
+    global _told  # noqa: PLW0603 (one worker, one way to its parent)
+    _told = told
+    told.cancel_join_thread()
+    torch.set_num_threads(threads or 1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(job: Job) -> dict[str, Any]:
+    return run(job, _ToldStages())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

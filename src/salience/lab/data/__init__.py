@@ -1,0 +1,35 @@
+"""Tasks with real data: what each is, where it comes from, its licence and its baselines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salience.lab.data.scenes import Sample
+    from salience.lab.data.sequences.task import SequenceTask
+
+TASKS = ("scenes",)
+
+
+def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sample]:
+    """Samples of a task by name: see `salience.lab.data.scenes.load`.
+
+    Sequence tasks (`smnist`, `copying`, ...) are another kind: see `sequence_task`.
+
+    Raises: ValueError for an unknown task, split or count
+    """
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}")
+    from salience.lab.data import scenes
+
+    return scenes.load(split=split, n=n, seed=seed, questions=questions)
+
+
+def sequence_task(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
+    """A task for sequence models by name, "smnist" or "csv:PATH": see `salience.lab.data.sequences.load`."""
+    from salience.lab.data import sequences
+
+    return sequences.load(name, seed=seed, **options)
+
+
+__all__ = ["TASKS", "load", "sequence_task"]

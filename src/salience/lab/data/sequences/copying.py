@@ -1,0 +1,71 @@
+"""`copying` and `selective-copying`: write down the tokens that were shown, after everything has been read.
+
+A sequence is `length` steps followed by `tokens` markers. Of the first `length` steps `tokens` hold a data token and
+the rest a blank: the first ones in `copying`, random ones in `selective-copying`. At the m-th marker the answer is the
+m-th data token; no other step has a target. Data tokens are 0..vocabulary-3, the blank vocabulary-2, the marker
+vocabulary-1. With a constant delay (`copying`) a linear time-invariant model can do it; where the places are random
+what to keep depends on the input, which is what selection is for.
+
+Source: Arjovsky, Shah and Bengio, arXiv:1511.06464 (copying); Gu and Dao, arXiv:2312.00752, section 4.1.1 (selective:
+16 tokens of a vocabulary of 16 among 4,096 steps, `tokens=16,length=4096,vocabulary=16`). Made data, nobody's licence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.lab.data.sequences.draws import Indices, integers, places
+from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.splits import IGNORE, Made
+from salience.lab.data.sequences.task import SequenceTask
+
+#: steps before the markers, data tokens, ids in all, and examples that are called a training epoch
+OPTIONS: dict[str, Any] = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}
+
+_LONGEST = 1 << 20
+
+
+def build(kind: str, *, seed: int, name: str, length: int, tokens: int, vocabulary: int, epoch: int, test: int) -> (
+    SequenceTask
+):  # fmt: skip
+    """kind: "copying" or "selective-copying"."""
+    between(kind, "length", length, 1, _LONGEST)
+    between(kind, "tokens", tokens, 1, length)
+    between(kind, "vocabulary", vocabulary, 4, 1 << 16)
+    between(kind, "epoch", epoch, 1, 1 << 30)
+    between(kind, "test", test, 1, 1 << 20)
+
+    def split(stream: int, size: int, *, endless: bool = False) -> Made:
+        def make(index: Indices) -> tuple[Tensor, Tensor]:
+            where = None if kind == "copying" else places(seed, 2 * stream, index, tokens, length)
+            data = integers(seed, 2 * stream + 1, index, tokens, vocabulary - 2)
+            return sequences(data, where, length, vocabulary)
+
+        return Made(make=make, size=size, length=length + tokens, endless=endless)
+
+    guess = 1 / (vocabulary - 2)
+    return SequenceTask(
+        name=name, kind="tag", input_kind="token", n_classes=vocabulary, vocabulary=vocabulary, length=length + tokens,
+        train=split(0, epoch, endless=True), val=split(1, test), test=split(2, test),
+        metric="accuracy per copied token", majority=guess, chance=guess,
+        source=f"made from a seed: {tokens} of {vocabulary - 2} tokens among {length} steps, then {tokens} markers; "
+        "training never repeats an example",
+        licence="none needed: made data", credit="Arjovsky et al. 2016 (copying); Gu and Dao 2023 (selective copying)",
+    )  # fmt: skip
+
+
+def sequences(data: Indices, where: Indices | None, length: int, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """data: (b, m) tokens   where: (b, m) their places, rising, or None for the first m. Returns: inputs and targets,
+    both (b, length + m) int64."""
+    rows, count = data.shape
+    inputs = np.full((rows, length + count), vocabulary - 2, dtype=np.int64)
+    inputs[:, length:] = vocabulary - 1
+    at = np.broadcast_to(np.arange(count), data.shape) if where is None else where
+    np.put_along_axis(inputs, at, data, axis=1)
+    targets = np.full_like(inputs, IGNORE)
+    targets[:, length:] = data
+    return torch.from_numpy(inputs), torch.from_numpy(targets)

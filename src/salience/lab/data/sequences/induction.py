@@ -1,0 +1,104 @@
+"""`induction`: what came after the special token the last time it was seen?
+
+Random tokens 0..vocabulary-2; the special token vocabulary-1 stands at one random place, with one token after it that
+is the answer, and again at the last step, the only one with a target. Trained at one length, tested at that and at
+twice, four times, ... the length up to `longest`: a model that has learnt to look it up doesn't mind.
+
+In training the special token stands at up to `times` places besides the last, each followed by the same answer, which
+is asked for from the second place on. With one target among 256 steps every model stays at chance for thousands of
+steps; with several, some near, it is found within hundreds. Tests and validation are of the two places alone, and with
+`times=1` so is training.
+
+Source: Olsson et al., arXiv:2209.11895 (induction heads); Gu and Dao, arXiv:2312.00752, section 4.1.2 (vocabulary 16,
+trained at 256). Deviations: the places in training; the first place is drawn evenly over all steps but the last two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.lab.data.sequences.draws import Indices, integers, uniform
+from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.splits import IGNORE, Made
+from salience.lab.data.sequences.task import SequenceTask
+
+OPTIONS: dict[str, Any] = {
+    "length": 256,
+    "longest": 16_384,
+    "vocabulary": 16,
+    "epoch": 6_400,
+    "times": 7,
+    "test": 1_000,
+}
+
+Chosen = np.ndarray[Any, np.dtype[np.bool_]]
+
+_PLACES, _COUNTS = 1001, 1002  # streams of draws beside those of the lengths
+_LONG_TEST = 200  # sequences of each greater length: .99 of them is 198
+
+
+def build(
+    *, seed: int, name: str, length: int, longest: int, vocabulary: int, epoch: int, times: int, test: int
+) -> SequenceTask:
+    """See the module."""
+    between("induction", "length", length, 4, 1 << 20)
+    between("induction", "longest", longest, length, 1 << 20)
+    between("induction", "vocabulary", vocabulary, 4, 1 << 16)
+    between("induction", "epoch", epoch, 1, 1 << 30)
+    between("induction", "times", times, 1, length // 2 - 1)
+    between("induction", "test", test, 1, 1 << 20)
+
+    def split(stream: int, size: int, steps: int, *, endless: bool = False) -> Made:
+        def make(index: Indices) -> tuple[Tensor, Tensor]:
+            tokens = integers(seed, 2 * stream, index, steps, vocabulary - 1)
+            if endless and times > 1:
+                return repeated(tokens, _pairs(seed, index, times, steps), vocabulary)
+            first = integers(seed, 2 * stream + 1, index, 1, steps - 2)
+            return sequences(tokens, first[:, 0], vocabulary)
+
+        return Made(make=make, size=size, length=steps, endless=endless)
+
+    lengths = [length << k for k in range(1, 21) if length << k <= longest]
+    guess = 1 / (vocabulary - 1)
+    return SequenceTask(
+        name=name, kind="tag", input_kind="token", n_classes=vocabulary, vocabulary=vocabulary, length=length,
+        train=split(0, epoch, length, endless=True), val=split(1, test, length), test=split(2, test, length),
+        longer={steps: split(steps, _LONG_TEST, steps) for steps in lengths},
+        metric="accuracy of the last step", majority=guess, chance=guess,
+        source=f"made from a seed: {vocabulary - 1} tokens and a special one; training never repeats an example",
+        licence="none needed: made data", credit="Olsson et al. 2022; Gu and Dao 2023",
+    )  # fmt: skip
+
+
+def sequences(tokens: Indices, first: Indices, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """tokens: (b, L) ordinary ones   first: (b,) the special token's place, at most L - 3."""
+    inputs, at = torch.from_numpy(tokens), torch.from_numpy(first)[:, None]
+    inputs.scatter_(1, at, vocabulary - 1)
+    inputs[:, -1] = vocabulary - 1
+    targets = torch.full_like(inputs, IGNORE)
+    targets[:, -1:] = inputs.gather(1, at + 1)
+    return inputs, targets
+
+
+def repeated(tokens: Indices, pairs: Chosen, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """tokens: (b, L) ordinary ones   pairs: (b, (L - 2) // 2), where steps 2 p and 2 p + 1 are the special token and
+    the answer, which is the one that stands behind the first of them."""
+    inputs, rows = torch.from_numpy(tokens), np.arange(len(tokens))
+    answers = torch.from_numpy(tokens[rows, 2 * pairs.argmax(axis=1) + 1])[:, None]
+    special = torch.zeros_like(inputs, dtype=torch.bool)
+    special[:, : 2 * pairs.shape[1] : 2] = torch.from_numpy(pairs)
+    inputs = torch.where(special.roll(1, dims=1), answers, inputs)
+    special[:, -1] = True
+    inputs = inputs.masked_fill(special, vocabulary - 1)
+    asked = special & (special.cumsum(dim=1) > 1)
+    return inputs, torch.where(asked, answers, IGNORE)
+
+
+def _pairs(seed: int, index: Indices, times: int, steps: int) -> Chosen:
+    """For each example 1 to `times` of the pairs of steps, every number and every set of them equally likely."""
+    ranks = uniform(seed, _PLACES, index, (steps - 2) // 2).argsort(axis=1).argsort(axis=1)
+    return ranks < 1 + integers(seed, _COUNTS, index, 1, times)

@@ -1,0 +1,147 @@
+"""`listops`: what does a nested list operation come to? `[MAX 4 3 [MIN 2 3 ] 1 0 [MED 1 5 8 9 2 ] ]` is 5.
+
+Grammar: an expression is a digit, or an operator with 2 to `max_args` expressions and a bracket that closes it. Each
+expression is an operation with probability 1/4, above the depth limit, and else a digit, all operators and digits
+alike. MIN, MAX, MED (the median, rounded down) and SM (the sum modulo 10) are the operators. Expressions outside the
+length limits (tokens, both included) are drawn anew, and no expression is drawn twice, so no two splits share one.
+
+The published long form (500 to 2,000 tokens, 96,000 / 2,000 / 2,000) is
+`listops:min_length=500,max_length=2000,train=96000,test=2000`; the default is shorter and smaller, for a CPU.
+
+Source: Nangia and Bowman, arXiv:1804.06028 (the grammar); Tay et al., arXiv:2011.04006 (depth 10, 10 arguments,
+lengths). Made data, nobody's licence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.splits import Stored
+from salience.lab.data.sequences.task import SequenceTask
+
+OPTIONS: dict[str, Any] = {
+    "min_length": 20, "max_length": 200, "max_depth": 10, "max_args": 10, "train": 10_000, "test": 1_000,
+}  # fmt: skip
+OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
+VOCABULARY = (*"0123456789", *OPERATORS, "]")
+CLOSE = len(VOCABULARY) - 1
+_OPERATION = 0.25  # the share of expressions that are operations
+_TRIES = 20_000  # expressions drawn in vain before the limits are called impossible
+_BUFFER = 1 << 16
+
+
+def build(
+    *, seed: int, name: str, min_length: int, max_length: int, max_depth: int, max_args: int, train: int, test: int
+) -> SequenceTask:
+    """See the module."""
+    between("listops", "max_args", max_args, 2, 100)
+    between("listops", "max_depth", max_depth, 1, 50)
+    between("listops", "max_length", max_length, 4, 1 << 14)
+    between("listops", "min_length", min_length, 4, max_length)
+    between("listops", "train", train, 1, 1 << 20)
+    between("listops", "test", test, 1, 1 << 20)
+    draw = _Draws(seed)
+    seen: set[bytes] = set()
+    limits = (min_length, max_length, max_depth, max_args)
+    made = {
+        split: _split(draw, seen, size, limits) for split, size in (("test", test), ("val", test), ("train", train))
+    }
+    majority, chance = majority_and_chance(made["train"], made["test"], 10)
+    return SequenceTask(
+        name=name,
+        kind="classify",
+        input_kind="token",
+        n_classes=10,
+        vocabulary=len(VOCABULARY),
+        length=max_length,
+        train=made["train"],
+        val=made["val"],
+        test=made["test"],
+        metric="accuracy per expression",
+        majority=majority,
+        chance=chance,
+        source=f"made from a seed: {min_length} to {max_length} tokens, depth {max_depth}, {max_args} arguments; "
+        "no expression is in two splits",
+        licence="none needed: made data",
+        credit="Nangia and Bowman 2018; Tay et al. 2021",
+        classes=tuple("0123456789"),
+    )
+
+
+class _Draws:
+    """Uniform draws one at a time, cheaply: ten thousands of trees take millions."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        self._left: Iterator[float] = iter(())
+
+    def __call__(self) -> float:
+        for value in self._left:
+            return value
+        self._left = iter(self._rng.random(_BUFFER).tolist())
+        return self()
+
+
+def _split(draw: _Draws, seen: set[bytes], size: int, limits: tuple[int, int, int, int]) -> Stored:
+    low, high, depth, args = limits
+    found: list[list[int]] = []
+    values: list[int] = []
+    vain = 0
+    while len(found) < size:
+        tokens: list[int] = []
+        value = expression(draw, tokens, high, depth, args)
+        key = bytes(tokens)
+        if value is None or len(tokens) < low or key in seen:
+            vain += 1
+            if vain > _TRIES:
+                raise ValueError(
+                    f"listops: {_TRIES:,} expressions in a row were not from {low} to {high} tokens long or not new; "
+                    "wider limits, more depth or fewer examples are needed."
+                )
+            continue
+        vain = 0
+        seen.add(key)
+        found.append(tokens)
+        values.append(value)
+    lengths = torch.tensor([len(tokens) for tokens in found])
+    inputs = torch.zeros(size, int(lengths.max()), dtype=torch.uint8)
+    for row, tokens in zip(inputs, found, strict=True):
+        row[: len(tokens)] = torch.tensor(tokens, dtype=torch.uint8)
+    return Stored(
+        inputs=inputs, targets=torch.tensor(values), lengths=lengths, prepare=torch.Tensor.long, length=inputs.shape[1]
+    )  # fmt: skip
+
+
+def expression(draw: _Draws, tokens: list[int], longest: int, depth: int, args: int) -> int | None:
+    """Append a random expression's tokens. Returns: its value, or None as soon as it is longer than `longest`."""
+    if depth <= 1 or draw() > _OPERATION:
+        tokens.append(int(draw() * 10))
+        return tokens[-1]
+    count, operator = 2 + int(draw() * (args - 1)), int(draw() * len(OPERATORS))
+    tokens.append(10 + operator)
+    values = []
+    for _ in range(count):
+        value = expression(draw, tokens, longest, depth - 1, args)
+        if value is None or len(tokens) >= longest:
+            return None
+        values.append(value)
+    tokens.append(CLOSE)
+    return apply(OPERATORS[operator], values)
+
+
+def apply(operator: str, values: Sequence[int]) -> int:
+    """One operation on digits."""
+    if operator == "[MIN":
+        return min(values)
+    if operator == "[MAX":
+        return max(values)
+    if operator == "[SM":
+        return sum(values) % 10
+    middle = sorted(values)
+    return (middle[(len(middle) - 1) // 2] + middle[len(middle) // 2]) // 2  # median, rounded down

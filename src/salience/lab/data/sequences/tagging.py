@@ -1,0 +1,82 @@
+"""`digit-tagging`: a strip of five handwritten digits read column by column; which digit is each column part of?
+
+Five pictures of 28 x 28 stand side by side: 140 columns, each a patch of 28 pixels from top to bottom. The label of a
+column is the digit (0 to 9) in whose picture it lies, from the picture's first column to its last, blank margins
+included. So a digit's first columns (four or more of them blank) are labelled with what only the columns *after* them
+tell, and its last ones with what the columns before them told: whoever reads one way only has to guess at the beginning
+of every digit, at about one column in four. Single columns say little (see `tests`): it is context that pays.
+
+The digits are the 5,000 of `digits.py`, drawn evenly; a strip has digits of its own split only. The strips of training
+never repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.lab.data.sequences import digits
+from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.sequences.draws import Indices, integers
+from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.splits import Made
+from salience.lab.data.sequences.task import SequenceTask
+
+#: digits a strip, strips called a training epoch, strips of the test
+OPTIONS: dict[str, Any] = {"digits": 5, "epoch": 2_000, "test": 500}
+
+
+def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> SequenceTask:
+    """See the module."""
+    between("digit-tagging", "digits", digits, 1, 1 << 10)
+    between("digit-tagging", "epoch", epoch, 1, 1 << 30)
+    between("digit-tagging", "test", test, 1, 1 << 20)
+    splits = {
+        split: _split(split, stream, seed, digits, size)
+        for stream, (split, size) in enumerate((("train", epoch), ("val", test), ("test", test)))
+    }
+    majority, chance = majority_and_chance(splits["train"], splits["test"], 10)
+    return SequenceTask(
+        name=name,
+        kind="tag",
+        input_kind="patch",
+        n_classes=10,
+        d_input=28,
+        length=28 * digits,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        metric="accuracy per column",
+        majority=majority,
+        chance=chance,
+        source=f"strips of {digits} MNIST digits made from a seed; each split has digits of its own, "
+        "a writer may be in two",
+        licence=_LICENCE,
+        credit=_CREDIT,
+        classes=tuple("0123456789"),
+    )
+
+
+_LICENCE, _CREDIT = digits.LICENCE, digits.CREDIT
+
+
+def _split(split: str, stream: int, seed: int, count: int, size: int) -> Made:
+    pictures, known = digits.digits()[split], digits.digits()["train"].images
+    mean, deviation = float(np.mean(known) / 255), float(np.std(known) / 255)
+
+    def make(index: Indices) -> tuple[Tensor, Tensor]:
+        chosen = integers(seed, stream, index, count, len(pictures.labels))  # (b, digits)
+        pixels = torch.from_numpy(strips(pictures.images[chosen]))
+        targets = torch.from_numpy(pictures.labels[chosen]).repeat_interleave(28, dim=1)
+        return (pixels.float() / 255 - mean) / deviation, targets
+
+    return Made(make=make, size=size, length=28 * count, endless=split == "train")
+
+
+def strips(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(b, digits, 28, 28), rows before columns -> (b, 28 * digits, 28): the columns from left to right."""
+    rows, count = images.shape[:2]
+    return np.ascontiguousarray(images.transpose(0, 1, 3, 2)).reshape(rows, count * 28, 28)

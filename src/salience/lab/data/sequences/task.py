@@ -1,0 +1,93 @@
+"""The contract between a sequence task and whoever trains on it.
+
+Glossary: n examples of a split, b of a batch; L steps; K classes; V ids of a token vocabulary; d_input numbers a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from salience.lab.data.sequences.splits import Joined, Shuffled
+
+if TYPE_CHECKING:
+    from salience.lab.data.sequences.splits import Split
+
+KINDS = ("classify", "tag", "next-token")
+INPUTS = ("token", "scalar", "patch")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SequenceTask:
+    """One task: its data, what is asked, how it is scored and what needs no looking. All a trainer has to know.
+
+    **What is asked** (`kind`)
+        classify    one of `n_classes` for a whole sequence; targets (b,)
+        tag         one of `n_classes` for each step that has a target; targets (b, L), -100 (`splits.IGNORE`) where
+                    none is asked. Which steps a model may look at (the past, or both sides) is the model's affair
+        next-token  the step after each step; targets (b, L); n_classes = vocabulary; only causal models may be scored
+
+    **What a step is** (`input_kind`)
+        token       inputs (b, L) int64 in 0..vocabulary-1; d_input is 0
+        scalar      inputs (b, L, 1) float32; d_input is 1 and vocabulary 0
+        patch       inputs (b, L, d_input) float32; vocabulary 0
+
+    **The data**: `train`, `val`, `test` are `splits.Split`s: `split.batch(index) -> Batch(inputs, targets, mask)` with
+    right padding and a mask (b, L), True where a step is valid, or None where all are. The same name, options and
+    `seed` give the same data on every machine. `train.order(epoch, batch, seed)` gives the batch order, which depends
+    on nothing else, so every model compared sees the same batches. No example is in two splits; what else keeps the
+    splits apart (writers, files, sessions, groups) is told in `source`. Whatever is chosen is chosen on `val`; once
+    nothing is left to choose, `with_val_in_train()` hands the validation examples to training. `longer` holds more test
+    splits by their length, all longer than what is trained on (empty for most tasks).
+
+    **The score** is accuracy: of the targets that are not -100, the share that the largest logit hits; `metric` says in
+    words what one target is. The loss is the cross-entropy over the same targets, in nats. Intervals resample examples,
+    not steps. `majority` is the accuracy on `test` of always saying the commonest training target; `chance` that of a
+    uniform guess among the answers that occur.
+
+    name: as asked for, with the options that differ from the default   length: L of training, the longest if they vary
+    source: where the data come from and how they are split   licence, credit: the data's, not this package's
+    classes: names of the classes where they have any
+    """
+
+    name: str
+    kind: str
+    input_kind: str
+    n_classes: int
+    vocabulary: int = 0
+    d_input: int = 0
+    length: int
+    train: Split
+    val: Split
+    test: Split
+    longer: Mapping[int, Split] = field(default_factory=dict)
+    metric: str
+    majority: float
+    chance: float
+    source: str
+    licence: str
+    credit: str
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}.")
+        if self.input_kind not in INPUTS:
+            raise ValueError(f"input_kind must be one of {', '.join(INPUTS)}, not {self.input_kind!r}.")
+        if (self.vocabulary > 0) != (self.input_kind == "token") or (self.d_input > 0) == (self.input_kind == "token"):
+            raise ValueError("vocabulary belongs to token inputs and d_input to scalar and patch inputs.")
+        if self.n_classes < 2:
+            raise ValueError(f"n_classes is {self.n_classes}, but there must be at least 2 to tell apart.")
+
+    def with_val_in_train(self) -> SequenceTask:
+        """The task that trains on `train` and `val` together, for when nothing is left to choose on `val`.
+
+        An endless training set needs no more examples and stays as it is.
+        """
+        return self if self.train.endless else replace(self, train=Joined(self.train, self.val))
+
+    def shuffled(self, seed: int = 0) -> SequenceTask:
+        """The control: each training example has the targets of another one, so nothing better than `majority` can
+        be learnt that holds on `test`."""
+        return replace(self, name=f"{self.name} (shuffled labels)", train=Shuffled(self.train, seed))

@@ -1,0 +1,118 @@
+"""`text:PATH`: your own text, byte by byte: which byte comes next?
+
+PATH is a file or a folder (its `.txt`, `.md`, `.py`, ... files, hidden ones left out, sorted by name; of files with the
+same content one). With ten files or more whole files are dealt out, every tenth by the hash of its content to val and
+to test; with fewer, each file's first eight tenths are for training, the next tenth for val and its end for test.
+Either way no stretch of text is in two splits. Windows of `length` bytes don't overlap; what is left over at the
+end of a stretch is dropped. Vocabulary: the 256 bytes.
+
+The licence and the credit are the text's owner's.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.splits import Batch, Split
+from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.tables import is_litter
+
+OPTIONS: dict[str, Any] = {"length": 256}
+SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".java", ".html",
+            ".xml", ".json", ".csv", ".log")  # fmt: skip
+_MANY = 10  # files from which on whole files are dealt out
+
+
+class Windows(Split):
+    """Windows of a text that do not overlap: inputs are bytes t, targets bytes t + 1."""
+
+    def __init__(self, stretches: Sequence[bytes], length: int) -> None:
+        whole = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in stretches if len(text) > length]
+        rows = [text[: (len(text) - 1) // length * length + 1].unfold(0, length + 1, length) for text in whole]
+        self._bytes = torch.cat(rows) if rows else torch.empty(0, length + 1, dtype=torch.uint8)  # (n, L + 1)
+        self.size, self.length = len(self._bytes), length
+
+    def batch(self, index: Tensor) -> Batch:
+        rows = self._bytes[index].long()
+        return Batch(inputs=rows[:, :-1], targets=rows[:, 1:])
+
+
+def build(path: str, *, seed: int, name: str, length: int) -> SequenceTask:
+    """See the module. `seed` changes nothing: the data are as they are."""
+    between("text", "length", length, 1, 1 << 20)
+    files = _files(Path(path))
+    stretches = deal(files)
+    splits = {split: Windows(texts, length) for split, texts in stretches.items()}
+    for split, windows in splits.items():
+        if not windows.size:
+            raise ValueError(
+                f"text: {path} has {len(stretches[split])} stretch(es) for {split}, none of more than {length} bytes; "
+                "more text or a smaller length is needed."
+            )
+    majority, chance = majority_and_chance(splits["train"], splits["test"], 256)
+    return SequenceTask(
+        name=name,
+        kind="next-token",
+        input_kind="token",
+        n_classes=256,
+        vocabulary=256,
+        length=length,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        metric="accuracy per byte",
+        majority=majority,
+        chance=chance,
+        source=f"{len(files)} text(s), {'whole files' if len(files) >= _MANY else 'the end of each file'} held out",
+        licence="as the text's owner says",
+        credit="as the text's owner says",
+    )
+
+
+def deal(texts: Sequence[bytes]) -> dict[str, list[bytes]]:
+    """The stretches of each split."""
+    if len(texts) < _MANY:
+        cuts = [(len(text) * 8 // 10, len(text) * 9 // 10) for text in texts]
+        return {
+            "train": [text[:a] for text, (a, _) in zip(texts, cuts, strict=True)],
+            "val": [text[a:b] for text, (a, b) in zip(texts, cuts, strict=True)],
+            "test": [text[b:] for text, (_, b) in zip(texts, cuts, strict=True)],
+        }
+    order = sorted(texts, key=lambda text: hashlib.sha256(text).digest())
+    rest = [text for n, text in enumerate(order) if n % 10 not in (0, 1)]
+    return {"train": rest, "val": order[0::10], "test": order[1::10]}
+
+
+def _files(path: Path) -> list[bytes]:
+    if path.is_file():
+        found = [path]
+    elif path.is_dir():
+        found = sorted(
+            file for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES and file.is_file() and not is_litter(file.relative_to(path))
+        )  # fmt: skip
+    else:
+        raise ValueError(f"text: there is no file or folder {path}.")
+    if not found:
+        raise ValueError(f"text: no text file ({', '.join(SUFFIXES[:5])}, ...) is in {path}.")
+    texts = list(dict.fromkeys(_read(file) for file in found))
+    if not any(texts):
+        raise ValueError(f"text: the files in {path} are empty.")
+    return texts
+
+
+def _read(file: Path) -> bytes:
+    """A file's bytes without UTF-8's mark, which is no text."""
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"text: {file} is in UTF-16, where every other byte is easily told; save it in UTF-8.")
+    return content.removeprefix(codecs.BOM_UTF8)

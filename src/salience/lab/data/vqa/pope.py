@@ -1,0 +1,40 @@
+"""POPE: a line an object, `image`, `text` and `label` yes or no; the file's name says how objects were drawn.
+
+Source: Li et al., arXiv:2305.10355; MIT, pictures COCO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.sample import Entry, text_of
+
+_DRAWS = ("random", "popular", "adversarial")
+_LABELS = ("yes", "no")
+
+
+def reads(content: Content) -> bool:
+    """Whether these are such lines."""
+    return isinstance(content.first, dict) and {"image", "text", "label"} <= content.first.keys()
+
+
+def entries(content: Content) -> Iterator[Entry]:
+    """The questions, each with the choices yes and no.
+
+    Raises:  ValueError naming the row whose label is neither
+    """
+    kind = next((draw for draw in _DRAWS if draw in PurePath(content.source).stem.lower()), "")
+    for row, where in content.rows():
+        image, question = text_of(row, ("image",), where), text_of(row, ("text",), where)
+        label = text_of(row, ("label",), where)
+        if label.lower() not in _LABELS:
+            raise ValueError(
+                f"{where}: its label must be yes or no, not {label!r}; a table with image, text and label is read as "
+                "POPE's: name its columns image, question and answer where other answers are meant."
+            )
+        yield Entry(
+            image=image, question=question, answers=(label.lower(),), choices=_LABELS, kind=kind, source=content.source,
+            row=where,
+        )  # fmt: skip

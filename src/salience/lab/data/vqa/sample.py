@@ -1,0 +1,119 @@
+"""One question about one picture on disk, with every answer that counts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salience.lab.data.pictures import open_picture
+from salience.lab.data.tables import failed_formula
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A line of a questions file, before its picture is found.
+
+    source: the file's path below the folder   row: "file, row 3, line 4", for sentences about it
+    """
+
+    image: str
+    question: str
+    answers: tuple[str, ...]
+    source: str
+    row: str
+    kind: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaSample:
+    """A question whose picture is a file.
+
+    answers: one for each person asked (ten in VQAv2 and TextVQA), or the only one   choices: to choose from, if any
+    kind: the data's own word for what sort of question it is   picture: number of the picture among the task's
+    row: where it stands, for sentences about it
+    """
+
+    path: Path
+    question: str
+    answers: tuple[str, ...]
+    kind: str
+    picture: int
+    row: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """The answer that most people gave, the earliest of equals."""
+        return commonest(self.answers)
+
+    @property
+    def image(self) -> Image:
+        """The picture, read anew at every call.
+
+        Raises: ValueError, one sentence that names the row, when it is missing, broken or cut off
+        """
+        try:
+            return open_picture(self.path)
+        except ValueError as error:
+            raise ValueError(f"{self.row}: {error}") from error
+
+
+def commonest(answers: Sequence[str]) -> str:
+    """The answer that most people gave, the earliest of equals."""
+    return Counter(answers).most_common(1)[0][0]
+
+
+def text_of(row: object, names: Sequence[str], where: str) -> str:
+    """The first of these fields that a row has, as text: numbers as they are written, words of any kind kept.
+
+    Where it is there and empty no other stands in: a table's `text` or `label` is another thing than its `question` or
+    `answer`.
+
+    Raises: ValueError naming the row when it has none of them, its value is NaN, true or false, or no text at all, or
+        the row is no object
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no object with fields but {type(row).__name__}.")
+    name = next((name for name in names if name in row), None)
+    if name is not None:
+        if isinstance(row[name], str) and failed_formula(row[name]):
+            raise ValueError(f"{where} has no {name} (it is {row[name].strip()}, a formula that failed).")
+        return plain_text(row[name], name, where)
+    raise ValueError(f"{where} has no {' or '.join(names)}.")
+
+
+def plain_text(value: object, name: str, where: str) -> str:
+    """A text or a number as text.
+
+    Raises: ValueError naming the row for everything else
+    """
+    if isinstance(value, bool):
+        raise ValueError(f'{where}: its {name} is {str(value).lower()}, but text or a number is needed, such as "yes".')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} has no {name} (it is {'NaN' if math.isnan(value) else value}).")
+    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{where} has no {name} (it is {'null' if value is None else 'empty'}).")
+    if not isinstance(value, str | int | float):
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise ValueError(f"{where}: its {name} is {kind}, but text or a number is needed.")
+    text = str(value).strip()
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{where}: its {name} holds half of a surrogate pair, which is no letter.")
+    return text
+
+
+def kind_of(row: dict[str, object], names: Sequence[str]) -> str:
+    """The first of these fields that says of what kind a question is; empty where none does."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
+    return ""

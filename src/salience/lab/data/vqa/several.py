@@ -1,0 +1,111 @@
+"""Several answers, or choices, in one field: a list, or a text that holds one."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+from salience.lab.data.tables import Written
+from salience.lab.data.vqa.sample import plain_text
+
+_STRING = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_ITEM = re.compile(rf"(?:(?:np|numpy)\.\w+\(\s*)?({_STRING}|{_NUMBER}|None|[nN]a[nN]|<NA>|True|False)(?:\s*\))?")
+_BETWEEN = re.compile(r"\s*,\s*|\s+")
+_LIST = re.compile(
+    r"(?:array\(\s*)?\[(?P<list>.*)\](?:\s*,\s*dtype=[\w<>'.]+)?\s*\)?|\((?P<tuple>\s*['\"].*)\)|\{(?P<set>\s*['\"].*)\}",
+    re.DOTALL,
+)
+
+
+def several(value: Any, name: str, where: str) -> tuple[str, ...]:
+    """The texts of a list, or of a text: a list as JSON, pandas or numpy writes it, or parts with | between.
+
+    Returns: none where there is no value
+    Raises:  ValueError naming the row where a list can't be read, or one of its items is no text or number
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ()
+    if isinstance(value, str):
+        found = listed(value, name, where)
+        if found is None:
+            return tuple(part.strip() for part in value.split("|") if part.strip())
+        value = found
+    if not isinstance(value, list):
+        return (plain_text(value, name, where),)
+    return tuple(plain_text(each.get("answer") if isinstance(each, dict) else each, name, where) for each in value)
+
+
+def answers_in(value: Any, where: str) -> tuple[str, ...]:
+    """The answers in a field meant for one: its text, or those of a list of texts.
+
+    Raises:  ValueError naming the row where it is not clear whether one answer or several are meant
+    """
+    if isinstance(value, list):
+        return several(value, "answer", where)
+    text = plain_text(value, "answer", where)
+    found = _read(text) if isinstance(value, str) and _LIST.fullmatch(text) else None
+    if found and all(isinstance(each, str) for each in found):
+        return several(found, "answer", where)
+    if found is not None or re.fullmatch(r"[\[({]\s*['\"].*|\[.*,.*\]", text, re.DOTALL):
+        raise ValueError(f"{where}: its answer {text!r} looks like a list; put several into a column 'answers'.")
+    return (text,)
+
+
+def listed(text: str, name: str, where: str) -> list[Any] | None:
+    """The items of a list that is written in a text; None where there is none.
+
+    Nothing is evaluated but single literals. numpy puts no commas between its strings, which Python would join.
+
+    Raises:  ValueError naming the row where it begins and ends like a list and can't be read as one
+    """
+    text = text.strip()
+    if not _LIST.fullmatch(text) and not re.match(r"[\[({]\s*['\"]", text):
+        return None
+    found = _read(text)
+    if found is None:
+        raise ValueError(f'{where}: its {name} {text!r} can\'t be read as a list; write ["one", "other"].')
+    return found
+
+
+def _read(text: str) -> list[Any] | None:
+    """The items of a list in JSON, Python's or numpy's writing; None where it can't be read."""
+    try:
+        read = json.loads(text, parse_float=Written)
+    except (ValueError, RecursionError):
+        found = _LIST.fullmatch(text)
+        return None if found is None else _items(next(part for part in found.groups() if part is not None).strip())
+    return read if isinstance(read, list) else None
+
+
+def _items(text: str) -> list[Any] | None:
+    """The items between the brackets of a Python or numpy list; None where anything but literals is there."""
+    found: list[Any] = []
+    at = 0
+    while at < len(text):
+        item = _ITEM.match(text, at)
+        if item is None:
+            return None
+        found.append(_literal(item[1]))
+        at = item.end()
+        if at == len(text):
+            break
+        between = _BETWEEN.match(text, at)
+        if between is None:
+            return None
+        at = between.end()
+    return found
+
+
+def _literal(token: str) -> Any:
+    if token[0] in "'\"":
+        return ast.literal_eval(token)
+    if token in ("None", "<NA>"):
+        return None
+    if token.lower() == "nan":
+        return float("nan")
+    if token in ("True", "False"):
+        return token == "True"
+    return Written(token)

@@ -1,0 +1,36 @@
+"""TextVQA: `{"data": [...]}`, ten answers a question, pictures named by `image_id`.
+
+Source: Singh et al., arXiv:1904.08920; CC BY 4.0, pictures Open Images'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.sample import Entry, text_of
+from salience.lab.data.vqa.several import several
+
+
+def reads(content: Content) -> bool:
+    """Whether this is such a list of questions."""
+    rows = content.value.get("data") if isinstance(content.value, dict) else None
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "image_id" in rows[0]
+
+
+def entries(content: Content) -> Iterator[Entry]:
+    """The questions; none of a test split, whose rows have no answers.
+
+    Raises:  ValueError naming the row that lacks something, or whose answers are missing where others have some
+    """
+    rows = content.value["data"]
+    if all(isinstance(row, dict) and not row.get("answers") for row in rows):
+        return
+    for number, row in enumerate(rows, start=1):
+        where = f"{content.source}, row {number}"
+        image, answers = text_of(row, ("image_id",), where), several(row.get("answers"), "answers", where)
+        if not answers:
+            raise ValueError(f"{where} has no answers, but other rows of the file have.")
+        yield Entry(
+            image=image, question=text_of(row, ("question",), where), answers=answers, source=content.source, row=where
+        )

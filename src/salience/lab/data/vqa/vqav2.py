@@ -1,0 +1,52 @@
+"""VQAv2: `*questions.json` beside `*annotations.json`, ten answers a question, pictures named by COCO number.
+
+Source: visualqa.org; questions and annotations CC BY 4.0, pictures COCO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.sample import Entry, kind_of, text_of
+from salience.lab.data.vqa.several import several
+
+
+def reads(content: Content) -> bool:
+    """Whether this is a file of questions."""
+    return isinstance(content.value, dict) and isinstance(content.value.get("questions"), list)
+
+
+def answers_by_question(contents: Iterable[Content]) -> dict[str, Any]:
+    """question id -> annotation, of all files that have them.
+
+    Raises:  ValueError when two annotations of one question differ
+    """
+    found: dict[str, Any] = {}
+    for content in contents:
+        listed = content.value.get("annotations") if isinstance(content.value, dict) else None
+        for each in listed if isinstance(listed, list) else ():
+            if not isinstance(each, dict) or each.get("question_id") is None:
+                continue  # COCO's own annotations are in such files, too
+            key = str(each["question_id"])
+            if found.setdefault(key, each) != each:
+                raise ValueError(f"{content.source}: question {key} has other answers in another file beside it.")
+    return found
+
+
+def entries(content: Content, answers: Mapping[str, Any]) -> Iterator[Entry]:
+    """The questions that have an answer. answers: `answers_by_question` of all files beside this one."""
+    for number, row in enumerate(content.value["questions"], start=1):
+        where = f"{content.source}, row {number}"
+        annotation = answers.get(text_of(row, ("question_id",), where))
+        if annotation is None:
+            continue  # a test split's answers are not published
+        given = several(annotation.get("answers"), "answers", where) or (
+            text_of(annotation, ("multiple_choice_answer",), where),
+        )
+        yield Entry(
+            image=text_of(row, ("image", "image_id"), where), question=text_of(row, ("question",), where),
+            answers=given, kind=kind_of(annotation, ("answer_type",)), source=content.source, row=where,
+            choices=several(row.get("multiple_choices"), "multiple_choices", where),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Evaluation of a vision-language model's answers."""

@@ -1,0 +1,1 @@
+"""Training of scorers, with the vision-language model frozen."""

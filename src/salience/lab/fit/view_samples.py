@@ -1,0 +1,131 @@
+"""A picture of any family as its own processor and tower have it: in views, with its questions as whole prompts.
+
+What `encoded.py` and `packing.py` are for LLaVA-1.5's way, for all others: each question runs by itself, in batches,
+through the model's own forward, and only the tower's work is shared.
+Glossary: Q questions of a picture; views with n_i tokens each, n in all; B rows of a batch; T columns of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.core.types import Selection
+from salience.lab.data.scenes import Sample
+from salience.lab.evaluate.prompts import prompt_inputs
+from salience.lab.evaluate.teacher_forcing import forced_logits
+from salience.vlm.families import Adapter, Encoded
+from salience.vlm.pruned_inputs import model_arguments, pruned_inputs, slots
+
+#: Questions of a picture that go through the model together.
+BATCH = 8
+_REPLACED = frozenset({"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Viewed:
+    """One picture. batches: the model's arguments for its questions, several rows each, without the pixels
+    answers: (Q,), each question's"""
+
+    encoded: Encoded
+    batches: Sequence[Mapping[str, Any]]
+    answers: Sequence[str]
+
+    def every(self) -> list[Selection]:
+        """All tokens of each view."""
+        return [Selection(kept=torch.arange(view.shape[0])) for view in self.encoded.views]
+
+
+@torch.no_grad()
+def view(adapter: Adapter, processor: Any, group: Sequence[Sample], *, questions: bool = True) -> Viewed:
+    """A picture and its questions, encoded once.
+
+    Args:    group: the samples of one picture   questions: False where only the views are asked for
+    Raises:  ValueError when the processor's image tokens are not those of the picture's views
+    """
+    image = group[0].image
+
+    def inputs(part: Sequence[Sample]) -> dict[str, Any]:
+        made = prompt_inputs(processor, [image] * len(part), [sample.question for sample in part])
+        return dict(made.to(adapter.device, dtype=adapter.model.dtype))
+
+    one = inputs(group[:1])
+    encoded = adapter.encode(**{name: value for name, value in one.items() if name in adapter.image_arguments})
+    parts = [group[start : start + BATCH] for start in range(0, len(group) if questions else 0, BATCH)]
+    batches = [{k: v for k, v in inputs(part).items() if k != "pixel_values"} for part in parts]
+    return Viewed(encoded=encoded, batches=batches, answers=[sample.answer for sample in group])
+
+
+def arguments(
+    adapter: Adapter, viewed: Viewed, batch: Mapping[str, Any], selections: Sequence[Selection], *, generating: bool
+) -> dict[str, Any]:
+    """The arguments of the model's forward, or of `generate`, when these tokens of each view stay: what `prune` gives.
+
+    Args:    batch: one of `viewed.batches`   selections: for each view
+    """
+    rows = len(batch["input_ids"])
+    mask = batch["attention_mask"]
+    pruned = pruned_inputs(
+        adapter, _repeated(viewed.encoded, rows), [*selections] * rows, batch["input_ids"], mask,
+        adapter.position_ids(batch, mask, generating=generating), side="left",
+    )  # fmt: skip
+    adapter.settle(pruned.deltas)
+    options = {name: value for name, value in batch.items() if name not in adapter.image_arguments | _REPLACED}
+    return adapter.as_forward_reads(model_arguments(adapter, pruned, options))
+
+
+def token_columns(adapter: Adapter, viewed: Viewed, ids: Tensor) -> Tensor:
+    """(B, n): where the tokens of all views stand in each row of ids (B, T), newlines left out.
+
+    Raises:  ValueError when the rows' image tokens are not those of the views
+    """
+    slot = slots(adapter, _repeated(viewed.encoded, len(ids)), ids, "image")
+    columns = torch.nonzero(slot)[:, 1].view(len(ids), -1)  # (B, places)
+    views = zip(viewed.encoded.breaks, viewed.encoded.views, strict=True)
+    token = [torch.ones(len(v), dtype=torch.bool) if breaks is None else ~breaks.cpu() for breaks, v in views]
+    return columns[:, torch.cat(token).to(columns.device)]
+
+
+@torch.no_grad()
+def answered(
+    adapter: Adapter, tokenizer: Any, viewed: Viewed, selections: Sequence[Selection]
+) -> tuple[list[bool], list[float]]:
+    """For each question whether each token of its answer is the likeliest, and the mean of their log-probabilities.
+
+    The true answer so far is given. The end is not asked for: families end a turn in different ways.
+    """
+    right: list[bool] = []
+    likely: list[float] = []
+    for batch in viewed.batches:
+        rows = len(batch["input_ids"])
+        answers = viewed.answers[len(right) : len(right) + rows]
+        ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        longest = max(map(len, ids))
+        forced = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in ids])
+        options = arguments(adapter, viewed, batch, selections, generating=True)
+        log_probs = forced_logits(adapter.model, options, forced).log_softmax(-1).cpu()  # (B, A, V)
+        for row, each in zip(log_probs, ids, strict=True):
+            wanted = torch.tensor(each)
+            right.append(bool((row[: len(each)].argmax(-1) == wanted).all()))
+            likely.append(float(row[: len(each)].gather(1, wanted[:, None]).mean()))
+    return right, likely
+
+
+def _repeated(encoded: Encoded, rows: int) -> Encoded:
+    """The same picture once for each row."""
+    pictures = 1 + max(encoded.pictures)
+    return Encoded(
+        views=[*encoded.views] * rows,
+        grids=[*encoded.grids] * rows,
+        pixels=[*encoded.pixels] * rows,
+        project=encoded.project,
+        project_all=lambda: [*encoded.projected()] * rows,
+        pictures=[row * pictures + picture for row in range(rows) for picture in encoded.pictures],
+        breaks=[*encoded.breaks] * rows,
+        newline=encoded.newline,
+        deepstack=[[*layer] * rows for layer in encoded.deepstack],
+    )

@@ -1,0 +1,1 @@
+"""lmms-eval's tasks on a pruned model."""

@@ -1,0 +1,1 @@
+"""Costs of a call: floating point operations, wall clock and bytes."""

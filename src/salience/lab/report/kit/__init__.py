@@ -1,0 +1,1 @@
+"""Drawing, words and page parts that every report shares."""

@@ -1,0 +1,51 @@
+"""Quotable parts of a run: none of a quick run, no times of a run on a busy machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from salience.core.record import busy_because
+from salience.lab.report.kit.words import finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """quick: only to see that every step works   busy: why its times can't be relied on, in a sentence"""
+
+    quick: bool = False
+    busy: str | None = None
+
+    @property
+    def title(self) -> str | None:
+        """First words of a title; None where the run may make a headline."""
+        return "Quick run" if self.quick else "Busy machine" if self.busy else None
+
+    @property
+    def times(self) -> bool:
+        """Whether anything may be concluded from its times."""
+        return not self.quick and not self.busy
+
+
+def standing(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Standing:
+    """Of one record in its document."""
+    given = environment.get("busy_because")
+    seen = {name: finite(environment.get(name)) for name in ("load_average_start", "load_average_end", "floor_spread")}
+    because = given if isinstance(given, str) and given else None
+    if because is None and "busy_because" not in environment:
+        because = busy_because(seen, int(finite(environment.get("cores")) or 1))
+    return Standing(quick=bool(config.get("quick")), busy=because)
+
+
+def notices(found: Standing) -> list[str]:
+    """Notice at the top of the page."""
+    told = []
+    if found.quick:
+        told.append(
+            "This is a quick run: it shows that every step works. It saw too little to conclude anything from, so no "
+            "finding is drawn from it, and none of its numbers is to be quoted."
+        )
+    if found.busy:
+        told.append(f"The machine was busy during this run. {found.busy} Its times are not to be quoted.")
+    return told

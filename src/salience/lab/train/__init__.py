@@ -1,0 +1,1 @@
+"""Training of sequence models under one budget."""

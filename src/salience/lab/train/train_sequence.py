@@ -1,0 +1,256 @@
+"""Train a sequence model on a task, with the budget that every model of a comparison gets.
+
+The same steps, the same batches in the same order, the same schedule and the same clipping, whatever the model; only
+its parameter groups are its own. The numbers do not depend on whether the run was interrupted. Under
+`accelerate launch` several processes share every batch; what they come to differs by rounding alone, and by dropout.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salience.core.progress import Stages, Tick
+from salience.lab.data.sequences.splits import IGNORE, Split
+from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data_parallel import Alone, together
+from salience.lab.train import checkpoint
+from salience.lab.train.schedule import warmup_cosine
+from salience.lab.train.sequence_loss import Evaluation, evaluate, logits_of, loss_sum
+
+PRECISIONS = ("float32", "bfloat16")
+_HOPELESS = 3.0  # times the loss of a uniform guess: an epoch's mean above that is a divergence
+
+#: model, lr=, weight_decay=, ssm_lr= -> AdamW's parameter groups, each with its "lr"; `salience.parameter_groups`
+Groups = Callable[..., list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceFitConfig:
+    """The budget.
+
+    batch: examples a step   lr, ssm_lr: full rates of the weights and of what steers a state space (A, B, dt)
+    weight_decay: of AdamW, where the groups don't say otherwise   clip: the gradient's largest norm
+    warmup: share of the steps   precision: "bfloat16" runs the model under autocast; weights and loss stay float32
+    seed: of the batch order and of dropout; the model comes initialised
+    save_every: steps between checkpoints, of no influence on the result
+    """
+
+    epochs: int = 5
+    batch: int = 32
+    lr: float = 2e-3
+    ssm_lr: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: float = 0.05
+    precision: str = "float32"
+    seed: int = 0
+    save_every: int = field(default=200, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "save_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        for name in ("lr", "ssm_lr", "clip"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)!r}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be a share from 0 to below 1, not {self.warmup!r}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+
+    def describe(self) -> dict[str, Any]:
+        """Fit for JSON, without what has no influence on the result."""
+        return {key: value for key, value in asdict(self).items() if key != "save_every"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SequenceFit:
+    """What a run came to.
+
+    rows: one a finished epoch: epoch (from 1), train_loss, test_loss, test_accuracy, train_tokens_per_s (median over
+        the epoch's steps since the run last began or went on; evaluation and saving left out)
+    last: the evaluation of the last epoch, None when the run diverged in its first
+    diverged: None, or one sentence on where and how
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    last: Evaluation | None
+    diverged: str | None
+
+
+@dataclass
+class _Progress:
+    """Where a run is: all that a checkpoint has to hold beside the model and the optimiser."""
+
+    done: int = 0
+    loss: float = 0.0  # summed over this epoch's targets
+    targets: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    diverged: str | None = None
+
+
+def fit_sequence(
+    model: nn.Module,
+    task: SequenceTask,
+    config: SequenceFitConfig,
+    *,
+    groups: Groups,
+    aside: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    on: str = "test",
+    device: str | torch.device = "cpu",
+    bars: Stages | None = None,
+    label: str = "model",
+) -> SequenceFit:
+    """Train `model` in place and evaluate it after every epoch.
+
+    Args:    model: `model(inputs, mask=None)` gives logits (b, K) to classify, (b, L, K) otherwise
+             groups: `salience.parameter_groups` or its like
+             aside: a folder for checkpoints; a run that was killed goes on from there and ends with the same numbers.
+                 What another `identity`, task or configuration left there is cleared away. The caller removes it
+             identity: what tells this model from others that are trained with the same configuration, fit for JSON
+             on: the split that is evaluated; "val" while something is still to be chosen
+             device: of one process; several that were launched together each have their own of that kind
+             bars, label: progress, and the name that the bar carries
+    Returns: the rows and the last evaluation; a run that diverges ends early and says so in `diverged`
+    Raises:  ValueError when the model's logits don't fit the task, or for an unknown split
+    """
+    if on not in ("val", "test"):
+        raise ValueError(f"on must be val or test, not {on!r}.")
+    group = together(device)
+    device = group.device
+    model.to(device)
+    optimiser = torch.optim.AdamW(groups(model, lr=config.lr, weight_decay=config.weight_decay, ssm_lr=config.ssm_lr))
+    for each in optimiser.param_groups:
+        each["full_lr"] = each["lr"]
+    state = _Progress()
+    if aside is not None:
+        about = {"model": identity, "task": task.name, "source": task.source, "config": config.describe(), "on": on}
+        if group.first:
+            checkpoint.claim(aside, {**about, "torch": torch.__version__, "device": str(device)})
+        group.wait()
+        state = _Progress(**(checkpoint.resume(aside, model, optimiser) or {}))
+        group.wait()  # nobody saves before all have read
+    run = _Run(model=model, task=task, config=config, optimiser=optimiser, state=state, aside=aside, group=group)
+    devices = [device] if device.type == "cuda" else []
+    bars = bars if bars is not None and group.first else Stages()
+    with torch.random.fork_rng(devices), bars.stage(label, run.steps) as tick:
+        tick(state.done)
+        last = run.train(getattr(task, on), tick, label)
+    return SequenceFit(rows=tuple(state.rows), last=last, diverged=state.diverged)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Run:
+    model: nn.Module
+    task: SequenceTask
+    config: SequenceFitConfig
+    optimiser: torch.optim.Optimizer
+    state: _Progress
+    aside: Path | None
+    group: Alone
+
+    def __post_init__(self) -> None:
+        self.device = self.group.device
+        self.wrapped = self.group.wrap(self.model)
+
+    @property
+    def per_epoch(self) -> int:
+        return -(-len(self.task.train) // self.config.batch)
+
+    @property
+    def steps(self) -> int:
+        return self.per_epoch * self.config.epochs
+
+    def train(self, split: Split, tick: Tick, label: str) -> Evaluation | None:
+        """Every step that is left, and the evaluation after each epoch. Returns: the last one."""
+        state, last = self.state, None
+        while state.done < self.steps and state.diverged is None:
+            epoch, start = divmod(state.done, self.per_epoch)
+            rates: list[float] = []
+            for index in self.task.train.order(epoch, self.config.batch, self.config.seed)[start:]:
+                began = time.perf_counter()
+                tokens = self.step(index)
+                if tokens is None:
+                    break
+                rates.append(tokens / (time.perf_counter() - began))
+                tick()
+                tick.say(f"{label}: epoch {epoch + 1}, loss {state.loss / max(1, state.targets):.3f}")
+                if state.done % self.config.save_every == 0 and state.done % self.per_epoch:
+                    self.save()
+            else:
+                last = self.close_epoch(split, median(rates))
+            self.save()
+        if last is None and state.rows and state.diverged is None:
+            last = evaluate(self.model, split, device=self.device)  # all was done before this process began
+        return last
+
+    def step(self, index: Tensor) -> int | None:
+        """One optimiser step. Returns: how many steps of sequences it read, None if it diverged."""
+        state, config = self.state, self.config
+        # Dropout depends on seed and step alone, so a run that goes on draws what an unbroken one would have drawn.
+        torch.manual_seed(config.seed * 1_000_003 + state.done + self.group.index * 1_000_000_007)
+        share = warmup_cosine(state.done, self.steps, config.warmup)
+        for each in self.optimiser.param_groups:
+            each["lr"] = each["full_lr"] * share
+        batch = self.task.train.batch(self.group.part(index))
+        kind = self.device.type
+        half = torch.autocast(kind, dtype=torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
+        self.model.train()
+        with half:
+            logits, targets = logits_of(self.wrapped, batch, self.device)
+        total, (count,) = loss_sum(logits, targets), self.group.total(int((targets != IGNORE).sum()))
+        self.optimiser.zero_grad(set_to_none=True)
+        (total * self.group.count / count).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        read = batch.inputs.shape[0] * batch.inputs.shape[1] if batch.mask is None else int(batch.mask.sum())
+        loss, tokens = self.group.total(float(total.detach()), read)
+        size = float(norm)
+        if not (math.isfinite(loss) and math.isfinite(size)):
+            state.diverged = self.sentence(f"the loss is {loss / count:g}, its gradient's norm {size:g}")
+            return None
+        self.optimiser.step()
+        state.done, state.loss, state.targets = (
+            state.done + 1,
+            state.loss + loss,
+            state.targets + int(count),
+        )
+        return int(tokens)
+
+    def close_epoch(self, split: Split, rate: float) -> Evaluation:
+        state = self.state
+        found = evaluate(self.model, split, device=self.device)
+        train_loss = state.loss / state.targets
+        state.rows.append({
+            "epoch": state.done // self.per_epoch, "train_loss": train_loss, "test_loss": found.loss,
+            "test_accuracy": found.accuracy, "train_tokens_per_s": rate,
+        })  # fmt: skip
+        state.loss, state.targets = 0.0, 0
+        if not math.isfinite(found.loss) or train_loss > _HOPELESS * math.log(self.task.n_classes):
+            state.diverged = self.sentence(
+                f"the epoch's loss is {train_loss:g} in training, {found.loss:g} in the test"
+            )
+            state.rows[-1]["test_loss"] = found.loss if math.isfinite(found.loss) else None
+        return found
+
+    def sentence(self, what: str) -> str:
+        epoch = self.state.done // self.per_epoch + 1
+        where = f"step {self.state.done + 1:,} (epoch {epoch}) with a rate of {self.config.lr:g}"
+        return f"training diverged at {where}: {what}."
+
+    def save(self) -> None:
+        if self.aside is not None and self.group.first:
+            checkpoint.save(self.aside, self.model, self.optimiser, asdict(self.state))

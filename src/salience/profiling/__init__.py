@@ -1,1 +1,0 @@
-"""What a call costs: floating point operations, wall clock and bytes, of any callable."""

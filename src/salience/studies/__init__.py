@@ -1,1 +1,0 @@
-"""Studies: they run comparisons and return records; the report reads those."""

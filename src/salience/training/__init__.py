@@ -1,1 +1,0 @@
-"""Fitting with the vision-language model frozen, and running many questions behind one picture."""

@@ -1,0 +1,1 @@
+"""Pruning of visual tokens in an unmodified vision-language model."""

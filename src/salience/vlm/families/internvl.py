@@ -1,0 +1,114 @@
+"""InternVL in transformers' own form: tiles of one size, patches shuffled together into tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.core.precision import full_precision
+from salience.core.types import VisualGrid
+from salience.vlm.families.encoded import Encoded
+from salience.vlm.families.stock import NamedAdapter, as_one_tensor, need_pictures
+from salience.vlm.families.tower_attention import pooled_keys, pooled_shares, watch_input
+
+
+class InternVLAdapter(NamedAdapter):
+    """Stages of one `InternVLForConditionalGeneration`, the model unmodified; each tile is a view with its own budget.
+
+    The tower runs without the model's `get_image_features`, which puts hooks on it for good.
+    """
+
+    class_name = "InternVLForConditionalGeneration"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._check(self.config.vision_feature_layer, self.config.vision_feature_select_strategy)
+
+    def _check(self, layer: Any, strategy: str) -> None:
+        if layer != -1:
+            raise ValueError(f"vision_feature_layer must be -1, the tower's output, to be pruned, not {layer!r}.")
+        if strategy != "default":
+            raise ValueError(f"vision_feature_select_strategy must be 'default', without [CLS], not {strategy!r}.")
+
+    def _tower(self) -> Any:
+        return self.model.model.vision_tower
+
+    @property
+    def d_features(self) -> int:
+        return round(int(self.config.vision_config.hidden_size) / float(self.config.downsample_ratio) ** 2)
+
+    @property
+    def no_merging(self) -> str:
+        return "its patches are put together on their grid, behind the tower"
+
+    @property
+    def n_tokens(self) -> int:
+        vision, ratio = self.config.vision_config, self.config.downsample_ratio
+        rows, columns = (
+            int(size // patch * ratio) for size, patch in zip(vision.image_size, vision.patch_size, strict=True)
+        )
+        return rows * columns
+
+    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+        """See `Adapter.encode`; features are the shuffled patches, (tiles, n, C / ratio**2)."""
+        unknown = set(options) - self.image_arguments
+        if unknown:
+            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        need_pictures(pixel_values)
+        layer = options.get("vision_feature_layer", self.config.vision_feature_layer)
+        strategy = options.get("vision_feature_select_strategy", self.config.vision_feature_select_strategy)
+        self._check(layer, strategy)
+        with watch_input(self.tower.encoder.layer[-1].attention) as seen:
+            states = self.tower(pixel_values=pixel_values.to(self.model.dtype), return_dict=True).last_hidden_state
+        states = states[:, 1:]
+        side, ratio = int(states.shape[1] ** 0.5), self.config.downsample_ratio
+        square = states.reshape(states.shape[0], side, side, -1)
+        features = self.model.model.pixel_shuffle(square, scale_factor=ratio).flatten(1, 2)  # (tiles, n, d)
+        grid = VisualGrid(rows=int(side * ratio), columns=int(side * ratio))
+        return Encoded(
+            views=features.unbind(),
+            grids=[grid] * features.shape[0],
+            pixels=pixel_values.unbind(),
+            project=self.project,
+            project_all=lambda: self.project(features).unbind(),
+            attend=lambda: self._cls_attention(seen["hidden_states"], int(1 / ratio)),
+            attend_keys=lambda: self._keys(seen["hidden_states"], int(1 / ratio)),
+            stacked=features,
+        )
+
+    @property
+    def has_cls_attention(self) -> bool:
+        return True
+
+    @torch.no_grad()
+    def _cls_attention(self, hidden: Tensor, factor: int) -> Tensor:
+        """(tiles, n) float32: what [CLS] pays each token in the last layer, the sum of what it pays its patches."""
+        attention = self.tower.encoder.layer[-1].attention
+        heads = int(attention.num_heads)
+        query = _in_heads(attention.q_norm(attention.q_proj(hidden[:, :1])), heads)  # (tiles, heads, 1, d_head)
+        key = _in_heads(attention.k_norm(attention.k_proj(hidden)), heads)  # (tiles, heads, 1 + patches, d_head)
+        with full_precision(query.device):
+            logits = query @ key.transpose(2, 3) * attention.scale
+        return pooled_shares(logits.softmax(-1).mean(1)[:, 0, 1:], factor)
+
+    @torch.no_grad()
+    def _keys(self, hidden: Tensor, factor: int) -> Tensor:
+        """(tiles, n, heads, d_head) float32: the last layer's keys, a token's the mean of its patches'."""
+        attention = self.tower.encoder.layer[-1].attention
+        heads = int(attention.num_heads)
+        key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)
+        return pooled_keys(key.transpose(1, 2), factor)
+
+    def project(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.model.model.multi_modal_projector(features)
+        return projected
+
+    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+        return as_one_tensor(options)
+
+
+def _in_heads(x: Tensor, heads: int) -> Tensor:
+    """(tiles, tokens, d) -> (tiles, heads, tokens, d / heads) float32."""
+    return x.float().reshape(*x.shape[:2], heads, -1).transpose(1, 2)

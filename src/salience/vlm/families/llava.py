@@ -1,0 +1,282 @@
+"""LLaVA-1.5: a CLIP or SigLIP tower, a two-layer projector, any language model (`LlavaForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from salience.core.precision import full_precision
+from salience.core.types import VisualGrid
+from salience.ssm.layers.projections import is_plain
+from salience.vlm.families.base import Adapter, tower_fingerprint
+from salience.vlm.families.encoded import Encoded
+from salience.vlm.families.listening import Listener, listening
+from salience.vlm.families.tower_attention import ProjectedAttention
+from salience.vlm.families.tower_merging import Schedule, merged_tokens
+
+# Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
+_PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
+
+
+class LlavaAdapter(Adapter):
+    """Stages of one `LlavaForConditionalGeneration`, the model unmodified.
+
+    Raises:  ValueError when the model is no LlavaForConditionalGeneration, its tower is not one of CLIP and SigLIP, or
+             [CLS] is one of the model's visual tokens
+    """
+
+    class_name = "LlavaForConditionalGeneration"
+
+    def __init__(self, model: Any) -> None:
+        import transformers
+
+        if not isinstance(model, getattr(transformers, self.class_name)):
+            raise ValueError(f"model must be a {self.class_name}, not a {type(model).__name__}.")
+        self.model: Any = model
+        self.tower: Any = model.model.vision_tower
+        self.config: Any = model.config
+        kind = self.config.vision_config.model_type
+        if kind not in _PREFIX:
+            raise ValueError(f"the vision tower must be one of {', '.join(sorted(_PREFIX))}, not {kind!r}.")
+        self.prefix = _PREFIX[kind]
+        self._check_strategy(self.config.vision_feature_select_strategy)
+
+    def _check_strategy(self, strategy: str) -> None:
+        if strategy == "default" and self.prefix == 0:
+            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
+        if strategy == "full" and self.prefix == 1:
+            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
+
+    @property
+    def d_features(self) -> int:
+        layers = self.config.vision_feature_layer
+        return int(self.config.vision_config.hidden_size) * (1 if isinstance(layers, int) else len(layers))
+
+    @property
+    def n_tokens(self) -> int | None:
+        vision = self.config.vision_config
+        return (int(vision.image_size) // int(vision.patch_size)) ** 2
+
+    @property
+    def has_cls_attention(self) -> bool:
+        return self.prefix == 1 and self._indices(None)[-1] > 0
+
+    @property
+    def tower_attention(self) -> Literal["cls", "received"] | None:
+        if self._indices(None)[-1] == 0:  # the embeddings', which no layer's attention belongs to
+            return None
+        return "cls" if self.prefix else "received"
+
+    @property
+    def image_arguments(self) -> frozenset[str]:
+        return frozenset({"pixel_values", "image_sizes", "vision_feature_layer", "vision_feature_select_strategy"})
+
+    def _indices(self, layers: int | Sequence[int] | None) -> list[int]:
+        """Which of the tower's hidden states are the features, counted from 0, the embeddings'."""
+        layers = self.config.vision_feature_layer if layers is None else layers
+        count = int(self.config.vision_config.num_hidden_layers) + 1
+        indices = [layers] if isinstance(layers, int) else list(layers)
+        if not indices or any(not -count <= i < count for i in indices):
+            raise ValueError(f"vision_feature_layer must lie between {-count} and {count - 1}, not {layers!r}.")
+        return [i % count for i in indices]
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        *,
+        vision_feature_layer: int | Sequence[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        image_sizes: Any = None,
+        **unknown: Any,
+    ) -> Encoded:
+        """See `Adapter.encode`; features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
+        if unknown:
+            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        self._check(pixel_values, image_sizes)
+        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
+        return self._encoded(features, pixel_values, attend=attend, attend_keys=None if attend is None else attend.keys)
+
+    def _check(self, pixel_values: Tensor, image_sizes: Any) -> None:
+        if pixel_values.dim() != 4:
+            raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
+        if image_sizes is not None:
+            raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
+
+    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> Encoded:
+        """Features (images, n, d) of pictures that are one view each."""
+        patch = int(self.config.vision_config.patch_size)
+        grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
+        return Encoded(
+            views=features.unbind(),
+            grids=[grid] * features.shape[0],
+            pixels=pixel_values.unbind(),
+            project=self.project,
+            project_all=lambda: self.project(features).unbind(),  # the very tensor that the model itself projects
+            stacked=features,
+            **more,
+        )
+
+    @property
+    def no_merging(self) -> str:
+        return "" if self.merging_layers else "its features are not one layer's output"
+
+    @property
+    def merging_layers(self) -> int:
+        indices = self._indices(None)
+        return indices[0] if len(indices) == 1 else 0
+
+    def encode_merged(
+        self,
+        schedule: Schedule,
+        pixel_values: Tensor,
+        *,
+        vision_feature_layer: int | Sequence[int] | None = None,
+        image_sizes: Any = None,
+        **options: Any,
+    ) -> Encoded:
+        """See `Adapter.encode_merged`."""
+        self._check(pixel_values, image_sizes)
+        indices = self._indices(vision_feature_layer)
+        if self.no_merging or indices != self._indices(None):
+            raise ValueError(
+                "vision_feature_layer must be the model's own, and one layer, to merge tokens in the tower."
+            )
+        tied = bool(getattr(self.tower.config, "tie_last_hidden_states", None))  # see `states`
+        merged = merged_tokens(
+            self.tower,
+            pixel_values,
+            layers=indices[0],
+            prefix=self.prefix,
+            schedule=schedule,
+            normed=tied and not self.prefix and indices[0] == int(self.config.vision_config.num_hidden_layers),
+        )
+        return self._encoded(merged.spread(), pixel_values, left=merged.selections())
+
+    def states(
+        self, pixel_values: Tensor, layer: int | Sequence[int] | None, strategy: str | None
+    ) -> tuple[Tensor, _ClsAttention | ProjectedAttention | None]:
+        """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and their attention.
+
+        Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
+        """
+        self._check_strategy(strategy or self.config.vision_feature_select_strategy)
+        indices = self._indices(layer)
+        with _record(self.tower, indices) as seen:
+            output = self.tower(pixel_values, return_dict=True)
+        states = [seen[i] for i in indices]
+        if getattr(self.tower.config, "tie_last_hidden_states", None):  # else the last is the last layer's, not normed
+            last = int(self.config.vision_config.num_hidden_layers)
+            states = [output.last_hidden_state if i == last else seen[i] for i in indices]
+        states = [state[:, 1:] for state in states] if self.prefix else states
+        layer = self.config.vision_feature_layer if layer is None else layer
+        # a list is concatenated even if it holds one layer, as the model's own forward does
+        features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
+        return features, self._attention(indices[-1], seen.get("attention_input"))
+
+    def _attention(self, index: int, hidden: Tensor | None) -> _ClsAttention | ProjectedAttention | None:
+        if self.prefix:
+            return _ClsAttention(self.tower, index, hidden)
+        if hidden is None:
+            return None
+        return ProjectedAttention(_layers(self.tower)[index - 1].self_attn, {"hidden_states": hidden})
+
+    def project(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.model.model.multi_modal_projector(features)
+        return projected
+
+    def fingerprint(self) -> dict[str, Any]:
+        vision = self.config.vision_config
+        return tower_fingerprint(
+            self.tower,
+            family=str(self.config.model_type),
+            tower=str(vision.model_type),
+            hidden_size=int(vision.hidden_size),
+            layers=int(vision.num_hidden_layers),
+            patch_size=int(vision.patch_size),
+            image_size=int(vision.image_size),
+            feature_layers=self._indices(None),
+        )
+
+
+def _layers(tower: Any) -> Any:
+    """The tower's encoder layers; earlier transformers have them one module further down."""
+    return getattr(tower, "vision_model", tower).encoder.layers
+
+
+@contextmanager
+def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
+    """Collect the hidden states `indices` and the last one's attention input while this thread runs the tower.
+
+    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good.
+    """
+    seen: dict[Any, Tensor] = {}
+    layers = _layers(tower)
+
+    def keep_output(index: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            seen[index] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def keep_input(name: Any) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            seen[name] = args[0] if args else kwargs["hidden_states"]
+
+        return hook
+
+    listeners = [
+        Listener(layers[index - 1], "after", keep_output(index))
+        if index
+        else Listener(layers[0], "before", keep_input(0))
+        for index in indices
+    ]
+    if indices[-1] > 0:
+        listeners.append(Listener(layers[indices[-1] - 1].self_attn, "before", keep_input("attention_input")))
+    with listening(*listeners):
+        yield seen
+
+
+class _ClsAttention:
+    """softmax(q_cls K^T / sqrt(d_head)), for [CLS]'s row alone: every attention kernel works, no eager switch.
+
+    Per head q . (W x + b) = (W^T q) . x + q . b, and the last term is the same for all tokens, so softmax drops it: the
+    keys need not be computed again. Where the weight is no plain matrix at hand (few bits, an adapter, offloaded) or a
+    hook listens, the layer itself computes them.
+    """
+
+    def __init__(self, tower: Any, index: int, hidden: Tensor | None) -> None:
+        self.tower, self.index, self.hidden = tower, index, hidden
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        if self.hidden is None:
+            raise ValueError("the features are the tower's embeddings, which no layer's [CLS] attention belongs to.")
+        attention = _layers(self.tower)[self.index - 1].self_attn
+        x = self.hidden.float()  # (images, 1 + n, d)
+        heads, d_head = int(attention.num_heads), int(attention.head_dim)
+        query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
+        layer = attention.k_proj
+        if is_plain(layer) and type(layer.weight) is nn.Parameter:
+            weight = layer.weight.float().view(heads, d_head, -1)  # (heads, d_head, d)
+            with full_precision(x.device):
+                folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
+                logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
+        else:
+            key = layer(self.hidden).float().view(*x.shape[:2], heads, d_head)  # (images, 1 + n, heads, d_head)
+            with full_precision(x.device):
+                logits = torch.einsum("ihk,inhk->ihn", query, key) * attention.scale
+        shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
+        return shares
+
+    @torch.no_grad()
+    def keys(self) -> Tensor:
+        """(images, n, heads, d_head) float32: the keys of all tokens but [CLS]."""
+        if self.hidden is None:
+            raise ValueError("the features are the tower's embeddings, which no layer's keys belong to.")
+        attention = _layers(self.tower)[self.index - 1].self_attn
+        keys: Tensor = attention.k_proj(self.hidden[:, 1:]).float()  # (images, n, d)
+        return keys.view(*keys.shape[:2], int(attention.num_heads), int(attention.head_dim))

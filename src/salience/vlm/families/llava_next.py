@@ -1,0 +1,138 @@
+"""LLaVA-NeXT: a picture whole and once more, large, in tiles; a newline token ends each row of the large one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salience.core.types import VisualGrid
+from salience.vlm.families.encoded import Encoded
+from salience.vlm.families.llava import LlavaAdapter
+
+
+class LlavaNextAdapter(LlavaAdapter):
+    """Stages of one `LlavaNextForConditionalGeneration`, the model unmodified.
+
+    A picture has two views, the whole one and the large one without its padding, or one if it was not cut up. The
+    model's own packing puts tiles and newlines in order, on all tokens: pruned features never go through it. [CLS]
+    attention of the large view is each tile's own.
+    """
+
+    class_name = "LlavaNextForConditionalGeneration"
+
+    @property
+    def n_tokens(self) -> None:
+        return None
+
+    @property
+    def no_merging(self) -> str:
+        return "its tiles lose their padding and gain newlines on their grid, behind the tower"
+
+    @property
+    def side(self) -> int:
+        """How many tokens a side a tile has."""
+        vision = self.config.vision_config
+        return int(vision.image_size) // int(vision.patch_size)
+
+    @property
+    def image_arguments(self) -> frozenset[str]:
+        return super(LlavaAdapter, self).image_arguments
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        *,
+        vision_feature_layer: int | Sequence[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        image_sizes: Any = None,
+        **options: Any,
+    ) -> Encoded:
+        """See `Adapter.encode`; pixel_values are (images, tiles, 3, H, W), padded, or (all tiles, 3, H, W)."""
+        unknown = set(options) - self.image_arguments
+        if unknown:
+            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        if image_sizes is None:
+            raise ValueError("image_sizes is missing: pass it along with pixel_values, as the processor gives it.")
+        counts = self.tile_counts(image_sizes, options)
+        if pixel_values.dim() == 5:
+            pixel_values = torch.cat([tiles[:n] for tiles, n in zip(pixel_values, counts, strict=True)])
+        if pixel_values.dim() != 4 or pixel_values.shape[0] != sum(counts):
+            raise ValueError(
+                f"pixel_values must hold the {sum(counts)} tiles that image_sizes stands for, not be of shape "
+                f"{tuple(pixel_values.shape)}."
+            )
+        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
+        pack = _Packing(self, counts, image_sizes, {"strategy": vision_feature_select_strategy, **options})
+        newline: Tensor = self.model.model.image_newline
+        return Encoded(
+            views=pack.views(features),
+            grids=pack.grids,
+            pixels=[part for tiles in torch.split(pixel_values, counts) for part in _parts(tiles)],
+            project=self.project,
+            project_all=lambda: pack.views(self.project(features), newline),
+            attend=None if attend is None else lambda: [x[:, 0] for x in pack.views(attend()[..., None])],
+            attend_keys=None if attend is None else lambda: pack.keys(attend.keys()),
+            pictures=pack.pictures,
+            breaks=pack.breaks,
+            newline=newline,
+        )
+
+    def tile_counts(self, image_sizes: Any, options: dict[str, Any]) -> list[int]:
+        """How many tiles each picture has, the whole one counted."""
+        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+        pinpoints, side = self.config.image_grid_pinpoints, int(self.config.vision_config.image_size)
+        return [
+            image_size_to_num_patches(image_size=size, grid_pinpoints=pinpoints, patch_size=side)
+            for size in image_sizes
+        ]
+
+    def pack(self, tiles: Sequence[Tensor], image_sizes: Any, newline: Tensor, options: dict[str, Any]) -> list[Tensor]:
+        """For each picture its tiles (t, n, c) and the newline (c,) in the prompt's order, (m, c): the model's own."""
+        strategy = options["strategy"] or self.config.vision_feature_select_strategy
+        packed, _ = self.model.model.pack_image_features(
+            list(tiles), image_sizes, vision_feature_select_strategy=strategy, image_newline=newline
+        )
+        return list(packed)
+
+
+class _Packing:
+    """How the tokens of each tile lie in the prompt, found by packing marks in their place."""
+
+    def __init__(self, adapter: LlavaNextAdapter, counts: list[int], image_sizes: Any, options: dict[str, Any]) -> None:
+        self.adapter, self.counts, self.image_sizes, self.options = adapter, counts, image_sizes, options
+        side = adapter.side
+        marks = torch.zeros(sum(counts), side * side, 1)
+        packed = adapter.pack(torch.split(marks, counts), image_sizes, torch.ones(1), options)
+        self.breaks: list[Tensor] = []
+        self.grids: list[VisualGrid] = []
+        self.pictures: list[int] = []
+        for picture, (mark, count) in enumerate(zip(packed, counts, strict=True)):
+            ends = mark[:, 0] > 0.5
+            whole = VisualGrid(rows=side, columns=side)
+            for part in [ends[: side * side], ends[side * side :]] if count > 1 else [ends]:
+                rows = int(part.sum())
+                large = count > 1 and rows > 0
+                self.grids.append(VisualGrid(rows=rows, columns=len(part) // rows - 1) if large else whole)
+                self.breaks.append(part)
+                self.pictures.append(picture)
+
+    def views(self, tiles: Tensor, newline: Tensor | None = None) -> list[Tensor]:
+        """(all tiles, n, c) -> for each view (n_i, c), newlines left out."""
+        newline = tiles.new_zeros(tiles.shape[-1]) if newline is None else newline
+        packed = self.adapter.pack(torch.split(tiles, self.counts), self.image_sizes, newline, self.options)
+        sizes = [len(part) for part in self.breaks]
+        parts = torch.split(torch.cat(packed), sizes)
+        return [part[~ends.to(part.device)] for part, ends in zip(parts, self.breaks, strict=True)]
+
+    def keys(self, tiles: Tensor) -> list[Tensor]:
+        """(all tiles, n, heads, d_head) -> for each view (n_i, heads, d_head)."""
+        return [x.view(-1, *tiles.shape[-2:]) for x in self.views(tiles.flatten(-2))]
+
+
+def _parts(tiles: Tensor) -> list[Tensor]:
+    """A picture's tiles, (t, 3, H, W) -> those of each of its views."""
+    return [tiles[:1], tiles[1:]] if tiles.shape[0] > 1 else [tiles]

@@ -1,0 +1,29 @@
+"""Qwen2.5-VL: Qwen2-VL with attention in windows, whose order the tower's output is in."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
+
+
+class Qwen25VLAdapter(Qwen2VLAdapter):
+    """Stages of one `Qwen2_5_VLForConditionalGeneration`; features as Qwen2-VL's, the windows' order undone."""
+
+    class_name = "Qwen2_5_VLForConditionalGeneration"
+
+    @property
+    def width(self) -> int:
+        return int(self.config.vision_config.hidden_size)
+
+    def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
+        from transformers.vision_utils import get_vision_window_index
+
+        vision = self.config.vision_config
+        index, _ = get_vision_window_index(
+            grid,
+            spatial_merge_size=self.merge,
+            window_size=int(vision.window_size),
+            patch_size=int(vision.patch_size),
+        )
+        return features[index.argsort().to(features.device)]

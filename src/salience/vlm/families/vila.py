@@ -1,0 +1,118 @@
+"""VILA-like models: LLaVA's classes with a SigLIP tower and a projector that makes one token of two by two patches.
+
+transformers has no VILA. A `LlavaForConditionalGeneration` with `DownSampleProjector` for its `multi_modal_projector`
+is one in shape, and several pictures may stand anywhere among the text. What differs from the original:
+
+- Tokens run along the rows of the picture. VILA-1.5's `mlp_downsample` lets them run down its columns: a checkpoint
+  trained on that order sees its pictures' tokens in another one here.
+- The prompt holds a placeholder for every token (196 of 27 x 27 patches), there one for a picture: a processor that
+  counts patches has to be told so.
+- One model; there language model, tower and projector are three folders. The projector's weights keep their names,
+  `layers.1`, `layers.2` and `layers.4`, so its folder loads by `load_state_dict`; `from_pretrained` on a folder saved
+  from the whole would build LLaVA's own projector, so load such a state into `with_downsampling(model)`.
+- No tiles and no scales (NVILA's "dynamic" and S2): a picture is one view. A video is its frames as pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from salience.core.types import VisualGrid
+from salience.vlm.families.encoded import Encoded
+from salience.vlm.families.llava import LlavaAdapter
+
+
+class DownSampleProjector(nn.Module):
+    """(images, n, d) patches of a square grid -> (images, m, d_llm): two by two side by side, a norm, two layers.
+
+    A grid with an odd side is filled up with zeros, at the right and at the bottom.
+
+    Source: VILA, arXiv:2312.07533, and its `mlp_downsample`.  Deviation: the order of the tokens, see the module.
+    """
+
+    family: ClassVar[str] = "vila"
+
+    def __init__(self, d_vision: int, d_llm: int) -> None:
+        super().__init__()
+        wide = 4 * d_vision
+        folds = nn.Identity()  # in the place of the original's own, so that the others keep their numbers
+        self.layers = nn.Sequential(
+            folds, nn.LayerNorm(wide), nn.Linear(wide, d_llm), nn.GELU(), nn.Linear(d_llm, d_llm)
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(images, n, d) -> (images, m, d_llm)."""
+        projected: Tensor = self.layers(fold(patches))
+        return projected
+
+
+def fold(patches: Tensor) -> Tensor:
+    """(images, n, d) of a square grid -> (images, m, 4 d): a token's upper two patches, then its lower two."""
+    images, n, d = patches.shape
+    side = math.isqrt(n)
+    square = patches.reshape(images, side, side, d)
+    if side % 2:
+        square = nn.functional.pad(square, (0, 0, 0, 1, 0, 1))
+    half = -(-side // 2)
+    blocks = square.reshape(images, half, 2, half, 2, d).transpose(2, 3)  # (images, row, column, 2, 2, d)
+    return blocks.reshape(images, half * half, 4 * d)
+
+
+def with_downsampling(model: Any) -> Any:
+    """The same LLaVA model, its projector now a fresh `DownSampleProjector` of its widths, dtype and device."""
+    before = next(model.model.multi_modal_projector.parameters())
+    d_vision, d_llm = model.config.vision_config.hidden_size, model.config.get_text_config().hidden_size
+    model.model.multi_modal_projector = DownSampleProjector(d_vision, d_llm).to(before.device, before.dtype)
+    return model
+
+
+class VilaAdapter(LlavaAdapter):
+    """Stages of a `LlavaForConditionalGeneration` with a `DownSampleProjector`.
+
+    Features are what the projector's layers read, two by two patches side by side, (m, 4 d). A token receives what its
+    patches do.
+    """
+
+    @property
+    def d_features(self) -> int:
+        return 4 * super().d_features
+
+    @property
+    def n_tokens(self) -> int | None:
+        vision = self.config.vision_config
+        return (-(-(int(vision.image_size) // int(vision.patch_size)) // 2)) ** 2
+
+    @property
+    def no_merging(self) -> str:
+        return "its projector puts patches together on their grid"
+
+    def project(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.model.model.multi_modal_projector.layers(features)
+        return projected
+
+    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> Encoded:
+        folded = fold(features)
+        side = math.isqrt(folded.shape[1])
+        attend, keys = more["attend"], more["attend_keys"]
+        return Encoded(
+            views=folded.unbind(),
+            grids=[VisualGrid(rows=side, columns=side)] * folded.shape[0],
+            pixels=pixel_values.unbind(),
+            project=self.project,
+            project_all=lambda: self.project(folded).unbind(),
+            attend=None if attend is None else lambda: fold(attend()[..., None]).sum(-1),
+            attend_keys=None if keys is None else lambda: _mean_keys(keys()),
+            stacked=folded,
+        )
+
+
+def _mean_keys(keys: Tensor) -> Tensor:
+    """(images, n, heads, d_head) -> (images, m, heads, d_head): the mean over the patches that a token has."""
+    images, n, heads, width = keys.shape
+    sums = fold(keys.flatten(2)).reshape(images, -1, 4, heads, width).sum(2)
+    counts: Tensor = fold(torch.ones(1, n, 1, device=keys.device)).sum(-1)
+    return sums / counts[..., None, None]

@@ -1,0 +1,1 @@
+"""Dropping of visual tokens between the layers of the language model."""

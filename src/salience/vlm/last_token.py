@@ -1,0 +1,68 @@
+"""A prompt that ends in a picture: its last token stays, since the text goes on from there."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from salience.core.types import Merge, Selection
+from salience.vlm.families import Adapter, Encoded
+
+
+def ending_views(adapter: Adapter, encoded: Encoded, input_ids: Tensor, mask: Tensor) -> frozenset[int]:
+    """The views with whose last token a row of the prompt (B, T) ends, its padding left out."""
+    found = set()
+    last = last_columns(mask).tolist()
+    for kind, token in adapter.token_ids.items():
+        slot = (input_ids == token).cpu()
+        views = [view for view, its in enumerate(encoded.kinds) if its == kind]
+        ends = itertools.accumulate(encoded.sizes[view] for view in views)
+        view_at = dict(zip(ends, views, strict=True))
+        places = slot.sum(1).cumsum(0).tolist()
+        found |= {view_at[place] for row, place in enumerate(places) if slot[row, last[row]] and place in view_at}
+    return frozenset(found)
+
+
+def last_columns(mask: Tensor) -> Tensor:
+    """(B, L) -> (B,): each row's last column that is no padding."""
+    return mask.shape[1] - 1 - (mask != 0).flip(1).long().argmax(1)
+
+
+def with_last(found: Selection, n: int, method: str) -> Selection:
+    """A selection of n tokens with the last of them in it, in the place of the one that ranked lowest.
+
+    Of a method that merges one gives way that took nothing in, where there is one; else what it took in goes too.
+
+    Raises:  ValueError when the last token was merged into another inside the vision tower
+    """
+    if int(found.kept[-1]) == n - 1:
+        return found
+    if found.merge is not None and found.merge.inside:
+        raise ValueError(
+            f"the prompt ends in a picture whose last token method {method!r} merged into another, and the text would "
+            "go on from there: put text behind the picture, or use a method that works behind the vision tower."
+        )
+    out, merge = _weakest(found), found.merge
+    kept = torch.cat([found.kept[:out], found.kept[out + 1 :], torch.tensor([n - 1])])
+    if merge is not None:
+        stays = merge.target != out
+        target = merge.target[stays]
+        target = target - (target > out).long()
+        merge = Merge(target=target, source=merge.source[stays], weight=merge.weight[stays]) if len(target) else None
+    return replace(found, kept=kept, merge=merge)
+
+
+def _weakest(found: Selection) -> int:
+    """The place among the kept of the one to give way: without scores the last."""
+    free = torch.ones(len(found.kept), dtype=torch.bool)
+    if found.merge is not None:
+        free[found.merge.target] = False
+    if not bool(free.any()):
+        free[:] = True
+    places = torch.nonzero(free)[:, 0]
+    if found.scores is None:
+        return int(places[-1])
+    return int(places[found.scores[found.kept[places]].argmin()])

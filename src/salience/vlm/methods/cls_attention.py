@@ -1,0 +1,30 @@
+"""[CLS] attention: the tokens that the vision tower's own summary looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from salience.core.types import TokenContext
+from salience.vlm.methods.base import Method
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClsAttention(Method):
+    """Keep the tokens [CLS] pays most attention, mean over heads, in the layer whose output the model uses.
+
+    Source: FasterVLM, arXiv:2412.01818, equation 3.  Deviation: none known; kept tokens stay in raster order there too.
+    Where the tower has no [CLS], what all tokens pay a token on average stands in, which the paper doesn't have.
+    """
+
+    name: ClassVar[str] = "cls-attention"
+    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention"})
+
+    def score(self, ctx: TokenContext) -> Tensor:
+        assert ctx.cls_attention is not None  # select() has looked
+        return ctx.cls_attention
+
+    def shares(self, scores: Tensor) -> Tensor:
+        return scores / scores.sum(-1, keepdim=True)

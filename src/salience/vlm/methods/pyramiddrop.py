@@ -1,0 +1,33 @@
+"""PyramidDrop: fewer and fewer tokens the deeper the layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from salience.vlm.methods.in_llm_method import Inside, at_depths, checked_depths
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PyramidDrop(Inside):
+    """At each of `depths`, fractions of the layers, keep the same share of the tokens that are left: those that the
+    prompt's last token would pay most attention in the layer that comes next, mean over heads.
+
+    keep is what is left behind the last stage, so the paper's lambda is keep ** (1 / stages): .5 at three stages is
+    keep = .125. See `Inside` for what that means beside other methods.
+
+    Source: PyramidDrop, arXiv:2410.17247, section 3.2, equations 1 to 3.  Deviation: original positions (the paper's
+    code closes the gaps); every picture has its own budget (the paper's code ranks the tiles of one together); stages
+    that fall on one layer of a shallow model become one.
+    """
+
+    name: ClassVar[str] = "pyramiddrop"
+    scored: ClassVar[bool] = False
+    looks = "next"
+    depths: tuple[float, ...] = (0.25, 0.5, 0.75)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", checked_depths(self.depths))
+
+    def drops(self, depth: int) -> tuple[int, ...]:
+        return at_depths(self.depths, depth)

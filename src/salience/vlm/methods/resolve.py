@@ -1,0 +1,66 @@
+"""What the caller calls a method: a name, a method, a scorer, or where a scorer is."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from salience.vlm.methods import METHODS, method_class
+from salience.vlm.methods.base import Method
+from salience.vlm.methods.cls_attention import ClsAttention
+from salience.vlm.methods.random import Random
+from salience.vlm.methods.saliency import Saliency
+from salience.vlm.methods.uniform import Uniform
+from salience.vlm.scorers.scorer import Scorer
+
+
+def resolve_method(method: object, *, seed: int, home: Path | None, has_attention: bool) -> Method:
+    """The method meant by a name, a `Method`, a `Scorer`, or a scorer's folder or hub id.
+
+    Args:    seed: for "random"   home: the folder of the scorer made for exactly this model, None if there is none
+             has_attention: whether the tower's attention can be read, [CLS]'s or what stands in for it
+    Raises:  ValueError when nothing is known by that name, or what it needs is missing
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, Scorer):
+        return Saliency(scorer=method)
+    if isinstance(method, Path):
+        return Saliency(scorer=Scorer.from_pretrained(method))
+    if not isinstance(method, str):
+        kind = type(method).__name__
+        raise ValueError(f"method must be a name, a Method, a Scorer or a scorer's folder, not a {kind}.")
+    if method == "auto":
+        return _best(home, has_attention)
+    if method == "saliency":
+        return _learned(home)
+    if method == "random":
+        return Random(seed=seed)
+    if method == "oracle":
+        raise ValueError("method 'oracle' needs boxes: pass salience.Oracle(boxes=..., image_size=...) itself.")
+    if method in METHODS:
+        return method_class(method)()
+    if method and (Path(method).is_dir() or "/" in method):
+        return Saliency(scorer=Scorer.from_pretrained(method))
+    names = sorted({*METHODS, "auto"})
+    near = difflib.get_close_matches(method.lower(), names, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(
+        f"method must be one of {', '.join(names)}, or a scorer's folder or hub id 'owner/name', not {method!r}{meant}."
+    )
+
+
+def _learned(home: Path | None) -> Method:
+    if home is None:
+        raise ValueError(
+            "method 'saliency' needs a scorer made for exactly this model, and there is none: train one with "
+            "`salience fit`, or use a training-free method such as 'cls-attention'."
+        )
+    return Saliency(scorer=Scorer.from_pretrained(home))
+
+
+def _best(home: Path | None, has_attention: bool) -> Method:
+    """The scorer where there is one, else the tower's attention where it can be read, else what needs no tower."""
+    if home is not None:
+        return _learned(home)
+    return ClsAttention() if has_attention else Uniform()

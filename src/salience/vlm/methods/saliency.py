@@ -1,0 +1,44 @@
+"""Learned saliency: the tokens a trained scorer rates highest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from salience.core.types import TokenContext
+from salience.vlm.methods.base import Method
+from salience.vlm.scorers.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Saliency(Method):
+    """Keep the tokens that `scorer`, an MLP on the features before the projector, gives the highest logits.
+
+    any_tower: take the scorer on a vision tower that it was not trained on (one trained on since, say), on your word.
+    """
+
+    name: ClassVar[str] = "saliency"
+    scorer: Scorer
+    any_tower: bool = False
+
+    def score(self, ctx: TokenContext) -> Tensor:
+        logits: Tensor = self.scorer(ctx.features)  # (n, d) -> (n,)
+        return logits
+
+    def towers(self) -> list[Mapping[str, Any]]:
+        return [] if self.any_tower else super().towers()
+
+    def check(self, *, d_features: int) -> None:
+        width = self.scorer.config.d_features
+        if width != d_features:
+            raise ValueError(f"the scorer reads features {width} wide, but this model's are {d_features} wide.")
+        if wrong := [name for name, value in self.scorer.named_parameters() if not bool(value.isfinite().all())]:
+            raise ValueError(f"the scorer's weights must be finite, and {', '.join(wrong)} holds NaN or infinity.")
+
+    def to(self, device: torch.device) -> Saliency:
+        return replace(self, scorer=copy.deepcopy(self.scorer).to(device).eval())

@@ -1,0 +1,77 @@
+"""Temporal de-duplication: of a video, the tokens that differ from the frame before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from salience.core.types import Selection, TokenContext
+from salience.vlm.methods.base import Method
+from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.finite import require_finite
+from salience.vlm.methods.uniform import bayer_rank
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Temporal(Method):
+    """Drop the tokens of a video's frames that are most like the token at the same place in the frame before.
+
+    A token's news is 1 - cosine of the two's features before the projector. The budget is the video's: as many tokens
+    as all its frames would have at `keep` or `tokens` each, spent where there is news, at least one in each frame. The
+    first frame has nothing before it: the i-th of its n cells in Bayer order has news 1 - i / n, so that it is kept
+    whole where the rest is still, and evenly thinned where all moves. A picture is a video of one frame: the uniform
+    grid is left of it, and the trace says so. keep = 1 keeps all tokens.
+
+    Source: Efficient Video Sampling, arXiv:2510.14624, section 3.  Deviation: features are compared by their cosine
+    (there pixels, by their L1 distance); the first frame is not kept whole at any price; no frame is left empty.
+    """
+
+    name: ClassVar[str] = "temporal"
+    needs: ClassVar[frozenset[str]] = frozenset({"frame"})
+    scored: ClassVar[bool] = False
+    needs_all: ClassVar[bool] = True
+
+    def remark(self, contexts: Sequence[TokenContext]) -> str:
+        if not any(ctx.frame is None for ctx in contexts):
+            return ""
+        return "on pictures, which have no frame before them, the uniform grid stands in for temporal de-duplication"
+
+    @torch.no_grad()
+    def select_all(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        """The tokens of each frame that stay, all frames of a video looked at together, in their order."""
+        found: list[Selection] = []
+        for start, ctx in enumerate(contexts):
+            if start == 0 or not ctx.frame:  # the first frame of a video, or a picture
+                ends = (i for i in range(start + 1, len(contexts)) if not contexts[i].frame)
+                found += self._video(contexts[start : next(ends, len(contexts))], budget)
+        return found
+
+    def _video(self, frames: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        n = frames[0].features.shape[0]
+        count = budget.count(n)
+        if count == n:
+            return [Selection(kept=torch.arange(n)) for _ in frames]
+        news = torch.stack([_first(frames[0]), *(_news(a, b) for a, b in itertools.pairwise(frames))])
+        require_finite(news, self.name, "differences between frames", dtype=frames[0].features.dtype)
+        ranked = news.scatter(1, news.argmax(1, keepdim=True), float("inf")).flatten()  # (frames * n,)
+        kept = torch.zeros(len(ranked), dtype=torch.bool)
+        kept[ranked.sort(descending=True, stable=True).indices[: count * len(frames)]] = True
+        rows = zip(kept.view(len(frames), n), news, strict=True)
+        return [Selection(kept=row.nonzero()[:, 0], scores=scores) for row, scores in rows]
+
+
+def _first(frame: TokenContext) -> Tensor:
+    """(n,) float32: from 1 down in Bayer order."""
+    order = bayer_rank(frame.grid.rows, frame.grid.columns).argsort().argsort()
+    return 1 - order.float() / len(order)
+
+
+def _news(before: TokenContext, now: TokenContext) -> Tensor:
+    """(n,) float32 on the CPU: how unlike each token is what was there before, from 0, the same, to 2."""
+    return (1 - cosine_similarity(before.features.float(), now.features.float(), dim=-1)).cpu()

@@ -1,0 +1,68 @@
+"""VisionZip: dominant tokens by [CLS] attention, and the others merged into a few contextual ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from salience.core.types import Merge, Selection, TokenContext
+from salience.vlm.methods.base import Method
+from salience.vlm.methods.budget import Budget
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VisionZip(Method):
+    """Keep dominant tokens as they are; of the rest a few become the mean of the tokens of similar keys.
+
+    Of a budget of k, `contextual` are such means (published: 10 of 64, 20 of 128, 30 of 192), to the nearest whole
+    number, so there is none at k <= 3. Of the M tokens that are not dominant every (M / contextual)-th is a target;
+    each other goes to the target of most similar key (mean over heads, unit length), and a target becomes the mean of
+    itself and what went to it. keep = 1 keeps all tokens as they are.
+
+    Source: VisionZip, arXiv:2412.04467, section 3.2.  Deviation: raster order (the paper puts dominant tokens first);
+    [CLS] itself isn't kept; the paper's code adds the others' mean to the target in place of averaging both.
+    """
+
+    name: ClassVar[str] = "visionzip"
+    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention", "keys"})
+    scored: ClassVar[bool] = False
+    contextual: float = 10 / 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contextual <= 1:
+            raise ValueError(f"contextual must be a share from 0 to 1, not {self.contextual!r}.")
+
+    def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
+        return [self._one(ctx, budget.count(ctx.features.shape[0])) for ctx in contexts]
+
+    def _one(self, ctx: TokenContext, k: int) -> Selection:
+        assert ctx.cls_attention is not None  # select() has looked
+        assert ctx.keys is not None
+        targets = math.floor(self.contextual * k + 0.5)
+        attention = ctx.cls_attention.cpu()
+        dominant = attention.sort(descending=True, stable=True).indices[: k - targets]
+        rest = torch.ones(len(attention), dtype=torch.bool).index_fill(0, dominant, False).nonzero()[:, 0]  # (M,)
+        if targets == 0:
+            return Selection(kept=dominant.sort().values, scores=attention)
+        target = rest[torch.arange(targets) * (len(rest) // targets)]
+        kept = torch.cat([dominant, target]).sort().values
+        goes = _most_alike(ctx.keys.mean(1).cpu(), rest, target)  # (M,) tokens
+        weight = 1 / torch.bincount(goes, minlength=len(attention))[goes].float()
+        return Selection(
+            kept=kept,
+            scores=attention,
+            merge=Merge(target=torch.searchsorted(kept, goes), source=rest, weight=weight),
+        )
+
+
+def _most_alike(keys: Tensor, rest: Tensor, target: Tensor) -> Tensor:
+    """(M,): for each of `rest` the target whose key (n, d_head) is most similar; a target's is itself."""
+    unit = normalize(keys, dim=-1)
+    goes = target[(unit[rest] @ unit[target].T).argmax(1)]
+    return torch.where(torch.isin(rest, target), rest, goes)

@@ -1,0 +1,140 @@
+"""`prune`: checks what is asked for, and puts it on the model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from salience.core.json_text import read_json
+from salience.vlm.families import Adapter, adapter_for, same_tower
+from salience.vlm.families.tower_attention import SUBSTITUTE
+from salience.vlm.handle import Pruned, is_leaving, is_pruned
+from salience.vlm.in_llm.attachment import BetweenLayers
+from salience.vlm.methods.base import Method
+from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.resolve import resolve_method
+from salience.vlm.original_gaps import OriginalGaps
+from salience.vlm.pruned_inputs import Positions
+from salience.vlm.same_tower import require_same_tower
+from salience.vlm.scorers.scorer import Scorer
+from salience.vlm.trial_calls import require_equal, require_positions
+
+_log = logging.getLogger("salience")
+_entering = threading.Lock()
+
+
+def prune(
+    model: Any,
+    method: str | Path | Method | Scorer = "auto",
+    *,
+    keep: float | None = None,
+    tokens: int | None = None,
+    mass: float | None = None,
+    min: int | None = None,  # noqa: A002 - the budget's own words
+    max: int | None = None,  # noqa: A002
+    positions: Positions = "auto",
+    seed: int = 0,
+) -> Pruned:
+    """Prune the visual tokens of every call of `model` until `undo()`, or the end of the `with` block.
+
+    Args:    model: a transformers model of a known family, left as it is but for its `forward` and `generate`, or one
+             in PEFT's or torch.compile's wrapper
+             method: "saliency", "random", "uniform", "cls-attention", "divprune", "vispruner", "visionzip", "prumerge",
+             "prumerge+", "fastv", "pyramiddrop", "sparsevlm" (these inside the language model),
+             "auto" (the model's scorer, else [CLS] or received attention, else the uniform grid;
+             `handle.explain()` says which), a Method, a Scorer, or a scorer's folder or hub id
+             keep: ratio in (0, 1]   tokens: exact count per picture   mass: share of the scores' mass; exactly one
+             min, max: of a mass, the fewest and the most tokens of a picture
+             positions: "original", each token where it was, which is what "auto" means, or "compact", the gaps closed
+             seed: of the method "random"
+    Returns: a handle whose `trace` tells of the last call that carried pictures
+    Raises:  ValueError when an argument is out of range, the model is of no known family or already being pruned, or
+             the method has no scorer for it, or one that was trained on another vision tower
+    """
+    budget = Budget(keep=keep, tokens=tokens, mass=mass, min=min, max=max)
+    if positions not in ("auto", "original", "compact"):
+        raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
+    adapter = adapter_for(model)
+    if positions == "compact" and adapter.no_compact:
+        raise ValueError(f"positions can't be 'compact' with this model: {adapter.no_compact}; use 'original'.")
+    _refuse_twice(adapter)
+    home = _scorer_home(adapter) if method in ("saliency", "auto") else None
+    chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)
+    if method == "auto":
+        _log.info("method 'auto' takes %r.", chosen.name)
+    chosen.check(d_features=adapter.d_features)
+    require_same_tower(chosen, adapter)
+    substitute = _substitute(chosen, adapter, budget)
+    if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
+        budget.count(adapter.n_tokens)
+    BetweenLayers(adapter, chosen, budget, positions)
+    OriginalGaps(adapter, positions, inside=isinstance(chosen, Inside))
+    require_positions(adapter, positions)
+    require_equal(adapter, chosen, positions)
+    chosen = chosen.to(adapter.device)
+    with _entering:  # two threads may both have found the model free
+        _refuse_twice(adapter)
+        return Pruned(adapter, chosen, budget, positions, substitute)
+
+
+def _refuse_twice(adapter: Adapter) -> None:
+    if is_pruned(adapter.model):
+        if is_leaving(adapter.model):
+            raise ValueError("a call that began before the last pruning was undone still runs: wait for it.")
+        raise ValueError("the model is already being pruned: undo that first.")
+
+
+def _substitute(method: Method, adapter: Adapter, budget: Budget) -> str:
+    """What stands in for something of the method's that the model lacks, a clause; empty if nothing has to.
+
+    Raises:  ValueError when nothing can
+    """
+    if method.in_tower:
+        _require_merging(method, adapter, budget)
+    if "frame" in method.needs and "video" not in adapter.token_ids:
+        raise ValueError(
+            f"method {method.name!r} compares the frames of videos, and this model's can't be pruned as such: use a "
+            "method for pictures."
+        )
+    if not method.needs & {"cls_attention", "keys"} or adapter.tower_attention == "cls":
+        return ""
+    if adapter.tower_attention is None:
+        raise ValueError(
+            f"method {method.name!r} needs a vision tower whose attention can be read, unlike this model's: use "
+            "'uniform', 'random' or a scorer."
+        )
+    _log.warning("method %r: %s.", method.name, SUBSTITUTE)
+    return SUBSTITUTE
+
+
+def _require_merging(method: Method, adapter: Adapter, budget: Budget) -> None:
+    if adapter.no_merging:
+        raise ValueError(
+            f"method {method.name!r} merges tokens inside the vision tower, and this model's can't be: "
+            f"{adapter.no_merging}; use 'visionzip' or another method that works behind it."
+        )
+    if method.needs & {"cls_attention", "keys"}:
+        raise ValueError(
+            f"method {method.name!r} needs the attention of a vision tower whose tokens it merges: use a second method "
+            "that reads none."
+        )
+    if adapter.n_tokens is not None:
+        method.merges(adapter.n_tokens, adapter.merging_layers, budget)
+
+
+def _scorer_home(adapter: Adapter) -> Path | None:
+    """The folder of the scorer made for exactly this model: in the model's own folder, else the bundled one."""
+    from salience import bundled_model
+
+    own = Path(str(getattr(adapter.model, "name_or_path", "") or "/dev/null")) / "salience"
+    if (own / "config.json").is_file():
+        return own
+    bundled = bundled_model() / "salience"
+    if (bundled / "config.json").is_file():
+        made_for = read_json(bundled / "config.json").get("model")
+        if same_tower(made_for, adapter.fingerprint()):
+            return bundled
+    return None

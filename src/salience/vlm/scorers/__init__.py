@@ -1,0 +1,1 @@
+"""Learned scorers of visual tokens, one architecture a file."""

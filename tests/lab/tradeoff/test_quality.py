@@ -1,0 +1,167 @@
+"""Quality columns against runs of the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import salience
+from salience.core.types import VisualGrid
+from salience.lab.evaluate.encoded_pictures import encode_pictures, load_pictures
+from salience.lab.evaluate.packed_answers import answer, divergence, pick
+from salience.lab.evaluate.prompts import prompt_text
+from salience.lab.tradeoff.methods_under_test import Ranking, oracle_method, question_cuts
+from salience.lab.tradeoff.quality import Quality, cells_on
+from salience.vlm.families import adapter_for
+from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.cls_attention import ClsAttention
+from salience.vlm.methods.random import Random
+
+
+@pytest.fixture(scope="module")
+def quality(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> Quality:
+    adapter, processor = adapter_for(tiny_llava(84)), tiny_processor(84)
+    test = encode_pictures(adapter, processor, load_pictures("scenes", split="test", pictures=4, questions=5))
+    train = encode_pictures(adapter, processor, load_pictures("scenes", split="train", pictures=6, questions=1))
+    return Quality(adapter, test, train)
+
+
+def test_keeping_all_loses_nothing(quality: Quality) -> None:
+    every = torch.arange(36)
+    found, whole = quality.row([every] * 4, [every] * 6), quality.whole()
+    # The same run twice: the same bits.
+    assert found["answer_kl"] == 0.0 and whole["answer_kl"] == 0.0
+    assert found["accuracy"] == whole["accuracy"] and found["probe_accuracy"] == whole["probe_accuracy"]
+    # Means and sums of 36 float32 numbers.
+    assert found["feature_cosine"] == pytest.approx(1.0, abs=1e-5)
+    assert found["saliency_mass"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_divergence_is_positive_and_of_the_right_questions(quality: Quality) -> None:
+    kept = Ranking(Random(seed=0), quality.test).kept(0.1)
+    found = answer(quality.adapter, quality.test, kept)
+    each = divergence(quality.full, found)
+    assert each.shape == (len(quality.kinds),) and (each > 0).all()
+    # By hand, for one question: the mean over its two tokens (the word and the end) of the KL between the two.
+    mine = quality.full.question == 7
+    full, pruned = quality.full.log_probs[mine], found.log_probs[mine]
+    assert mine.sum() == 2
+    assert each[7] == pytest.approx(float((full.exp() * (full - pruned)).sum(-1).mean()), rel=1e-5)
+    assert torch.equal(pick(found, [7]).log_probs, found.log_probs[mine])
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.25])
+def test_right_means_that_generate_answers_so(
+    quality: Quality, tiny_processor: Callable[[int], Any], keep: float
+) -> None:
+    """Mark each question by its own greedy generation under `prune`, with the wanted answer set to what came out."""
+    from dataclasses import replace
+
+    processor, model, method = tiny_processor(84), quality.adapter.model, Random(seed=1)
+    kept = Ranking(method, quality.test).kept(keep)
+    prompts, wanted = [], []
+    for group, asked in zip(quality.test.samples, quality.test.prompts, strict=True):
+        mine = []
+        for number, (sample, prompt) in enumerate(zip(group, asked, strict=True)):
+            inputs = processor(images=sample.image, text=prompt_text(processor, sample.question), return_tensors="pt")
+            with salience.prune(model, method, keep=keep):
+                out = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+            said = tuple(out[0, inputs["input_ids"].shape[1] :].tolist())
+            right = number % 2 == 0
+            mine.append(replace(prompt, answer=said if right else (*said[:-1], (said[-1] + 1) % 40)))
+            wanted.append(right)
+        prompts.append(mine)
+    found = answer(quality.adapter, quality.test, kept, prompts=prompts)
+    assert found.correct.tolist() == wanted
+
+
+def test_ranking_cuts_as_the_method_itself_does(quality: Quality) -> None:
+    for method in (Random(seed=3), ClsAttention(), oracle_method(quality.test)):
+        ranking = Ranking(method, quality.test)
+        for keep in (0.5, 0.05):
+            for picture, kept in enumerate(ranking.kept(keep)):
+                assert torch.equal(kept, method.select(quality.test.context(picture), Budget(keep=keep)).kept)
+
+
+def test_the_ceiling_serves_every_question_once(quality: Quality) -> None:
+    cuts = question_cuts(quality.test, 0.1)
+    served = sorted((picture, number) for picture, _, numbers in cuts for number in numbers)
+    assert served == [(p, q) for p, group in enumerate(quality.test.samples) for q in range(len(group))]
+    # Asking with the cuts of all tokens is asking with all tokens: the same numbers in another order.
+    found = quality.ceiling(1.0, 4)
+    assert found["accuracy"] == pytest.approx(quality.full.accuracy)
+    # Other questions share the row, so float32 sums come in another order.
+    assert found["answer_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert found["probe_accuracy"] is None
+
+
+def test_cells_on_boxes_by_hand() -> None:
+    # cells of 84 x 168 pixels: middles at x = 42, 126, 210, 294 and y = 84, 252
+    inside = cells_on([(0, 0, 127, 90), (200, 240, 300, 336)], VisualGrid(rows=2, columns=4))
+    assert inside.tolist() == [True, True, False, False, False, False, True, True]
+
+
+def test_the_oracle_keeps_items(quality: Quality) -> None:
+    kept = Ranking(oracle_method(quality.test), quality.test).kept(0.05)
+    found = quality.row(kept, Ranking(Random(seed=0), quality.train).kept(0.05))
+    assert found["item_share"] > 2 * quality.whole()["item_share"] > 0
+
+
+def test_another_picture_is_really_another(quality: Quality) -> None:
+    """One shift, worked out by hand: picture p's questions beside the tokens of picture p + 1."""
+    blind = [number % 3 == 0 for number in range(len(quality.kinds))]
+    found = quality.other_picture(4, 1, blind)
+    by_hand = answer(quality.adapter, quality.test, [quality.all] * 4, which=[1, 2, 3, 0], prompts=quality.test.prompts)
+    assert found is not None
+    assert found["accuracy"] == pytest.approx(by_hand.accuracy)
+    above = found["accuracy"] - sum(blind) / len(blind)
+    assert found["above_low"] <= above <= found["above_high"]
+    everyone = quality.other_picture(4, 9, blind)  # there are only three others
+    assert everyone is not None and 0 <= everyone["low"] <= everyone["accuracy"] <= everyone["high"] <= 1
+    each = [
+        answer(
+            quality.adapter, quality.test, [quality.all] * 4, which=[(p + shift) % 4 for p in range(4)],
+            prompts=quality.test.prompts,
+        ).accuracy
+        for shift in (1, 2, 3)
+    ]  # fmt: skip
+    assert everyone["accuracy"] == pytest.approx(sum(each) / 3)
+
+
+def test_mass_is_of_the_unpruned_reference(quality: Quality) -> None:
+    kept = Ranking(Random(seed=0), quality.test).kept(0.25)
+    wanted = sum(float(quality.reference[p, k].sum()) for p, k in enumerate(kept)) / 4
+    assert quality.row(kept, Ranking(Random(seed=0), quality.train).kept(0.25))["saliency_mass"] == pytest.approx(
+        wanted
+    )
+
+
+def test_merged_tokens_are_what_the_language_model_and_the_probe_see() -> None:
+    """A method that merges and one that finds its own count, on made-up encoded pictures."""
+    from types import SimpleNamespace
+    from typing import cast
+
+    from salience.core.types import VisualGrid
+    from salience.lab.evaluate.encoded_pictures import EncodedPictures
+    from salience.vlm.methods.prumerge import PruMerge
+
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 36, 8, generator=draw)
+    pictures = EncodedPictures(
+        samples=[[], []], prompts=[[], []], features=features, projected=2 * features, digests=[0, 1],
+        cls_attention=(2 * torch.randn(2, 36, generator=draw)).softmax(-1), grid=VisualGrid(rows=6, columns=6),
+        keys=torch.randn(2, 36, 2, 4, generator=draw),
+    )  # fmt: skip
+    ranking = Ranking(PruMerge(neighbours=4), pictures)
+    adapter = cast("Any", SimpleNamespace(project=lambda rows: 2 * rows))
+    cut = ranking.selections(0.5)
+    seen = ranking.visual(adapter, cut)
+    assert seen is not None
+    for i, (tokens, selection) in enumerate(zip(seen, cut, strict=True)):
+        assert len(tokens) == len(selection.kept) < 18
+        assert torch.equal(tokens, 2 * selection.take(features[i]))
+        assert not torch.equal(tokens, pictures.projected[i][selection.kept])
+    assert ranking.visual(adapter, ranking.selections(1.0)) is None

@@ -1,0 +1,57 @@
+"""Text-to-image attention beside the model's own eager attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from salience.vlm.families.text_attention import watch_attention
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_eager_attention(tiny_llava: Callable[..., Any], masked: bool) -> None:
+    model = tiny_llava(84, layers=3).model.language_model
+    embeddings = torch.randn(2, 20, 32, generator=torch.Generator().manual_seed(0))
+    allowed = torch.ones(20, 20, dtype=torch.bool).tril()
+    if masked:
+        allowed[12:, 3:6] = False
+    additive = torch.zeros(2, 1, 20, 20).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    seen: dict[int, Tensor] = {}
+    with torch.no_grad():
+        with watch_attention(model, rows=slice(12, 20), columns=slice(2, 10), keep=seen.__setitem__):
+            model(inputs_embeds=embeddings, attention_mask=additive, use_cache=False)
+        model.set_attn_implementation("eager")
+        try:
+            eager = model(inputs_embeds=embeddings, attention_mask=additive, output_attentions=True).attentions
+        finally:
+            model.set_attn_implementation("sdpa")
+    assert sorted(seen) == [0, 1, 2]
+    for layer, wanted in enumerate(eager):
+        # Two orders of the same float32 sums; shares are at most 1.
+        torch.testing.assert_close(seen[layer], wanted.mean(1)[:, 12:20, 2:10], atol=1e-6, rtol=1e-5)
+
+
+def test_no_hook_stays(tiny_llava: Callable[..., Any]) -> None:
+    model = tiny_llava(84).model.language_model
+
+    def fail(layer: int, shares: Tensor) -> None:
+        raise RuntimeError("stop")
+
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        watch_attention(model, rows=slice(0, 1), columns=slice(0, 1), keep=fail),
+    ):
+        model(inputs_embeds=torch.zeros(1, 2, 32))
+    assert not any(layer.self_attn._forward_pre_hooks for layer in model.layers)
+
+
+def test_refuses_other_layers() -> None:
+    with (
+        pytest.raises(ValueError, match="Llama-like"),
+        watch_attention(nn.Linear(1, 1), rows=slice(0, 1), columns=slice(0, 1), keep=lambda layer, shares: None),
+    ):
+        pass

@@ -218,7 +218,7 @@ def outcome(
 ) -> str:
     """ "works", "refused: " and the sentence, or what went wrong.
 
-    inside: the context manager `InsideOracle`, for a method that drops tokens inside the language model.
+    inside: the context manager `InLLMOracle`, for a method that drops tokens inside the language model.
     """
     import salience
 

@@ -131,7 +131,7 @@ def photograph() -> Callable[[Any], dict[str, Any]]:
     return snapshot
 
 
-class InsideOracle:
+class InLLMOracle:
     """The unpruned model while, from each stage's layer on, nobody sees what the trace says was dropped there.
 
     A hook in front of each such layer masks those columns in the mask the layer is handed, prefill and later tokens
@@ -203,7 +203,7 @@ class InsideOracle:
                     new[row, columns[stage.kept[target]]] = (stage.merge.weight[summands, None] * old).sum(0)
         return new
 
-    def __enter__(self) -> InsideOracle:
+    def __enter__(self) -> InLLMOracle:
         first = min((stage.layer for image in self.images for stage in image.stages), default=10**6)
         for index, layer in enumerate(self.language_model.layers):
             if index >= first:
@@ -216,6 +216,6 @@ class InsideOracle:
 
 
 @pytest.fixture(scope="session")
-def inside_oracle() -> type[InsideOracle]:
-    """`with inside_oracle(model, batch, pruned):` the whole model; see `InsideOracle`."""
-    return InsideOracle
+def in_llm_oracle() -> type[InLLMOracle]:
+    """`with in_llm_oracle(model, batch, pruned):` the whole model; see `InLLMOracle`."""
+    return InLLMOracle

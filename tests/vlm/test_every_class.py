@@ -143,7 +143,7 @@ def test_before_the_language_model(model: Any, kind: str, note: Any) -> None:
     assert sweep.blind(model, given) == (kind in BLIND)
 
 
-def test_inside_the_language_model(model: Any, kind: str, note: Any, inside_oracle: Any) -> None:
+def test_inside_the_language_model(model: Any, kind: str, note: Any, in_llm_oracle: Any) -> None:
     method = {"fastv": FastV(layer=1)}
     reasons = [reason for name in INSIDE if (reason := refusal(model, method.get(name, name)))]
     note("inside", told(model, reasons[0] if reasons else ""))
@@ -152,7 +152,7 @@ def test_inside_the_language_model(model: Any, kind: str, note: Any, inside_orac
         return
     given = batch(model, kind)
     check({
-        name: sweep.outcome(model, given, method.get(name, name), 0.5, inside=inside_oracle) for name in INSIDE
+        name: sweep.outcome(model, given, method.get(name, name), 0.5, inside=in_llm_oracle) for name in INSIDE
     })  # fmt: skip
 
 

@@ -61,14 +61,14 @@ def test_every_method_leaves_it(method: str, tiny_family: Any, monkeypatch: pyte
 
 @pytest.mark.parametrize("method", INSIDE)
 def test_inside_equals_the_model_that_does_not_see_them(
-    method: str, tiny_family: Any, inside_oracle: Any, monkeypatch: pytest.MonkeyPatch
+    method: str, tiny_family: Any, in_llm_oracle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = tiny_family("llava")
     monkeypatch.setitem(sys.modules["tiny_families"].TEXT, "num_hidden_layers", 4)
     model, batch = family.model(), ending(family.batch([1]))
     with torch.no_grad(), salience.prune(model, method, keep=0.3) as pruned:
         got, ids = model(**batch).logits[:, -1], model.generate(**batch, **OPTIONS)
-    with torch.no_grad(), inside_oracle(model, batch, pruned):
+    with torch.no_grad(), in_llm_oracle(model, batch, pruned):
         torch.testing.assert_close(got, model(**batch).logits[:, -1], atol=1e-5, rtol=0)  # another order of sums
         assert torch.equal(ids, model.generate(**batch, **OPTIONS))
 

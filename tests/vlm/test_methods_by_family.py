@@ -54,7 +54,7 @@ def model(family: Any) -> Any:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 @torch.no_grad()
-def test_works_or_says_why_not(model: Any, family: Any, name: str, record_property: Any, inside_oracle: Any) -> None:
+def test_works_or_says_why_not(model: Any, family: Any, name: str, record_property: Any, in_llm_oracle: Any) -> None:
     def note(outcome: str) -> None:
         for field, value in {"family": family.name, "method": name, "outcome": outcome}.items():
             record_property(field, value)
@@ -83,7 +83,7 @@ def test_works_or_says_why_not(model: Any, family: Any, name: str, record_proper
         short = model(**batch).logits
     hook.remove()
     if pruned.trace.images[0].stages:
-        with inside_oracle(model, batch, pruned):
+        with in_llm_oracle(model, batch, pruned):
             full = model(**batch).logits
     else:
         full = model(**whole(model, batch, pruned, seen[0])).logits

@@ -134,7 +134,7 @@ def test_queries_scaled_by_column(tiny_family: Any, floor_scale: int) -> None:
 
 
 @pytest.mark.parametrize("types", [["full_attention", "sliding_attention"], ["sliding_attention", "full_attention"]])
-def test_windows_of_a_method_inside_the_language_model(tiny_family: Any, types: list[str], inside_oracle: Any) -> None:
+def test_windows_of_a_method_inside_the_language_model(tiny_family: Any, types: list[str], in_llm_oracle: Any) -> None:
     model = built(tiny_family, "gemma3", {"sliding_window": 5})
     text = model.config.get_text_config()
     text.layer_types = types
@@ -145,7 +145,7 @@ def test_windows_of_a_method_inside_the_language_model(tiny_family: Any, types: 
     with torch.no_grad():
         with salience.prune(model, FastV(layer=1), keep=0.4) as pruned:
             short = model(**batch).logits
-        with inside_oracle(model, batch, pruned):
+        with in_llm_oracle(model, batch, pruned):
             full = model(**batch).logits
     for row, columns in enumerate(pruned.trace.columns):
         real = (columns >= 0) & (batch["attention_mask"][row, columns.clamp_min(0)] == 1)

@@ -89,7 +89,7 @@ class TokenContext:
     digest: a number made of the picture's pixels; None unless the method's `needs` names it.
     left: what is left where the method merges inside the tower, the other rows of `features` being nothing; else None.
     frame: the place of a video's frame in it, from 0; None for a picture.
-    text: (t, d_llm), the text behind the picture as it enters the language model; only inside it, see `Inside`.
+    text: (t, d_llm), the text behind the picture as it enters the language model; only inside it, see `InLLMMethod`.
     text_attention: (t, n) float32, what each text token (or only the last, t = 1) pays each token; only inside.
     """
 

@@ -17,7 +17,7 @@ _NAME = "_salience_memory"  # an attribute of the cache, so that a copy of the c
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Memory:
+class CacheState:
     """The pruned prompt in a cache.
 
     columns: which column of the caller's prompt each cached one is.   prompt: (B, T), whole.
@@ -39,7 +39,7 @@ class Memory:
     language_model: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, cache: Any) -> Memory | None:
+    def of(cls, cache: Any) -> CacheState | None:
         """The memory on a cache, None if no pruned call filled it."""
         return getattr(cache, _NAME, None)
 

@@ -19,7 +19,7 @@ from salience.core.cache_guard import guard, reading
 from salience.core.precision import full_precision, under_autocast
 from salience.core.transformers_names import CACHE_NAMES, cache_argument, named_cache
 from salience.core.types import Selection, TokenContext
-from salience.vlm.cache_state import Memory
+from salience.vlm.cache_state import CacheState
 from salience.vlm.call_args import (
     by_name,
     cache_of,
@@ -36,12 +36,12 @@ from salience.vlm.families.base import tower_fingerprint
 from salience.vlm.families.listening import Calls, is_offloaded, lock
 from salience.vlm.families.tower_merging import Schedule
 from salience.vlm.families.whole_prompt import WholePrompt, effective
-from salience.vlm.in_llm.attachment import BetweenLayers
-from salience.vlm.in_llm.layer_columns import Held
+from salience.vlm.in_llm.attachment import InLLMDropping
+from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.last_token import ending_views, with_last
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.model_copies import copying
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
@@ -75,8 +75,8 @@ class Pruned:
         self._calls = Calls(ended=self._take_off_if_undone)
         # accelerate brings offloaded weights for one call and takes them away behind it, whoever else runs
         self._turn: Any = threading.RLock() if is_offloaded(adapter.model) else nullcontext()
-        self._between = BetweenLayers(adapter, method, budget, positions)
-        self._gaps = OriginalGaps(adapter, positions, inside=isinstance(method, Inside))
+        self._between = InLLMDropping(adapter, method, budget, positions)
+        self._gaps = OriginalGaps(adapter, positions, inside=isinstance(method, InLLMMethod))
         self._active, self._entered = True, False
         self._ours: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -227,7 +227,7 @@ class Pruned:
             whole, options = memory.generate_arguments(given, int(cache.get_seq_length()), self._model)
             whole.require_room(given, self._model)
             custom = given.get("custom_generate") is not None
-            if Held.on(cache) is not None:
+            if LayerColumns.on(cache) is not None:
                 self._between.refuse_guessing(given)
             with reading(cache):
                 return _restored(self._run(original, whole.arguments(options, self._model)), whole, custom=custom)
@@ -345,7 +345,7 @@ class Pruned:
 
     def _select(self, contexts: Sequence[TokenContext]) -> list[Selection]:
         """The tokens of each view that stay; where views have any size, one smaller than `tokens` stays whole."""
-        if isinstance(self.method, Inside):
+        if isinstance(self.method, InLLMMethod):
             return self.method.before(contexts, self.budget)
         tokens = self.budget.tokens
         if tokens is None or self._adapter.n_tokens is not None:
@@ -364,13 +364,13 @@ class Pruned:
         short = sum(context.features.shape[0] < tokens for context in contexts)
         return f"{short} of {len(contexts)} views have fewer than tokens={tokens} and stay whole." if short else ""
 
-    def _memory(self, cache: Any, given: dict[str, Any]) -> Memory | None:
+    def _memory(self, cache: Any, given: dict[str, Any]) -> CacheState | None:
         """What a pruned call left on a filled cache; None for a cache that was filled without pruning."""
         if any(given.get(name) is not None for name in ("pixel_values", "pixel_values_videos")) or given.get(
             "mm_encoder_outputs"
         ):
             raise ValueError("pictures can be pruned in the first turn only: pass no pixel_values with a filled cache.")
-        memory = Memory.of(cache)
+        memory = CacheState.of(cache)
         if memory is not None:
             memory.require_model(self._language_model)
         return memory
@@ -382,7 +382,7 @@ class Pruned:
 
     def _remember(self, cache: Any, pruned: PrunedInputs, prompt: Tensor, times: int = 1, beams: bool = False) -> None:
         if cache is not None:
-            memory = Memory(
+            memory = CacheState(
                 columns=pruned.columns,
                 prompt=prompt,
                 mask=pruned.attention_mask,

@@ -11,10 +11,10 @@ from salience.core.json_text import read_json
 from salience.vlm.families import Adapter, adapter_for, same_tower
 from salience.vlm.families.tower_attention import SUBSTITUTE
 from salience.vlm.handle import Pruned, is_leaving, is_pruned
-from salience.vlm.in_llm.attachment import BetweenLayers
+from salience.vlm.in_llm.attachment import InLLMDropping
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.methods.resolve import resolve_method
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions
@@ -70,8 +70,8 @@ def prune(
     substitute = _substitute(chosen, adapter, budget)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
-    BetweenLayers(adapter, chosen, budget, positions)
-    OriginalGaps(adapter, positions, inside=isinstance(chosen, Inside))
+    InLLMDropping(adapter, chosen, budget, positions)
+    OriginalGaps(adapter, positions, inside=isinstance(chosen, InLLMMethod))
     require_positions(adapter, positions)
     require_equal(adapter, chosen, positions)
     chosen = chosen.to(adapter.device)

@@ -20,7 +20,7 @@ from salience.vlm.families.tiny_pictures import tiny_batch, tiny_model
 from salience.vlm.handle import Pruned
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import Positions
 
 _STEPS = 3
@@ -52,7 +52,7 @@ def require_equal(adapter: Adapter, method: Method, positions: Positions) -> Non
     Raises:  ValueError with what went wrong
     """
     model = adapter.model
-    inside = (method.looks, method.rows) if isinstance(method, Inside) else None
+    inside = (method.looks, method.rows) if isinstance(method, InLLMMethod) else None
     compact = positions == "compact"
     try:
         key = (
@@ -129,7 +129,7 @@ def _reason(adapter: Adapter, inside: Any, *, compact: bool) -> str:
         full = model(**given).logits
     except Exception:  # whatever the class raises: it isn't built from a config alone, or takes other pictures
         return ""
-    method: Method = _Half() if inside is None else _InsideHalf.reading(*inside)
+    method: Method = _Half() if inside is None else _InLLMHalf.reading(*inside)
     try:
         with Pruned(copy, method, Budget(keep=0.5), "compact" if compact else "original") as handle:
             short = model(**given).logits
@@ -213,16 +213,16 @@ class _Half(Method):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _InsideHalf(Inside):
+class _InLLMHalf(InLLMMethod):
     """Half of the tokens, some in front of every layer but the first."""
 
     name: ClassVar[str] = "half inside"
 
     @staticmethod
-    def reading(looks: Literal["last", "next"], rows: Literal["last", "text"]) -> Inside:
+    def reading(looks: Literal["last", "next"], rows: Literal["last", "text"]) -> InLLMMethod:
         """A method whose stages read what another's do."""
-        kind = type("_InsideHalf", (_InsideHalf,), {"looks": looks, "rows": rows})
-        made: Inside = kind()
+        kind = type("_InLLMHalf", (_InLLMHalf,), {"looks": looks, "rows": rows})
+        made: InLLMMethod = kind()
         return made
 
     def drops(self, depth: int) -> tuple[int, ...]:

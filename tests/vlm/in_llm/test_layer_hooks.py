@@ -77,11 +77,11 @@ def positions(batch: dict[str, Any], *, generating: bool) -> torch.Tensor:
     "layout", [([1, 2], "left"), ([2, 1, 2], "right"), ([1, 0], "left"), ([1, 1], "left")], ids=str
 )
 @torch.no_grad()
-def test_forward(model: Any, make_batch: Any, inside_oracle: Any, method: Any, layout: Any) -> None:
+def test_forward(model: Any, make_batch: Any, in_llm_oracle: Any, method: Any, layout: Any) -> None:
     batch = make_batch(layout[0], side=layout[1], more=[2] * len(layout[0]))
     with salience.prune(model, method, keep=0.25) as pruned:
         out = model(**batch, use_cache=True)
-    with inside_oracle(model, batch, pruned):
+    with in_llm_oracle(model, batch, pruned):
         full = model(**entered(batch, pruned), position_ids=positions(batch, generating=False)).logits
     assert out.logits.shape[1] < full.shape[1]
     for row, columns in enumerate(pruned.trace.columns):
@@ -96,14 +96,14 @@ def test_forward(model: Any, make_batch: Any, inside_oracle: Any, method: Any, l
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 2, "num_return_sequences": 2}], ids=["greedy", "beams"])
 def test_generate(
-    model: Any, make_batch: Any, inside_oracle: Any, method: Any, mode: dict[str, Any], attention: str
+    model: Any, make_batch: Any, in_llm_oracle: Any, method: Any, mode: dict[str, Any], attention: str
 ) -> None:
     batch = make_batch([1, 2])
     model.set_attn_implementation(attention)
     try:
         with salience.prune(model, method, keep=0.25) as pruned:
             got = model.generate(**batch, **GREEDY, **mode)
-        with inside_oracle(model, batch, pruned):
+        with in_llm_oracle(model, batch, pruned):
             whole = entered(batch, pruned)
             wanted = model.generate(**whole, position_ids=positions(batch, generating=True), **GREEDY, **mode)
     finally:
@@ -132,21 +132,21 @@ def test_all_tokens_are_bit_identical(model: Any, make_batch: Any, method: Any) 
     assert all(len(image.kept) == 16 for image in pruned.trace.images)
 
 
-def test_sampling_and_counts(model: Any, make_batch: Any, inside_oracle: Any) -> None:
+def test_sampling_and_counts(model: Any, make_batch: Any, in_llm_oracle: Any) -> None:
     """A mass: each picture finds its own count, so that rows are padded anew."""
     batch, options = make_batch([1, 1, 2], seed=2), {**GREEDY, "do_sample": True, "num_return_sequences": 2}
     torch.manual_seed(4)
     with salience.prune(model, FastV(layer=1), mass=0.5) as pruned:
         got = model.generate(**batch, **options)
     torch.manual_seed(4)
-    with inside_oracle(model, batch, pruned):
+    with in_llm_oracle(model, batch, pruned):
         wanted = model.generate(**batch, **options)
     assert torch.equal(got, wanted)
     assert len({len(image.kept) for image in pruned.trace.images}) > 1
 
 
 @torch.no_grad()
-def test_second_turn(model: Any, make_batch: Any, inside_oracle: Any, method: Any) -> None:
+def test_second_turn(model: Any, make_batch: Any, in_llm_oracle: Any, method: Any) -> None:
     """Several tokens at once behind a pruned cache, by forward and by generate."""
     batch, more = make_batch([1, 2]), torch.tensor([[9, 10, 11]]).expand(2, -1)
     mask = torch.cat([batch["attention_mask"], torch.ones(2, 3, dtype=torch.int64)], dim=1)
@@ -156,7 +156,7 @@ def test_second_turn(model: Any, make_batch: Any, inside_oracle: Any, method: An
         got = model(input_ids=more, attention_mask=mask, **passed_cache(model, cache)).logits
         ids = torch.cat([batch["input_ids"], more], dim=1)
         said = model.generate(input_ids=ids, attention_mask=mask, **passed_cache(model, again), **GREEDY)
-    with inside_oracle(model, batch, pruned):
+    with in_llm_oracle(model, batch, pruned):
         whole = entered(batch, pruned)
         seen = torch.cat([whole["attention_mask"], torch.ones(2, 3, dtype=torch.int64)], dim=1)
         cache = cache_of_output(model(**whole, position_ids=positions(batch, generating=False), use_cache=True))
@@ -172,7 +172,7 @@ def test_second_turn(model: Any, make_batch: Any, inside_oracle: Any, method: An
 
 
 @torch.no_grad()
-def test_windows(inside_oracle: Any, tiny_family: Any) -> None:
+def test_windows(in_llm_oracle: Any, tiny_family: Any) -> None:
     """Layers with a window far shorter than the prompt: distance is the whole prompt's, prefill and later."""
     from transformers import Gemma3TextConfig
 
@@ -189,7 +189,7 @@ def test_windows(inside_oracle: Any, tiny_family: Any) -> None:
         with salience.prune(model, FastV(layer=1), keep=0.5) as pruned:
             short = model(**batch).logits
             got = model.generate(**batch, **GREEDY)
-        with inside_oracle(model, batch, pruned):
+        with in_llm_oracle(model, batch, pruned):
             full = model(**batch).logits
             wanted = model.generate(**batch, **GREEDY)
         for row, columns in enumerate(pruned.trace.columns):
@@ -199,12 +199,12 @@ def test_windows(inside_oracle: Any, tiny_family: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "paligemma", "llava_next", "aya_vision"])
-def test_generate_on_other_families(tiny_family: Any, inside_oracle: Any, name: str) -> None:
+def test_generate_on_other_families(tiny_family: Any, in_llm_oracle: Any, name: str) -> None:
     family = tiny_family(name)
     model, batch = family.model(), family.batch([1, 2])
     with salience.prune(model, "sparsevlm", keep=0.5) as pruned:
         got = model.generate(**batch, **GREEDY)
-    with inside_oracle(model, batch, pruned):
+    with in_llm_oracle(model, batch, pruned):
         wanted = model.generate(**batch, **GREEDY)
     assert torch.equal(got, wanted)
 

@@ -19,7 +19,7 @@ from salience.lab.profile.picture_arguments import Pictures
 from salience.lab.profile.shape_run import shapes_only
 from salience.lab.profile.skeleton import language_model, projectors
 from salience.vlm.families import adapter_for
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.scorers.scorer import Scorer
 
 _MOST = 2**24
@@ -72,7 +72,7 @@ class Counted:
         self.vision = encoded.work.get("vision", Work())
         self.projector = encoded.work.get("projector", Work())
         self.scorer = self._scored()
-        self._seen: dict[tuple[int, Inside | None], Language] = {}
+        self._seen: dict[tuple[int, InLLMMethod | None], Language] = {}
 
     def _scored(self) -> Work:
         """The scorer's network on every token; ranking them multiplies nothing."""
@@ -83,7 +83,7 @@ class Counted:
         work: Work = counted.work["scorer"]
         return work
 
-    def language(self, kept: int, method: Inside | None = None) -> Language:
+    def language(self, kept: int, method: InLLMMethod | None = None) -> Language:
         """The language model's work with `kept` tokens of each picture, 0 included; counted once.
 
         method: what drops them inside the language model; None where they are gone before it.

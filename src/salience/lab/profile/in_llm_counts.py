@@ -13,33 +13,33 @@ from torch import Tensor
 from salience.core.types import Selection, TokenContext
 from salience.vlm.families.decoder import Decoder
 from salience.vlm.in_llm.layer_hooks import Prefill
-from salience.vlm.in_llm.picture_columns import PictureInside
+from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.compose import ThenInside
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.compose import ThenInLLM
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 
-def inside_method(method: str | Inside) -> Inside:
+def in_llm_method(method: str | InLLMMethod) -> InLLMMethod:
     """The method inside the language model that is meant.
 
     Raises:  ValueError when it is none
     """
-    known = sorted(name for name in METHODS if issubclass(method_class(name), Inside))
+    known = sorted(name for name in METHODS if issubclass(method_class(name), InLLMMethod))
     found = method_class(method)() if method in known and isinstance(method, str) else method
-    if not isinstance(found, Inside):
+    if not isinstance(found, InLLMMethod):
         raise ValueError(f"method must be one of {', '.join(known)}, or None for pruning before it, not {method!r}.")
     return found
 
 
-def entering(method: Inside, kept: int, n: int) -> int:
+def entering(method: InLLMMethod, kept: int, n: int) -> int:
     """How many of a picture's n tokens enter the language model when `kept` are left behind the last stage."""
-    return max(kept, method.coarse.count(n)) if isinstance(method, ThenInside) else n
+    return max(kept, method.coarse.count(n)) if isinstance(method, ThenInLLM) else n
 
 
 @contextmanager
 def dropping(
-    model: Any, method: Inside, *, kept: int, entered: int, rows: int, images: int, text: int
+    model: Any, method: InLLMMethod, *, kept: int, entered: int, rows: int, images: int, text: int
 ) -> Iterator[None]:
     """While the language model runs on `rows` of `images` pictures of `entered` tokens and `text` text tokens.
 
@@ -48,7 +48,7 @@ def dropping(
     """
     real = torch.ones(rows, text + images * entered, dtype=torch.int64)
     pictures = [
-        PictureInside(
+        InLLMPicture(
             row=row,
             columns=text // 2 + image * entered + torch.arange(entered),
             kept=torch.arange(entered),
@@ -65,10 +65,10 @@ def dropping(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _First(Inside):
+class _First(InLLMMethod):
     """Looks as a method does, where it does, and keeps the first tokens: as many as the method would."""
 
-    method: Inside
+    method: InLLMMethod
 
     def __post_init__(self) -> None:
         for name in ("name", "looks", "rows"):

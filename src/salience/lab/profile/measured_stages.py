@@ -17,8 +17,8 @@ from salience.lab.profile.latency import Stopwatch, measure
 from salience.lab.profile.picture_arguments import Pictures
 from salience.lab.profile.skeleton import language_model, projectors
 from salience.vlm.families.decoder import Decoder
-from salience.vlm.in_llm.layer_columns import Held
-from salience.vlm.in_llm.layer_hooks import going_on
+from salience.vlm.in_llm.layer_columns import LayerColumns
+from salience.vlm.in_llm.layer_hooks import layer_masks
 from salience.vlm.methods.base import Method
 from salience.vlm.prune import prune
 from salience.vlm.scorers.scorer import Scorer, untrained_scorer
@@ -131,5 +131,5 @@ def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
 
 def _later(language: Any, cache: Any) -> AbstractContextManager[None]:
     """Masks of their own for layers that hold fewer tokens than the first."""
-    held = Held.on(cache)
-    return nullcontext() if held is None else going_on(Decoder(language), cache, held, None)
+    columns = LayerColumns.on(cache)
+    return nullcontext() if columns is None else layer_masks(Decoder(language), cache, columns, None)

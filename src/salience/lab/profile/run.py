@@ -11,7 +11,7 @@ import torch
 
 from salience.core.backend import resolve_device
 from salience.lab.profile.counted_stages import Counted, Language, Prompt
-from salience.lab.profile.in_llm_counts import entering, inside_method
+from salience.lab.profile.in_llm_counts import entering, in_llm_method
 from salience.lab.profile.machine_load import Machine
 from salience.lab.profile.operator_counts import Work
 from salience.lab.profile.picture_arguments import DEFAULT_SIZE, Pictures
@@ -19,7 +19,7 @@ from salience.lab.profile.processor_settings import Prepared, prepared_by, prepa
 from salience.lab.profile.roofline import Roof, measure_roof
 from salience.lab.profile.skeleton import build, dtype_of, read_config
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 _MEASURED = ("vision", "scorer", "projector", "llm")
 
@@ -49,7 +49,7 @@ def profile(
     model: Any,
     *,
     keep: Sequence[float] = (1.0, 0.75, 0.5, 0.25, 0.1),
-    method: str | Inside | None = None,
+    method: str | InLLMMethod | None = None,
     text_tokens: int = 64,
     batch: int = 1,
     images: int = 1,
@@ -70,8 +70,9 @@ def profile(
     Args:    model: a transformers vision-language model, whose stages are timed too, or a folder with a config.json, or
                     a hub id, of which only the configuration is read
              keep: ratios in (0, 1]
-             method: "fastv", "pyramiddrop", "sparsevlm" or an `Inside`: keep is what it leaves behind its last stage,
-                    and its looking at attention is the language model's work; None: a scorer, before the projector
+             method: "fastv", "pyramiddrop", "sparsevlm" or an `InLLMMethod`: keep is what it leaves behind its last
+                     stage, and reading the attention counts as work of the language model; None: a scorer,
+                     before the projector
              text_tokens, images: of each row, at least 1   batch: rows, at least 1
              decode: tokens that follow the prompt
              picture: width and height in pixels, for models whose tokens depend on them; others scale it to their own
@@ -157,20 +158,20 @@ def _prepared(model: Any, config: Any, size: tuple[int, int], processor: Any) ->
 
 
 def check_arguments(
-    keep: Sequence[float], method: str | Inside | None, **prompt: int
-) -> tuple[list[Budget], Inside | None, Prompt]:
+    keep: Sequence[float], method: str | InLLMMethod | None, **prompt: int
+) -> tuple[list[Budget], InLLMMethod | None, Prompt]:
     """Check the arguments that need no model: ratios, method inside the language model, prompt.
 
     Raises:  ValueError when one is out of its range
     """
-    budgets, inside = [Budget(keep=share) for share in keep], None if method is None else inside_method(method)
+    budgets, inside = [Budget(keep=share) for share in keep], None if method is None else in_llm_method(method)
     if not budgets:
         raise ValueError("keep must name at least one ratio above 0 and at most 1.")
     return budgets, inside, Prompt(**prompt)
 
 
 def _row(
-    counted: Counted, budget: Budget, inside: Inside | None, prompt: Prompt, roof: Roof, widen: float
+    counted: Counted, budget: Budget, inside: InLLMMethod | None, prompt: Prompt, roof: Roof, widen: float
 ) -> dict[str, Any]:
     kept = budget.count(counted.n)
     language: Language = counted.language(kept, inside)
@@ -196,7 +197,7 @@ def _row(
 
 
 def _clock(
-    model: Any, counted: Counted, prompt: Prompt, pictures: Pictures, kept: Sequence[int], inside: Inside | None
+    model: Any, counted: Counted, prompt: Prompt, pictures: Pictures, kept: Sequence[int], inside: InLLMMethod | None
 ) -> dict[int, dict[str, float]]:
     from salience.lab.profile.measured_stages import measure_stages
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from salience.vlm.methods import METHODS as TABLE
 from salience.vlm.methods import method_class
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
 #: Published methods of the default comparison; the strongest training-free ones at a tenth of the tokens and below.
@@ -108,7 +108,7 @@ def reads_keys(config: TradeoffConfig) -> bool:
 
 def works_inside(method: str) -> bool:
     """Whether a method of the library's table works inside the vision tower or the language model."""
-    return method in TABLE and (method_class(method).in_tower or issubclass(method_class(method), Inside))
+    return method in TABLE and (method_class(method).in_tower or issubclass(method_class(method), InLLMMethod))
 
 
 def _own_name(method: str) -> str:

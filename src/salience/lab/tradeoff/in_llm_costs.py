@@ -35,11 +35,11 @@ from salience.lab.tradeoff.costs import (
 from salience.vlm.families import Adapter
 from salience.vlm.families.base import Encoded
 from salience.vlm.families.decoder import Decoder
-from salience.vlm.in_llm.layer_hooks import Prefill, going_on
-from salience.vlm.in_llm.picture_columns import PictureInside
+from salience.vlm.in_llm.layer_hooks import Prefill, layer_masks
+from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 DEFINITION = (
     "null for methods that work inside the model: what they choose with is part of prefill_ms and flops_llm (between "
@@ -73,19 +73,19 @@ class InsidePipeline(Pipeline):
             return super().prefill(embedded, places)
 
     def behind(self, cache: Any) -> AbstractContextManager[Any]:
-        if self._prefill is None or self._prefill.held is None:
+        if self._prefill is None or self._prefill.layer_columns is None:
             return nullcontext()
-        return going_on(self._prefill.decoder, cache, self._prefill.held, None)
+        return layer_masks(self._prefill.decoder, cache, self._prefill.layer_columns, None)
 
     @contextmanager
     def _dropping(self, columns: int) -> Iterator[None]:
         prompt = self.case.prompt
         n = columns - len(prompt.prefix) - len(prompt.suffix)
-        if not isinstance(self.method, Inside) or self.budget.count(n) == n:
+        if not isinstance(self.method, InLLMMethod) or self.budget.count(n) == n:
             yield
             return
         every = torch.arange(n)
-        picture = PictureInside(
+        picture = InLLMPicture(
             row=0, columns=len(prompt.prefix) + every, kept=every, tokens=every,
             places=lambda kept: torch.zeros(n, dtype=torch.bool).index_fill(0, kept, True),
             budget=Budget(tokens=self.budget.count(n)),

@@ -20,17 +20,17 @@ from salience.vlm.families import Adapter, Encoded
 from salience.vlm.families.decoder import Decoder
 from salience.vlm.families.layer_kinds import is_checkpointed
 from salience.vlm.families.whole_prompt import effective
-from salience.vlm.in_llm.layer_columns import Held
-from salience.vlm.in_llm.layer_hooks import Prefill, going_on
-from salience.vlm.in_llm.picture_columns import pictures_inside
+from salience.vlm.in_llm.layer_columns import LayerColumns
+from salience.vlm.in_llm.layer_hooks import Prefill, layer_masks
+from salience.vlm.in_llm.picture_columns import in_llm_pictures
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import Positions, PrunedInputs
 from salience.vlm.trace import Trace
 
 
-class BetweenLayers:
+class InLLMDropping:
     """One model's language model and a method that may drop tokens inside it.
 
     Raises:  ValueError when the method does, and the language model has no layers for it or gaps are to be closed
@@ -38,7 +38,7 @@ class BetweenLayers:
 
     def __init__(self, adapter: Adapter, method: Method, budget: Budget, positions: Positions) -> None:
         self.adapter, self.budget = adapter, budget
-        self.method = method if isinstance(method, Inside) else None
+        self.method = method if isinstance(method, InLLMMethod) else None
         self._now = threading.local()  # the prefill of this thread's call
         if self.method is not None:
             if adapter.language_model is adapter.model.base_model:
@@ -75,7 +75,7 @@ class BetweenLayers:
         if self.method is None:
             return
         self._refuse(self.method.name, given, generating=generating)
-        pictures = pictures_inside(self.adapter, encoded, selections, pruned, self.budget)
+        pictures = in_llm_pictures(self.adapter, encoded, selections, pruned, self.budget)
         mask = pruned.attention_mask
         side = "left" if generating else padding_side(mask)
         self._now.prefill = prefill = Prefill(self.decoder, self.method, pictures, mask, side=side)
@@ -123,11 +123,11 @@ class BetweenLayers:
 
     @contextmanager
     def _stages(self, given: dict[str, Any], cache: Any) -> Iterator[None]:
-        held = Held.on(cache) if is_filled(cache) else None
+        held = LayerColumns.on(cache) if is_filled(cache) else None
         if (
             held is not None
         ):  # whichever method is in force now: it was filled by one that left layers their own columns
-            with going_on(self.decoder, cache, held, given.get("attention_mask")):
+            with layer_masks(self.decoder, cache, held, given.get("attention_mask")):
                 yield
         elif self.method is None or is_filled(cache):
             yield
@@ -142,7 +142,7 @@ class BetweenLayers:
 
     def leave_on(self, cache: Any) -> None:
         """Note on the cache of this thread's call what its layers hold."""
-        held = self._now.prefill.held if self.method is not None else None
+        held = self._now.prefill.layer_columns if self.method is not None else None
         if held is not None and cache is not None:
             held.leave_on(cache)
 
@@ -156,7 +156,7 @@ class BetweenLayers:
             for image, picture in zip(trace.images, prefill.pictures, strict=True)
         )
         columns = trace.columns
-        if (held := prefill.held) is not None:
+        if (held := prefill.layer_columns) is not None:
             index = held.cuts[-1].index[:: prefill.times].cpu()
             pairs = zip(columns, index, strict=True)
             columns = tuple(torch.where(left >= 0, row[left.clamp_min(0)], -1) for row, left in pairs)

@@ -13,7 +13,7 @@ _NAME = "_salience_held"  # an attribute of the cache, so that a copy of the cac
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cut:
+class LayerCut:
     """What is left from `layer` on: index (B, L) int64, of the prompt's columns, -1 for padding put in."""
 
     layer: int
@@ -50,14 +50,14 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Held:
+class LayerColumns:
     """The cuts of a prefill of `width` columns, in the order of their layers; kept on the cache it filled."""
 
     width: int
-    cuts: tuple[Cut, ...]
+    cuts: tuple[LayerCut, ...]
 
     @classmethod
-    def on(cls, cache: Any) -> Held | None:
+    def on(cls, cache: Any) -> LayerColumns | None:
         """What was left on a cache, None where its layers all hold the same columns."""
         return getattr(cache, _NAME, None)
 
@@ -65,7 +65,7 @@ class Held:
         """Note this on the cache."""
         setattr(cache, _NAME, self)
 
-    def cut(self, layer: int) -> Cut | None:
+    def cut(self, layer: int) -> LayerCut | None:
         """What holds for a layer; None where it has the whole prompt."""
         return next((cut for cut in reversed(self.cuts) if cut.layer <= layer), None)
 
@@ -84,7 +84,7 @@ class Held:
                     f"the pruned cache was cropped unevenly: layer {index} has {keys.shape[-2]} columns, not {wanted}."
                 )
 
-    def columns(self, cut: Cut, rows: int, total: int, cached: int) -> Tensor:
+    def columns(self, cut: LayerCut, rows: int, total: int, cached: int) -> Tensor:
         """(rows, cached + new): the columns that a layer attends to when there are `total`, its last `cached` ones.
 
         Raises:  ValueError when the cache has rows that are not the prompt's, each as many times

@@ -17,15 +17,15 @@ from torch import Tensor
 from salience.ops.tokens import remaining_columns
 from salience.vlm.families.decoder import Decoder
 from salience.vlm.families.listening import Listener, listening
-from salience.vlm.in_llm.layer_columns import Cut, Held, later_mask, remembered
-from salience.vlm.in_llm.picture_columns import PictureInside
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, later_mask, remembered
+from salience.vlm.in_llm.picture_columns import InLLMPicture
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 _KERNELS = ("sdpa", "eager")
 
 
 class Prefill:
-    """One prefill with a method's stages: `running()` while the language model does; `held` is there afterwards.
+    """One prefill with a method's stages, inside `running()`; `layer_columns` says afterwards what each layer holds.
 
     Args:    pictures: those of the prompt, whose state moves along   real: (B, L0), the prompt's mask
              side: where rows made unequal are padded
@@ -33,7 +33,7 @@ class Prefill:
     """
 
     def __init__(
-        self, decoder: Decoder, method: Inside, pictures: Sequence[PictureInside], real: Tensor, *, side: str
+        self, decoder: Decoder, method: InLLMMethod, pictures: Sequence[InLLMPicture], real: Tensor, *, side: str
     ) -> None:
         if decoder.kernel not in _KERNELS:
             raise ValueError(
@@ -47,7 +47,7 @@ class Prefill:
 
     def _start(self, real: Tensor) -> None:
         self.real, self.times = real, real.shape[0] // self._prompts.shape[0]
-        self.cuts: list[Cut] = []
+        self.cuts: list[LayerCut] = []
         self._shares: Tensor | None = None
         self._embedded: Tensor | None = None
         self._rows: Tensor | None = None
@@ -60,9 +60,9 @@ class Prefill:
         return all(picture.keeps_all for picture in self.pictures)
 
     @property
-    def held(self) -> Held | None:
+    def layer_columns(self) -> LayerColumns | None:
         """What each layer holds; None where nothing was dropped."""
-        return Held(width=self.real.shape[1], cuts=tuple(self.cuts)) if self.cuts else None
+        return LayerColumns(width=self.real.shape[1], cuts=tuple(self.cuts)) if self.cuts else None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -199,11 +199,11 @@ class Prefill:
         if not bool(drop.any()):
             return merged
         columns = remaining_columns(self.real, drop, side=self.side)
-        self._use(Cut(layer=index, index=columns.index), hidden.dtype)
+        self._use(LayerCut(layer=index, index=columns.index), hidden.dtype)
         now = local.gather(1, columns.index.to(local.device).clamp_min(0))  # (B, L)
         return merged.gather(1, now[..., None].expand(-1, -1, merged.shape[-1]))
 
-    def _use(self, cut: Cut, dtype: torch.dtype) -> None:
+    def _use(self, cut: LayerCut, dtype: torch.dtype) -> None:
         boolean = self.decoder.kernel == "sdpa"
         mask = remembered(lambda mask: cut.mask(mask, self.real, dtype, boolean=boolean))
         ids = remembered(  # of several axes in some families, (axes, B, L)
@@ -221,7 +221,7 @@ def _own(rows: Tensor, behind: Tensor) -> Tensor:
 
 
 @contextmanager
-def going_on(decoder: Decoder, cache: Any, held: Held, real: Tensor | None) -> Iterator[None]:
+def layer_masks(decoder: Decoder, cache: Any, held: LayerColumns, real: Tensor | None) -> Iterator[None]:
     """While the language model runs on new tokens behind a pruned prefill: the later layers get masks of their own.
 
     Args:    cache: filled   real: the caller's (B, all columns) mask, None for ones
@@ -236,7 +236,7 @@ def going_on(decoder: Decoder, cache: Any, held: Held, real: Tensor | None) -> I
     boolean = decoder.kernel == "sdpa"
     made: dict[Any, Tensor | None] = {}
 
-    def hook_of(index: int, cut: Cut) -> Callable[..., Any]:
+    def hook_of(index: int, cut: LayerCut) -> Callable[..., Any]:
         def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
             rows, new = hidden.shape[:2]

@@ -15,12 +15,12 @@ from salience.vlm.families.encoded import places_of
 from salience.vlm.last_token import last_columns, with_last
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.finite import require_finite
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import PrunedInputs
 from salience.vlm.trace import StageTrace
 
 
-class PictureInside:
+class InLLMPicture:
     """One view of the call.
 
     row: of the prompt.   columns: (m,) int64, its places in the prompt that enters the language model, newlines too.
@@ -60,8 +60,8 @@ class PictureInside:
         return self.columns[rank[self._tokens[kept]].to(self.columns.device)]
 
     def choose(
-        self, method: Inside, stage: int, stages: int, layer: int, *, hidden: Tensor, shares: Tensor, entered: Tensor,
-        text: Tensor,
+        self, method: InLLMMethod, stage: int, stages: int, layer: int, *, hidden: Tensor, shares: Tensor,
+        entered: Tensor, text: Tensor,
     ) -> Selection:  # fmt: skip
         """Let the method choose among what is left, and note it.
 
@@ -92,11 +92,11 @@ class PictureInside:
         return chosen
 
 
-def pictures_inside(
+def in_llm_pictures(
     adapter: Adapter, encoded: Encoded, selections: Sequence[Selection], pruned: PrunedInputs, budget: Budget
-) -> list[PictureInside]:
+) -> list[InLLMPicture]:
     """The call's views as they enter the language model, in `encoded`'s order."""
-    found: dict[int, PictureInside] = {}
+    found: dict[int, InLLMPicture] = {}
     last = last_columns(pruned.attention_mask).tolist()
     for kind, token in adapter.token_ids.items():
         at = torch.nonzero(pruned.input_ids == token).cpu()  # (places, 2), row by row, as the views are
@@ -108,7 +108,7 @@ def pictures_inside(
             count = int(places(selection.kept).sum())
             mine = at[start : start + count]
             start += count
-            found[view] = PictureInside(
+            found[view] = InLLMPicture(
                 row=int(mine[0, 0]), columns=mine[:, 1], kept=selection.kept, places=places, tokens=places.tokens,
                 budget=_of_one(budget, encoded.views[view].shape[0]), ends=int(mine[-1, 1]) == last[int(mine[0, 0])],
             )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from salience.core.types import Merge, Selection, TokenContext, VisualGrid
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 
 def then(first: Method, second: Method, *, keep: float) -> Method:
@@ -24,15 +24,15 @@ def then(first: Method, second: Method, *, keep: float) -> Method:
     Raises:  ValueError when keep is not in (0, 1], `first` works inside the language model, or `second` needs all
              tokens
     """
-    _require_follows(second.first if isinstance(second, ThenInside) else second)
-    if isinstance(first, Inside):
+    _require_follows(second.first if isinstance(second, ThenInLLM) else second)
+    if isinstance(first, InLLMMethod):
         raise ValueError(f"method {first.name!r} works inside the language model: it can only be the second of `then`.")
     coarse = Budget(keep=keep)
-    if isinstance(second, ThenInside):  # what is before the language model belongs together
-        return ThenInside(first=Then(first=first, second=second.first, coarse=coarse), second=second.second,
+    if isinstance(second, ThenInLLM):  # what is before the language model belongs together
+        return ThenInLLM(first=Then(first=first, second=second.first, coarse=coarse), second=second.second,
                           coarse=second.coarse)  # fmt: skip
-    if isinstance(second, Inside):
-        return ThenInside(first=first, second=second, coarse=coarse)
+    if isinstance(second, InLLMMethod):
+        return ThenInLLM(first=first, second=second, coarse=coarse)
     return Then(first=first, second=second, coarse=coarse)
 
 
@@ -49,7 +49,7 @@ def union(a: Method, b: Method, *, share: float = 0.5) -> Method:
                 f"method {method.name!r} merges tokens inside the vision tower: it can't share in `union`, only "
                 "be the first of `then`."
             )
-        if isinstance(method, Inside):
+        if isinstance(method, InLLMMethod):
             raise ValueError(
                 f"method {method.name!r} works inside the language model, where tokens that have gone before are not "
                 "seen: it can't share a budget in `union`, only follow another in `then`."
@@ -114,11 +114,11 @@ class Then(_Pair):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ThenInside(Inside):
+class ThenInLLM(InLLMMethod):
     """See `then`: `first` before the language model, `second` inside it."""
 
     first: Method
-    second: Inside
+    second: InLLMMethod
     coarse: Budget
 
     def __post_init__(self) -> None:

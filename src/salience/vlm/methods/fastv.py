@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from salience.vlm.methods.in_llm_method import Inside
+from salience.vlm.methods.in_llm_method import InLLMMethod
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FastV(Inside):
+class FastV(InLLMMethod):
     """After `layer` layers keep the tokens that the prompt's last token paid most attention in the last of them, mean
-    over heads. See `Inside` for what `keep` means; the paper's R is 1 - keep, its K is `layer`.
+    over heads. See `InLLMMethod` for what `keep` means; the paper's R is 1 - keep, its K is `layer`.
 
     Source: FastV, arXiv:2403.06764, section 4.1 and algorithm 1.  Deviation: none known in what is kept; only the last
     token's row of attention is computed, beside whatever kernel the model uses; the keys and values of the dropped

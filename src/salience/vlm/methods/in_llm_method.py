@@ -16,7 +16,7 @@ from salience.vlm.methods.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Inside(Method):
+class InLLMMethod(Method):
     """A method whose tokens go inside the language model, in one or more stages. A subclass gives `drops` and `score`.
 
     `keep` and `tokens` are what is left of a picture behind the last stage, as with every other method; the layers

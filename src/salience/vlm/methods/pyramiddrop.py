@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from salience.vlm.methods.in_llm_method import Inside, at_depths, checked_depths
+from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, checked_depths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PyramidDrop(Inside):
+class PyramidDrop(InLLMMethod):
     """At each of `depths`, fractions of the layers, keep the same share of the tokens that are left: those that the
     prompt's last token would pay most attention in the layer that comes next, mean over heads.
 
     keep is what is left behind the last stage, so the paper's lambda is keep ** (1 / stages): .5 at three stages is
-    keep = .125. See `Inside` for what that means beside other methods.
+    keep = .125. See `InLLMMethod` for what that means beside other methods.
 
     Source: PyramidDrop, arXiv:2410.17247, section 3.2, equations 1 to 3.  Deviation: original positions (the paper's
     code closes the gaps); every picture has its own budget (the paper's code ranks the tiles of one together); stages

@@ -13,18 +13,18 @@ from torch import Tensor
 from salience.core.types import Merge, Selection, TokenContext
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.finite import require_finite
-from salience.vlm.methods.in_llm_method import Inside, at_depths, checked_depths
+from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, checked_depths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SparseVLM(Inside):
+class SparseVLM(InLLMMethod):
     """At each of `depths`, fractions of the layers, keep the tokens that the raters paid most attention, mean over
     raters and heads; of those dropped the best `recycled` are clustered into `merged` of their number and put back.
 
     Raters are the text tokens behind a picture whose relevance, the mean over its tokens of the softmax over the text
     of token times text, is at least the mean relevance. Of n tokens a stage drops (1 - share) (n - rank), rank that of
     the raters' attention and share the one that would meet the budget in equal steps; the last stage drops down to it,
-    recycled tokens counted. A recycled token stands where its cluster's centre stood. See `Inside` for what `keep`
+    recycled tokens counted. A recycled token stands where its cluster's centre stood. See `InLLMMethod` for what `keep`
     means.
 
     Source: SparseVLM, arXiv:2410.04417, sections 3.2 to 3.4; the places are its code's layers 2, 6 and 15 of 32.

@@ -22,7 +22,7 @@ import salience
 from salience.lab.profile.flops import count_flops
 from salience.lab.profile.shape_run import shapes_only
 from salience.ops.farthest_first import farthest_first
-from salience.vlm.families import Adapter, Encoded, adapter_for
+from salience.vlm.families import Adapter, EncodedViews, adapter_for
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.cls_attention import ClsAttention
@@ -89,7 +89,7 @@ def prefill_of(adapter: Adapter, length: int) -> Callable[[], Tensor]:
     return run
 
 
-def selecting(encoded: Encoded, method: Method) -> Callable[[], Tensor]:
+def selecting(encoded: EncodedViews, method: Method) -> Callable[[], Tensor]:
     """A method's own work on a picture that has been encoded; nothing it computed before is there."""
 
     def run() -> Tensor:
@@ -99,7 +99,7 @@ def selecting(encoded: Encoded, method: Method) -> Callable[[], Tensor]:
     return run
 
 
-def check(encoded: Encoded, adapter: Adapter, chosen: dict[str, Tensor], of: dict[str, Method]) -> None:
+def check(encoded: EncodedViews, adapter: Adapter, chosen: dict[str, Tensor], of: dict[str, Method]) -> None:
     """Each method's tokens against what its definition gives on the same tensors, written out."""
     k = int(KEEP * N)
     attention = adapter.tower.encoder.layers[-2].self_attn  # whose output the features are

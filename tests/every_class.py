@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from salience.vlm.families import adapter_for
-from salience.vlm.families.tiny_config import tiny_config
-from salience.vlm.families.tiny_pictures import MARKS, tiny_model
-from salience.vlm.families.tiny_pictures import tiny_batch as tiny_batch
+from salience.vlm.tiny_models.tiny_calls import MARKS, tiny_model
+from salience.vlm.tiny_models.tiny_calls import tiny_batch as tiny_batch
+from salience.vlm.tiny_models.tiny_config import tiny_config
 
 
 # What a default config lacks for its model to be built or to read a picture: model_type -> nested settings.

@@ -11,7 +11,7 @@ from torch import Tensor
 from salience.ops.tokens import Columns
 from salience.vlm.call_args import generation_mask, generation_positions
 from salience.vlm.families import same_tower
-from salience.vlm.families.whole_prompt import WholePrompt
+from salience.vlm.unpruned_prompt import UnprunedPrompt
 
 _NAME = "_salience_memory"  # an attribute of the cache, so that a copy of the cache takes it along
 
@@ -99,7 +99,9 @@ class CacheState:
             positions = self.first_position + torch.arange(start, columns.width, device=ids.device)[None]
         return {**given, "attention_mask": mask, "position_ids": positions - self.moved[:, None]}
 
-    def generate_arguments(self, given: dict[str, Any], cached: int, model: Any) -> tuple[WholePrompt, dict[str, Any]]:
+    def generate_arguments(
+        self, given: dict[str, Any], cached: int, model: Any
+    ) -> tuple[UnprunedPrompt, dict[str, Any]]:
         """The prompt and arguments of a generate that goes on after `cached` columns.
 
         Raises:  ValueError when the new call does not fit the cache
@@ -123,13 +125,13 @@ class CacheState:
         options = {**given, "attention_mask": left, "position_ids": positions}
         if ids.shape[1] < mask.shape[1]:  # only the new tokens were passed, which transformers allows as well
             self._refuse_pictures(ids)
-            return WholePrompt(ids, ids.shape[1]), options
+            return UnprunedPrompt(ids, ids.shape[1]), options
         width = self.prompt.shape[1]
         if not torch.equal(ids[:, :width].to(self.prompt.device), self.prompt):
             raise ValueError("input_ids must begin with the very prompt whose pruned cache goes along.")
         self._refuse_pictures(ids[:, start:])
         options["input_ids"] = columns.take(ids, self.pad_id)
-        return WholePrompt(ids, columns.index.shape[1]), options
+        return UnprunedPrompt(ids, columns.index.shape[1]), options
 
     def _ids(self, given: dict[str, Any], cached: int) -> Tensor:
         ids: Tensor | None = given.get("input_ids")

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from salience.core.cache_guard import forget
 from salience.core.transformers_names import CACHE_NAMES, cache_in, cache_of_output, release
-from salience.vlm.families import Adapter, Encoded
-from salience.vlm.families.encoded import joined
-from salience.vlm.families.tower_merging import Schedule
-from salience.vlm.families.whole_prompt import effective
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.pruned_inputs import slots
+from salience.vlm.tower.encoded_views import concatenated
+from salience.vlm.tower.tower_merging import Schedule
+from salience.vlm.unpruned_prompt import effective
 
 
 def by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def with_mask(options: dict[str, Any]) -> dict[str, Any]:
 
 def encode(
     adapter: Adapter, given: Mapping[str, Any], schedule: Schedule | None = None
-) -> tuple[Encoded, dict[str, Any]]:
+) -> tuple[EncodedViews, dict[str, Any]]:
     """A call's pictures through the tower, and the arguments that neither they nor the pruned prompt replace.
 
     schedule: where tokens are merged inside the tower, see `Adapter.encode_merged`.
@@ -63,7 +63,7 @@ def encode(
     if pictures:
         first = adapter.encode(**of_pictures) if schedule is None else adapter.encode_merged(schedule, **of_pictures)
         parts = [first, *parts]
-    encoded = parts[0] if len(parts) == 1 else joined(*parts)
+    encoded = parts[0] if len(parts) == 1 else concatenated(*parts)
     for kind in adapter.token_ids:
         slots(adapter, encoded, given["input_ids"], kind)
     arguments = adapter.image_arguments | (adapter.video_arguments if videos else frozenset())

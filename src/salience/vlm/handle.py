@@ -31,11 +31,7 @@ from salience.vlm.call_args import (
     refuse_lost,
     with_mask,
 )
-from salience.vlm.families import Adapter, Encoded
-from salience.vlm.families.base import tower_fingerprint
-from salience.vlm.families.listening import Calls, is_offloaded, lock
-from salience.vlm.families.tower_merging import Schedule
-from salience.vlm.families.whole_prompt import WholePrompt, effective
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.in_llm.attachment import InLLMDropping
 from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.last_token import ending_views, with_last
@@ -45,8 +41,12 @@ from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.model_copies import copying
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions, PrunedInputs, model_arguments, pad_id, pruned_inputs
+from salience.vlm.thread_hooks import RunningCalls, is_offloaded, lock
 from salience.vlm.thread_traces import LastTraces
+from salience.vlm.tower.fingerprint import tower_fingerprint
+from salience.vlm.tower.tower_merging import Schedule
 from salience.vlm.trace import ImageTrace, Trace
+from salience.vlm.unpruned_prompt import UnprunedPrompt, effective
 
 _MARK = "_salience_pruned"  # on our two wrappers, so that nobody prunes twice
 
@@ -72,7 +72,7 @@ class Pruned:
         self._adapter, self._model = adapter, adapter.model
         self._cache = cache_argument(adapter.model.forward, adapter.language_model.forward)
         self._inside = threading.local()  # set while our generate runs: the forwards below it are already pruned
-        self._calls = Calls(ended=self._take_off_if_undone)
+        self._calls = RunningCalls(ended=self._take_off_if_undone)
         # accelerate brings offloaded weights for one call and takes them away behind it, whoever else runs
         self._turn: Any = threading.RLock() if is_offloaded(adapter.model) else nullcontext()
         self._between = InLLMDropping(adapter, method, budget, positions)
@@ -238,7 +238,7 @@ class Pruned:
         # new padding always goes left here: generate goes on from the last column, which must stay the row's own
         mask = generation_mask(given, ids, self._model)
         pruned = self._prune(encoded, given, mask, generating=True, side="left")
-        whole = WholePrompt(ids, pruned.input_ids.shape[1], pruned.input_ids)
+        whole = UnprunedPrompt(ids, pruned.input_ids.shape[1], pruned.input_ids)
         whole.require_room(given, self._model)
         beams = int(effective("num_beams", given, self._model) or 1)
         times = max(beams, int(effective("num_return_sequences", given, self._model) or 1))
@@ -289,7 +289,7 @@ class Pruned:
         return torch.ones_like(ids) if mask is None else mask
 
     def _prune(
-        self, encoded: Encoded, given: dict[str, Any], mask: Tensor, *, generating: bool, side: str | None = None
+        self, encoded: EncodedViews, given: dict[str, Any], mask: Tensor, *, generating: bool, side: str | None = None
     ) -> PrunedInputs:
         """Select, cut the prompt, and note it in the trace."""
         ids, positions = given["input_ids"], given.get("position_ids")
@@ -321,7 +321,7 @@ class Pruned:
         self._adapter.settle(pruned.deltas)
         return pruned
 
-    def _contexts(self, encoded: Encoded) -> list[TokenContext]:
+    def _contexts(self, encoded: EncodedViews) -> list[TokenContext]:
         """The method's context for each view, in the model's dtype; methods choose with autocast off."""
         found = [encoded.context(i, self.method.needs) for i in range(len(encoded))]
         if not under_autocast(self._adapter.device):
@@ -411,7 +411,7 @@ class Pruned:
             raise ValueError("FlashAttention misreads one row's original positions: use positions='compact', or sdpa.")
 
 
-def _restored(result: Any, whole: WholePrompt, *, custom: bool = False) -> Any:
+def _restored(result: Any, whole: UnprunedPrompt, *, custom: bool = False) -> Any:
     """generate's result with the caller's prompt in front, whole; a `custom_generate` may return what it likes."""
     if isinstance(result, Tensor):
         return result if custom and not whole.begins(result) else whole.restore(result)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from salience.core.types import Merge, Selection
-from salience.vlm.families import Adapter, Encoded
+from salience.vlm.families import Adapter, EncodedViews
 
 
-def ending_views(adapter: Adapter, encoded: Encoded, input_ids: Tensor, mask: Tensor) -> frozenset[int]:
+def ending_views(adapter: Adapter, encoded: EncodedViews, input_ids: Tensor, mask: Tensor) -> frozenset[int]:
     """The views with whose last token a row of the prompt (B, T) ends, its padding left out."""
     found = set()
     last = last_columns(mask).tolist()

@@ -11,7 +11,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, NoReturn
 
-from salience.vlm.families.listening import without_listeners
+from salience.vlm.thread_hooks import remove_hooks
 
 
 def copying(model: Any, ours: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -69,4 +69,4 @@ def _blank(kind: Any, _: _NoPickle) -> Any:
 def _fill(made: Any, state: dict[str, Any]) -> None:
     del made.__dict__["__setstate__"]
     made.__setstate__(state)
-    without_listeners(made)
+    remove_hooks(made)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from salience.core.transformers_names import cache_in
 from salience.vlm.families import Adapter
-from salience.vlm.families.layer_kinds import LayerKinds, Reach, is_checkpointed, layer_kinds
-from salience.vlm.families.listening import Listener, listening
 from salience.vlm.in_llm.layer_columns import additive, remembered
+from salience.vlm.in_llm.layer_kinds import LayerKinds, Reach, is_checkpointed, layer_kinds
 from salience.vlm.pruned_inputs import Positions, PrunedInputs
+from salience.vlm.thread_hooks import ThreadHook, hooked
 
 _NAME = "_salience_gaps"  # an attribute of the cache, so that a copy of the cache takes it along
 
@@ -116,7 +116,7 @@ class OriginalGaps:
         ids = given.get("input_ids")
         new = ids.shape[1] if isinstance(ids, Tensor) else given["inputs_embeds"].shape[1]
         run = _Run(prompt, cache, past, new, given.get("attention_mask"))
-        with listening(*self._listeners(kinds, run)):
+        with hooked(*self._listeners(kinds, run)):
             yield
         self.leave_on(cache, prompt)
 
@@ -130,7 +130,7 @@ class OriginalGaps:
     def _kinds(self) -> LayerKinds:
         return layer_kinds(self.language_model)
 
-    def _listeners(self, kinds: LayerKinds, run: _Run) -> list[Listener]:
+    def _listeners(self, kinds: LayerKinds, run: _Run) -> list[ThreadHook]:
         disable: Any = torch.compiler.disable
         total = run.prompt.width + max(0, run.past + run.new - run.prompt.index.shape[1])
         far = {index: reach for index, reach in kinds.reaches.items() if total > reach.size}
@@ -149,11 +149,11 @@ class OriginalGaps:
                 "off, or use positions='compact'."
             )
         listeners = [
-            Listener(kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))
+            ThreadHook(kinds.layers[index], "before", disable(run.windowed(index, reach, boolean=kernel == "sdpa")))
             for index, reach in far.items()
         ]
         listeners += [
-            Listener(attention.q_proj, "after", disable(run.scaled(attention)))
+            ThreadHook(attention.q_proj, "after", disable(run.scaled(attention)))
             for attention in self.kinds.scaled
             if total >= attention.floor_scale
         ]
@@ -166,7 +166,7 @@ class OriginalGaps:
             )
         for mixer in kinds.mixers.values():
             listeners += [
-                Listener(mixer, "before", disable(run.spread)), Listener(mixer, "after", disable(run.gather)),
+                ThreadHook(mixer, "before", disable(run.spread)), ThreadHook(mixer, "after", disable(run.gather)),
             ]  # fmt: skip
         return listeners
 

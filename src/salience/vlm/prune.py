@@ -9,7 +9,6 @@ from typing import Any
 
 from salience.core.json_text import read_json
 from salience.vlm.families import Adapter, adapter_for, same_tower
-from salience.vlm.families.tower_attention import SUBSTITUTE
 from salience.vlm.handle import Pruned, is_leaving, is_pruned
 from salience.vlm.in_llm.attachment import InLLMDropping
 from salience.vlm.methods.base import Method
@@ -20,6 +19,7 @@ from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions
 from salience.vlm.same_tower import require_same_tower
 from salience.vlm.scorers.scorer import Scorer
+from salience.vlm.tower.tower_attention import SUBSTITUTE
 from salience.vlm.trial_calls import require_equal, require_positions
 
 _log = logging.getLogger("salience")

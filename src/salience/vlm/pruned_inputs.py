@@ -13,7 +13,7 @@ from torch import Tensor
 from salience.core.types import Selection
 from salience.ops.axes import kept_axes
 from salience.ops.tokens import Columns, padding_side, remaining_columns
-from salience.vlm.families import Adapter, Encoded
+from salience.vlm.families import Adapter, EncodedViews
 
 Positions = Literal["auto", "original", "compact"]
 
@@ -42,7 +42,7 @@ class PrunedInputs:
     kinds: tuple[str, ...] = ()
 
 
-def project_kept(adapter: Adapter, encoded: Encoded, selections: Sequence[Selection]) -> tuple[Tensor, ...]:
+def project_kept(adapter: Adapter, encoded: EncodedViews, selections: Sequence[Selection]) -> tuple[Tensor, ...]:
     """For each view what stays in the prompt, (k, d_llm), newlines among it.
 
     Views of one size are projected together, and only the kept rows; else the rows of what the model itself projects.
@@ -64,7 +64,7 @@ def project_kept(adapter: Adapter, encoded: Encoded, selections: Sequence[Select
     return torch.split(projected, counts)
 
 
-def _projected_rows(encoded: Encoded, view: int, selection: Selection) -> Tensor:
+def _projected_rows(encoded: EncodedViews, view: int, selection: Selection) -> Tensor:
     """(k, d_llm): what stays of one view, newlines left out."""
     if selection.merge is not None:
         return encoded.project(selection.take(encoded.views[view]))
@@ -74,7 +74,7 @@ def _projected_rows(encoded: Encoded, view: int, selection: Selection) -> Tensor
 
 def pruned_inputs(
     adapter: Adapter,
-    encoded: Encoded,
+    encoded: EncodedViews,
     selections: Sequence[Selection],
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
@@ -146,7 +146,7 @@ def model_arguments(adapter: Adapter, pruned: PrunedInputs, options: Mapping[str
     }
 
 
-def slots(adapter: Adapter, encoded: Encoded, input_ids: Tensor, kind: str) -> Tensor:
+def slots(adapter: Adapter, encoded: EncodedViews, input_ids: Tensor, kind: str) -> Tensor:
     """(B, T) bool: where the prompt holds tokens of a kind, "image" or "video".
 
     Raises:  ValueError when they are not those of the pictures or videos, row by row

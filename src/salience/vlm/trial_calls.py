@@ -15,13 +15,13 @@ from torch import Tensor
 from salience.core.transformers_names import cache_argument
 from salience.core.types import TokenContext
 from salience.vlm.families import Adapter, adapter_for
-from salience.vlm.families.tiny_config import FIRST_WORD, PAD
-from salience.vlm.families.tiny_pictures import tiny_batch, tiny_model
 from salience.vlm.handle import Pruned
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import Positions
+from salience.vlm.tiny_models.tiny_calls import tiny_batch, tiny_model
+from salience.vlm.tiny_models.tiny_config import FIRST_WORD, PAD
 
 _STEPS = 3
 _PICTURES = (1, 2)  # of each row

@@ -13,7 +13,7 @@ from salience.lab.result_cache import Cells
 from salience.lab.tradeoff import run as tradeoff
 from salience.lab.tradeoff.generate_run import run_asked
 from salience.vlm.families import adapter_for
-from salience.vlm.families.tower_attention import SUBSTITUTE
+from salience.vlm.tower.tower_attention import SUBSTITUTE
 
 SMALL = {"keeps": (0.25,), "pictures": 1, "questions": 1, "draws": 1, "control_pictures": 1, "control_shifts": 1}
 SMALL |= {"probe_pictures": 0, "costs": False, "examples": 0}

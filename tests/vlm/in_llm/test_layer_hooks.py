@@ -273,9 +273,9 @@ class TestRefused:
         self.check(lambda: salience.prune(model, FastV(layer=5), keep=0.5), "the language model has 5: use FastV")
 
     def test_a_language_model_of_another_kind(self, model: Any) -> None:
-        from salience.vlm.families.decoder import Decoder
+        from salience.vlm.in_llm.llm_layers import LLMLayers
 
-        self.check(lambda: Decoder(model.model.vision_tower), "between Llama-like layers only")
+        self.check(lambda: LLMLayers(model.model.vision_tower), "between Llama-like layers only")
 
     def test_mass_in_several_stages(self, model: Any) -> None:
         self.check(lambda: salience.prune(model, "pyramiddrop", mass=0.5), "needs a method with scores")

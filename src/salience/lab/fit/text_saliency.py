@@ -16,7 +16,7 @@ from torch import Tensor
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.evaluate.packing import pack, run
 from salience.vlm.families import Adapter
-from salience.vlm.families.text_attention import watch_attention
+from salience.vlm.in_llm.text_attention import watch_attention
 from salience.vlm.methods.finite import require_finite
 
 ROWS = ("answer", "question")

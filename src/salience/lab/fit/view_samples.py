@@ -18,7 +18,7 @@ from salience.core.types import Selection
 from salience.lab.data.scenes import Sample
 from salience.lab.evaluate.prompts import prompt_inputs
 from salience.lab.evaluate.teacher_forcing import forced_logits
-from salience.vlm.families import Adapter, Encoded
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.pruned_inputs import model_arguments, pruned_inputs, slots
 
 #: Questions of a picture that go through the model together.
@@ -31,7 +31,7 @@ class Viewed:
     """One picture. batches: the model's arguments for its questions, several rows each, without the pixels
     answers: (Q,), each question's"""
 
-    encoded: Encoded
+    encoded: EncodedViews
     batches: Sequence[Mapping[str, Any]]
     answers: Sequence[str]
 
@@ -115,10 +115,10 @@ def answered(
     return right, likely
 
 
-def _repeated(encoded: Encoded, rows: int) -> Encoded:
+def _repeated(encoded: EncodedViews, rows: int) -> EncodedViews:
     """The same picture once for each row."""
     pictures = 1 + max(encoded.pictures)
-    return Encoded(
+    return EncodedViews(
         views=[*encoded.views] * rows,
         grids=[*encoded.grids] * rows,
         pixels=[*encoded.pixels] * rows,

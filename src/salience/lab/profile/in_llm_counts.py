@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from salience.core.types import Selection, TokenContext
-from salience.vlm.families.decoder import Decoder
 from salience.vlm.in_llm.layer_hooks import Prefill
+from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.budget import Budget
@@ -59,7 +59,7 @@ def dropping(
         for row in range(rows)
         for image in range(images)
     ]
-    decoder = Decoder(model)
+    decoder = LLMLayers(model)
     with Prefill(decoder, _First(method=method), pictures, real, side="left").running():
         yield
 

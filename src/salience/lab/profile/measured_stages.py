@@ -16,9 +16,9 @@ from salience.lab.profile.counted_stages import Prompt
 from salience.lab.profile.latency import Stopwatch, measure
 from salience.lab.profile.picture_arguments import Pictures
 from salience.lab.profile.skeleton import language_model, projectors
-from salience.vlm.families.decoder import Decoder
 from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.in_llm.layer_hooks import layer_masks
+from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.methods.base import Method
 from salience.vlm.prune import prune
 from salience.vlm.scorers.scorer import Scorer, untrained_scorer
@@ -132,4 +132,4 @@ def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
 def _later(language: Any, cache: Any) -> AbstractContextManager[None]:
     """Masks of their own for layers that hold fewer tokens than the first."""
     columns = LayerColumns.on(cache)
-    return nullcontext() if columns is None else layer_masks(Decoder(language), cache, columns, None)
+    return nullcontext() if columns is None else layer_masks(LLMLayers(language), cache, columns, None)

@@ -25,8 +25,8 @@ from salience.lab.study.sequence_half import compare_all, comparisons
 from salience.lab.tradeoff import run as tradeoff
 from salience.lab.tradeoff.config import TradeoffConfig, reads_keys
 from salience.vlm.families import Adapter, adapter_for
-from salience.vlm.families.base import tower_fingerprint
 from salience.vlm.scorers.scorer import Scorer
+from salience.vlm.tower.fingerprint import tower_fingerprint
 
 RESULTS = "results.json"
 SHUFFLED = "saliency-shuffled"

@@ -20,8 +20,7 @@ from salience.lab.evaluate.prompts import Prompt
 from salience.lab.profile.flops import count_flops
 from salience.lab.profile.latency import Stopwatch, measure
 from salience.lab.profile.peak_memory import kv_bytes, peak_bytes
-from salience.vlm.families import Adapter
-from salience.vlm.families.base import Encoded
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 
@@ -51,13 +50,13 @@ class Pipeline:
         self.device = case.pixels.device
         self.language_model: Any = adapter.language_model
 
-    def encode(self) -> Encoded:
+    def encode(self) -> EncodedViews:
         return self.adapter.encode(self.case.pixels)
 
-    def select(self, encoded: Encoded, method: Method, keep: float) -> Tensor:
+    def select(self, encoded: EncodedViews, method: Method, keep: float) -> Tensor:
         return method.select(encoded.context(0, method.needs), Budget(keep=keep)).kept
 
-    def project(self, encoded: Encoded, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, encoded: EncodedViews, kept: Tensor) -> tuple[Tensor, Tensor]:
         """The pruned prompt's embeddings (1, L, d_llm) and positions (1, L)."""
         prompt, n = self.case.prompt, encoded.features.shape[1]
         visual = self.adapter.project(encoded.features[0, kept.to(self.device)])
@@ -161,7 +160,7 @@ def loops(pipeline: Pipeline, methods: Mapping[str, Method], keeps: Sequence[flo
     )
 
 
-def later_stages(pipeline: Pipeline, encoded: Encoded, kept: Tensor, watch: Stopwatch) -> None:
+def later_stages(pipeline: Pipeline, encoded: EncodedViews, kept: Tensor, watch: Stopwatch) -> None:
     """The laps "project" and "decode", with the prefill between them that `prefill_case` times."""
     watch.start()
     embedded, places = pipeline.project(encoded, kept)
@@ -173,7 +172,7 @@ def later_stages(pipeline: Pipeline, encoded: Encoded, kept: Tensor, watch: Stop
 
 
 def prefill_case(
-    pipeline: Pipeline, encoded: Encoded, kept: Tensor, pictures: int, stage: str, burst: int
+    pipeline: Pipeline, encoded: EncodedViews, kept: Tensor, pictures: int, stage: str, burst: int
 ) -> Callable[[Stopwatch], None]:
     """A prefill of so many pictures as one stage, the mean of `burst` calls behind one that is not timed."""
     embedded, places = pipeline.project(encoded, kept)
@@ -190,7 +189,7 @@ def prefill_case(
     return run
 
 
-def _spread(encoded: Encoded, keep: float) -> Tensor:
+def _spread(encoded: EncodedViews, keep: float) -> Tensor:
     """As many tokens as the ratio keeps, evenly spread: which ones makes no difference to the time."""
     n = encoded.features.shape[1]
     return torch.linspace(0, n - 1, Budget(keep=keep).count(n)).round().long()

@@ -32,10 +32,9 @@ from salience.lab.tradeoff.costs import (
     prefill_case,
     timed,
 )  # fmt: skip
-from salience.vlm.families import Adapter
-from salience.vlm.families.base import Encoded
-from salience.vlm.families.decoder import Decoder
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.in_llm.layer_hooks import Prefill, layer_masks
+from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
@@ -55,7 +54,7 @@ class InsidePipeline(Pipeline):
         self.method, self.budget = method, Budget(keep=keep)
         self._prefill: Prefill | None = None
 
-    def encode(self) -> Encoded:
+    def encode(self) -> EncodedViews:
         n = self.adapter.n_tokens
         if not self.method.in_tower or n is None or self.budget.count(n) == n:
             return super().encode()
@@ -63,7 +62,7 @@ class InsidePipeline(Pipeline):
             lambda n, layers: self.method.merges(n, layers, self.budget), self.case.pixels
         )
 
-    def kept(self, encoded: Encoded) -> Tensor:
+    def kept(self, encoded: EncodedViews) -> Tensor:
         """(k,): the tokens that enter the language model."""
         n = int(encoded.features.shape[1])
         return encoded.left[0].kept if encoded.left else torch.arange(n)
@@ -91,7 +90,7 @@ class InsidePipeline(Pipeline):
             budget=Budget(tokens=self.budget.count(n)),
         )  # fmt: skip
         real = torch.ones(1, columns, dtype=torch.int64, device=self.device)
-        self._prefill = Prefill(Decoder(self.language_model), self.method, [picture], real, side="left")
+        self._prefill = Prefill(LLMLayers(self.language_model), self.method, [picture], real, side="left")
         with self._prefill.running():
             yield
 

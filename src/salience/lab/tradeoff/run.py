@@ -41,11 +41,11 @@ from salience.lab.tradeoff.methods_under_test import (
 from salience.lab.tradeoff.quality import DEFINITIONS, Quality
 from salience.lab.tradeoff.rows import all_rows
 from salience.vlm.families import Adapter, adapter_for
-from salience.vlm.families.base import tower_fingerprint
 from salience.vlm.methods import method_class
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.same_tower import require_same_tower
 from salience.vlm.scorers.scorer import Scorer
+from salience.vlm.tower.fingerprint import tower_fingerprint
 
 __all__ = ["KEEPS", "TradeoffConfig", "run"]
 

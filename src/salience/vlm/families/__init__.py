@@ -1,6 +1,8 @@
-"""Model families: the only code that knows a vision-language model's insides."""
+"""Model families, one a file: the only code that knows the insides of a vision-language model."""
 
-from salience.vlm.families.base import Adapter, adapter_for, same_adapters, same_tower, unlike
-from salience.vlm.families.encoded import Encoded
+from salience.vlm.families.base import Adapter
+from salience.vlm.families.registry import FAMILIES, adapter_for
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.fingerprint import same_adapters, same_tower, unlike
 
-__all__ = ["Adapter", "Encoded", "adapter_for", "same_adapters", "same_tower", "unlike"]
+__all__ = ["FAMILIES", "Adapter", "EncodedViews", "adapter_for", "same_adapters", "same_tower", "unlike"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,39 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from salience.core.transformers_names import check_release, require_arguments
-from salience.vlm.families.encoded import Encoded as Encoded
-from salience.vlm.families.tower_merging import Schedule
-
-# One static table: `config.model_type` -> "module:class".
-FAMILIES = {
-    "*": "salience.vlm.families.fallback:FallbackAdapter",  # all others
-    "gemma3": "salience.vlm.families.gemma3:Gemma3Adapter",
-    "glm46v": "salience.vlm.families.glm4v:Glm46VAdapter",
-    "glm_ocr": "salience.vlm.families.glm4v:GlmOcrAdapter",
-    "glmga": "salience.vlm.families.glm4v:Glm46VAdapter",
-    "glm4v": "salience.vlm.families.glm4v:Glm4vAdapter",
-    "glm4v_moe": "salience.vlm.families.glm4v:Glm4vMoeAdapter",
-    "idefics3": "salience.vlm.families.idefics3:Idefics3Adapter",
-    "internvl": "salience.vlm.families.internvl:InternVLAdapter",
-    "llama4": "salience.vlm.families.llama4:Llama4Adapter",
-    "llava": "salience.vlm.families.llava:LlavaAdapter",
-    "llava_next": "salience.vlm.families.llava_next:LlavaNextAdapter",
-    "llava_onevision": "salience.vlm.families.llava_onevision:LlavaOnevisionAdapter",
-    "ovis2": "salience.vlm.families.ovis2:Ovis2Adapter",
-    "paligemma": "salience.vlm.families.paligemma:PaliGemmaAdapter",
-    "qwen2_5_vl": "salience.vlm.families.qwen2_5_vl:Qwen25VLAdapter",
-    "qwen2_vl": "salience.vlm.families.qwen2_vl:Qwen2VLAdapter",
-    "qwen3_5": "salience.vlm.families.qwen3_5:Qwen35Adapter",
-    "qwen3_5_moe": "salience.vlm.families.qwen3_5:Qwen35MoeAdapter",
-    "qwen3_vl": "salience.vlm.families.qwen3_vl:Qwen3VLAdapter",
-    "qwen3_vl_moe": "salience.vlm.families.qwen3_vl:Qwen3VLMoeAdapter",
-    "smolvlm": "salience.vlm.families.smolvlm:SmolVLMAdapter",
-    "minicpmv4_7": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
-    "paddleocr_vl": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
-    "cosmos3_edge": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
-    "vila": "salience.vlm.families.vila:VilaAdapter",  # LLaVA's classes with its projector
-}
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.fingerprint import tower_fingerprint
+from salience.vlm.tower.tower_merging import Schedule
 
 
 class Adapter(ABC):
@@ -98,7 +67,7 @@ class Adapter(ABC):
 
     @property
     def tower_attention(self) -> Literal["cls", "received"] | None:
-        """What `Encoded.cls_attention` is: [CLS]'s, or received attention in its stead; None where there is neither."""
+        """Source of `EncodedViews.cls_attention`: [CLS], or received attention in its place; None without either."""
         return "cls" if self.has_cls_attention else None
 
     @property
@@ -129,14 +98,14 @@ class Adapter(ABC):
         return False
 
     @abstractmethod
-    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """Run the vision tower.
 
         Args:    pixel_values: (images, 3, H, W), or as the family has it   options: of `image_arguments`
         Raises:  ValueError when the pixels or options are not what the family takes
         """
 
-    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
+    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
         """Run the vision tower on videos, where `token_ids` has "video"; each frame is a view with its own budget.
 
         Args:    pixel_values_videos: as the family has it   options: of `video_arguments`
@@ -154,8 +123,8 @@ class Adapter(ABC):
         """How many of the tower's layers the features go through, where `no_merging` is empty."""
         return 0
 
-    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> Encoded:
-        """Run the vision tower with tokens merged inside it; `Encoded.left` says what is left of each view.
+    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> EncodedViews:
+        """Run the vision tower with tokens merged inside it; `EncodedViews.left` says what is left of each view.
 
         Args:    schedule: (tokens of a picture, layers) -> how many are merged away in each of `merging_layers`
         Raises:  ValueError as `encode` does, or when tokens can't be merged here
@@ -169,9 +138,10 @@ class Adapter(ABC):
     def encoder_outputs(
         self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = (), kinds: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """`mm_encoder_outputs` for the model's forward, of each view's (k, d_llm) tokens; `Encoded.deepstack` alike.
+        """`mm_encoder_outputs` for the model's forward.
 
-        kinds: "image" or "video", for each view; all pictures if empty.
+        Args:    projected: for each view (k, d_llm)   deepstack: as `EncodedViews.deepstack`, kept tokens alone
+                 kinds: "image" or "video", for each view; all pictures if empty
         """
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -224,145 +194,3 @@ class Adapter(ABC):
 def of_kind(values: Sequence[Tensor], kinds: Sequence[str], kind: str) -> list[Tensor]:
     """The views' values of one kind."""
     return [value for value, its in zip(values, kinds, strict=True) if its == kind]
-
-
-def adapter_for(model: Any) -> Adapter:
-    """The adapter of a transformers model: its family's, or the fallback's where the model's signature fits.
-
-    A model inside PEFT's or torch.compile's wrapper is taken out of it: what is put on it, the wrapper runs through.
-
-    Raises:  ValueError when the model is of no family that is known here, with the ones that are, or with what it lacks
-    """
-    model = unwrapped(model)
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    kind = getattr(getattr(getattr(model, "model", None), "multi_modal_projector", None), "family", kind)
-    if kind not in FAMILIES and hasattr(getattr(model, "base_model", None), "get_image_features"):
-        kind = "*"
-    if kind not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES)[1:])
-        raise ValueError(
-            f"model must be of a known family ({known}) or have get_image_features, unlike {type(model).__name__}"
-            + (f" of type {kind!r}." if kind else ".")
-        )
-    module, _, name = FAMILIES[kind].partition(":")
-    check_release()
-    adapter: Adapter = getattr(importlib.import_module(module), name)(model)
-    require_arguments(model.forward, ("input_ids", "mm_encoder_outputs"), type(model).__name__)
-    return adapter
-
-
-def unwrapped(model: Any) -> Any:
-    """The transformers model inside the wrappers of PEFT and torch.compile.
-
-    Raises:  ValueError when PEFT puts virtual tokens before the prompt, whose columns nobody could tell from its own
-    """
-    while True:
-        if "_orig_mod" in getattr(model, "_modules", {}):  # torch.compile(model)
-            model = model._orig_mod
-        elif hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
-            for name, config in model.peft_config.items():
-                if config.is_prompt_learning:
-                    raise ValueError(
-                        f"the PEFT adapter {name!r} must not learn a prompt, as {config.peft_type.value} does: its "
-                        "virtual tokens shift the prompt's columns."
-                    )
-            model = model.get_base_model()
-        else:
-            return model
-
-
-def tower_fingerprint(tower: nn.Module, /, *, without: nn.Module | None = None, **shape: Any) -> dict[str, Any]:
-    """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters.
-
-    A weight that is in few bits, or nowhere, is None. Of a tower with PEFT's adapters in it the weights are those
-    below them; "adapters" then has some of theirs.   without: a part of the tower that does not count
-    """
-    own, adapters = _matrices(tower, without)
-    with torch.no_grad():
-        mark = {**shape, "sample": _sample(tower, own)}
-        return {**mark, "adapters": _sample(tower, adapters)} if adapters else mark
-
-
-def _matrices(tower: nn.Module, without: nn.Module | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Parameters of more than one axis, those that dynamic quantisation has taken away too: (own, adapters').
-
-    By the names that they have without adapters -> by those that they have.
-    """
-    left_out: set[nn.Module] = set() if without is None else set(without.modules())
-    wrappers = [f"{name}." for name, module in tower.named_modules() if hasattr(module, "base_layer")]
-    own, adapters = {}, {}
-    for owner, module in tower.named_modules():
-        if module in left_out:
-            continue
-        names = [name for name, p in module.named_parameters(recurse=False) if p.dim() > 1]
-        if "weight" not in module._parameters and callable(getattr(module, "weight", None)):
-            names.append("weight")
-        for name in names:
-            path = f"{owner}.{name}" if owner else name
-            around = [start for start in wrappers if path.startswith(start)]
-            if all(path.startswith(f"{start}base_layer.") for start in around):
-                own[path.replace(".base_layer.", ".")] = path
-            else:
-                adapters[path] = path
-    return own, adapters
-
-
-def _sample(tower: nn.Module, names: Mapping[str, str]) -> list[float | None]:
-    ordered = sorted(names)
-    values = [_middle(tower, names[name]) for name in ordered[:: max(1, len(ordered) // 32)][:32]]
-    return [None if value is None else float(f"{value:.6g}") for value in values]
-
-
-def _middle(tower: nn.Module, name: str) -> float | None:
-    """The value in the middle of a parameter, fetched from where accelerate keeps it if it does."""
-    owner, _, own = name.rpartition(".")
-    module = tower.get_submodule(owner)
-    parameter = module._parameters.get(own)
-    hook: Any = getattr(module, "_hf_hook", None)
-    if parameter is not None and parameter.is_meta and getattr(hook, "weights_map", None) is not None:
-        parameter = hook.weights_map[own]
-    plain = parameter is not None and type(parameter) in (Tensor, nn.Parameter) and not parameter.is_meta
-    if parameter is None or not plain or not parameter.is_floating_point():
-        return None
-    return float(parameter.reshape(-1)[parameter.numel() // 2])
-
-
-def same_tower(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
-    """Whether two fingerprints are of one vision tower, in whatever dtype each was loaded.
-
-    Of a tower in few bits the weights that are not are compared. Adapters are no part of it: see `same_adapters`.
-    """
-    ignored = {"sample": None, "adapters": None}
-    if not a or not b or {**a, **ignored} != {**b, **ignored}:
-        return False
-    return _alike(a.get("sample"), b.get("sample"))
-
-
-def same_adapters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two fingerprints of one tower have the same adapters in it, or none."""
-    return _alike(a.get("adapters"), b.get("adapters"))
-
-
-def _alike(x: Sequence[float | None] | None, y: Sequence[float | None] | None) -> bool:
-    x, y = x or [], y or []
-    if len(x) != len(y):
-        return False
-    known = [(one, other) for one, other in zip(x, y, strict=True) if None not in (one, other)]
-    if not known:
-        return bool(x == y)
-    one, other = (torch.tensor(values) for values in zip(*known, strict=True))
-    # bfloat16 keeps 8 bits: rounding moves a weight by at most 2**-9 of itself, .2 %, so 1 % passes and chance does not
-    return bool(torch.isclose(one, other, rtol=1e-2, atol=1e-6).all())
-
-
-def unlike(made_for: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """Difference between two fingerprints, a clause."""
-    names = [
-        name
-        for name in (*made_for, *mine)
-        if name not in ("sample", "adapters") and made_for.get(name) != mine.get(name)
-    ]
-    if names:
-        told = (f"{name} {made_for.get(name)!r}, here {mine.get(name)!r}" for name in dict.fromkeys(names))
-        return "; ".join(told)
-    return "the same shape, other weights"

@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.base import Adapter, tower_fingerprint
-from salience.vlm.families.encoded import Encoded
-from salience.vlm.families.listening import lock
+from salience.vlm.families.base import Adapter
 from salience.vlm.families.stock import as_one_tensor, rows_of
+from salience.vlm.thread_hooks import lock
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.fingerprint import tower_fingerprint
 
 
 class FallbackAdapter(Adapter):
@@ -59,7 +60,7 @@ class FallbackAdapter(Adapter):
     def d_features(self) -> int:
         return int(self.model.config.get_text_config().hidden_size)
 
-    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`."""
         with _no_hooks_left(self.model.base_model, self.language_model):
             output = self.model.base_model.get_image_features(pixel_values=pixel_values, **options, return_dict=True)
@@ -75,7 +76,7 @@ class FallbackAdapter(Adapter):
             )
         self._now.reads_tensor = isinstance(tokens, Tensor)
         views = rows_of(tokens[None] if isinstance(tokens, Tensor) and tokens.dim() == 2 else tokens)
-        return Encoded(
+        return EncodedViews(
             views=views,
             grids=[nearest_square(view.shape[0]) for view in views],
             pixels=list(pixel_values) if len(pixel_values) == len(views) else views,

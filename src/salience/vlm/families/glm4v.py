@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from salience.vlm.families.base import Adapter
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
+from salience.vlm.tower.encoded_views import EncodedViews
 
 
 class Glm4vAdapter(Qwen2VLAdapter):
@@ -36,7 +36,7 @@ class Glm4vAdapter(Qwen2VLAdapter):
     def joins_rows(self) -> bool:
         return True  # its own generate repeats pictures A, B of a prompt as A, A, B, B for beams: not as A, B, A, B
 
-    def encode_video(self, pixel_values_videos: Tensor, **options: object) -> Encoded:
+    def encode_video(self, pixel_values_videos: Tensor, **options: object) -> EncodedViews:
         return Adapter.encode_video(self, pixel_values_videos, **options)
 
     def project(self, features: Tensor) -> Tensor:

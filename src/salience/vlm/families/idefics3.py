@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.stock import StockAdapter
-from salience.vlm.families.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
 
 
 class Idefics3Adapter(StockAdapter):
@@ -53,14 +53,14 @@ class Idefics3Adapter(StockAdapter):
         if len(shape) != 5:
             raise ValueError(f"pixel_values must be (samples, tiles, 3, H, W), not of shape {shape}.")
 
-    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> EncodedViews:
         connector, factor = self.model.model.connector, int(self.config.scale_factor)
         features = connector.pixel_shuffle(output.last_hidden_state, factor)  # (tiles, n, d)
         tiles, n = features.shape[:2]
         side = int(n**0.5)
         flat = given["pixel_values"].flatten(0, 1)  # padding tiles are all zero, and the model leaves them out
         real = flat.flatten(1).ne(0).any(1)
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[VisualGrid(rows=side, columns=side)] * tiles,
             pixels=flat[real].unbind() if int(real.sum()) == tiles else flat[:tiles].unbind(),

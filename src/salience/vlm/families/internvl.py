@@ -9,9 +9,9 @@ from torch import Tensor
 
 from salience.core.precision import full_precision
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.stock import NamedAdapter, as_one_tensor, need_pictures
-from salience.vlm.families.tower_attention import pooled_keys, pooled_shares, watch_input
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.tower_attention import pooled_keys, pooled_shares, watch_input
 
 
 class InternVLAdapter(NamedAdapter):
@@ -51,7 +51,7 @@ class InternVLAdapter(NamedAdapter):
         )
         return rows * columns
 
-    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`; features are the shuffled patches, (tiles, n, C / ratio**2)."""
         unknown = set(options) - self.image_arguments
         if unknown:
@@ -67,7 +67,7 @@ class InternVLAdapter(NamedAdapter):
         square = states.reshape(states.shape[0], side, side, -1)
         features = self.model.model.pixel_shuffle(square, scale_factor=ratio).flatten(1, 2)  # (tiles, n, d)
         grid = VisualGrid(rows=int(side * ratio), columns=int(side * ratio))
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[grid] * features.shape[0],
             pixels=pixel_values.unbind(),

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.stock import NamedAdapter, need_pictures
+from salience.vlm.tower.encoded_views import EncodedViews
 
 
 class Llama4Adapter(NamedAdapter):
@@ -51,13 +51,13 @@ class Llama4Adapter(NamedAdapter):
     def no_merging(self) -> str:
         return "its patches are put together on their grid, behind the tower"
 
-    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`."""
         if options:
             raise ValueError(f"encode takes no options, not {sorted(options)}.")
         need_pictures(pixel_values)
         features = self.tower(pixel_values, return_dict=True).last_hidden_state  # (tiles, n, d)
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[VisualGrid(rows=self.side, columns=self.side)] * features.shape[0],
             pixels=pixel_values.unbind(),

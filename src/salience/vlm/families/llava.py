@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from salience.core.precision import full_precision
 from salience.core.types import VisualGrid
 from salience.ssm.layers.projections import is_plain
-from salience.vlm.families.base import Adapter, tower_fingerprint
-from salience.vlm.families.encoded import Encoded
-from salience.vlm.families.listening import Listener, listening
-from salience.vlm.families.tower_attention import ProjectedAttention
-from salience.vlm.families.tower_merging import Schedule, merged_tokens
+from salience.vlm.families.base import Adapter
+from salience.vlm.thread_hooks import ThreadHook, hooked
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.fingerprint import tower_fingerprint
+from salience.vlm.tower.tower_attention import ProjectedAttention
+from salience.vlm.tower.tower_merging import Schedule, merged_tokens
 
 # Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
 _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -92,7 +93,7 @@ class LlavaAdapter(Adapter):
         vision_feature_select_strategy: str | None = None,
         image_sizes: Any = None,
         **unknown: Any,
-    ) -> Encoded:
+    ) -> EncodedViews:
         """See `Adapter.encode`; features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
         if unknown:
             raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
@@ -106,11 +107,11 @@ class LlavaAdapter(Adapter):
         if image_sizes is not None:
             raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
 
-    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> Encoded:
+    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> EncodedViews:
         """Features (images, n, d) of pictures that are one view each."""
         patch = int(self.config.vision_config.patch_size)
         grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[grid] * features.shape[0],
             pixels=pixel_values.unbind(),
@@ -137,7 +138,7 @@ class LlavaAdapter(Adapter):
         vision_feature_layer: int | Sequence[int] | None = None,
         image_sizes: Any = None,
         **options: Any,
-    ) -> Encoded:
+    ) -> EncodedViews:
         """See `Adapter.encode_merged`."""
         self._check(pixel_values, image_sizes)
         indices = self._indices(vision_feature_layer)
@@ -229,14 +230,14 @@ def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
         return hook
 
     listeners = [
-        Listener(layers[index - 1], "after", keep_output(index))
+        ThreadHook(layers[index - 1], "after", keep_output(index))
         if index
-        else Listener(layers[0], "before", keep_input(0))
+        else ThreadHook(layers[0], "before", keep_input(0))
         for index in indices
     ]
     if indices[-1] > 0:
-        listeners.append(Listener(layers[indices[-1] - 1].self_attn, "before", keep_input("attention_input")))
-    with listening(*listeners):
+        listeners.append(ThreadHook(layers[indices[-1] - 1].self_attn, "before", keep_input("attention_input")))
+    with hooked(*listeners):
         yield seen
 
 

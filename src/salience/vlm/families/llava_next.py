@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.llava import LlavaAdapter
+from salience.vlm.tower.encoded_views import EncodedViews
 
 
 class LlavaNextAdapter(LlavaAdapter):
@@ -49,7 +49,7 @@ class LlavaNextAdapter(LlavaAdapter):
         vision_feature_select_strategy: str | None = None,
         image_sizes: Any = None,
         **options: Any,
-    ) -> Encoded:
+    ) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (images, tiles, 3, H, W), padded, or (all tiles, 3, H, W)."""
         unknown = set(options) - self.image_arguments
         if unknown:
@@ -67,7 +67,7 @@ class LlavaNextAdapter(LlavaAdapter):
         features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
         pack = _Packing(self, counts, image_sizes, {"strategy": vision_feature_select_strategy, **options})
         newline: Tensor = self.model.model.image_newline
-        return Encoded(
+        return EncodedViews(
             views=pack.views(features),
             grids=pack.grids,
             pixels=[part for tiles in torch.split(pixel_values, counts) for part in _parts(tiles)],

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.llava_next import LlavaNextAdapter
 from salience.vlm.families.stock import as_one_tensor
+from salience.vlm.tower.encoded_views import EncodedViews
 
 
 class LlavaOnevisionAdapter(LlavaNextAdapter):
@@ -43,7 +43,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
     def token_ids(self) -> dict[str, int]:
         return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
 
-    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
+    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode_video`; pixel_values_videos are (videos, frames, 3, H, W)."""
         layer, strategy = (
             options.pop(name, None) for name in ("vision_feature_layer", "vision_feature_select_strategy")
@@ -63,7 +63,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         side = -(-self.side // 2)
         end = torch.zeros(side * side + 1, dtype=torch.bool)
         end[-1] = True
-        return Encoded(
+        return EncodedViews(
             views=views,
             grids=[VisualGrid(rows=side, columns=side)] * (videos * frames),
             pixels=flat.unbind(),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.stock import StockAdapter, need_pictures
-from salience.vlm.families.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
 
 
 class Ovis2Adapter(StockAdapter):
@@ -60,10 +60,10 @@ class Ovis2Adapter(StockAdapter):
     def check(self, given: dict[str, Any]) -> None:
         need_pictures(given["pixel_values"])
 
-    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> EncodedViews:
         features = output.last_hidden_state  # (tiles, n, d)
         side, read = int(features.shape[1] ** 0.5), self.tower_attention is not None
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[VisualGrid(rows=side, columns=side)] * features.shape[0],
             pixels=given["pixel_values"].unbind(),

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.stock import StockAdapter, as_one_tensor, need_pictures
-from salience.vlm.families.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
-from salience.vlm.families.tower_merging import Schedule, merged_tokens
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
+from salience.vlm.tower.tower_merging import Schedule, merged_tokens
 
 
 class PaliGemmaAdapter(StockAdapter):
@@ -46,14 +46,14 @@ class PaliGemmaAdapter(StockAdapter):
     def merging_layers(self) -> int:
         return int(self.config.vision_config.num_hidden_layers)
 
-    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> Encoded:
+    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> EncodedViews:
         need_pictures(pixel_values)
         merged = merged_tokens(
             self.tower, pixel_values, layers=self.merging_layers, prefix=0, schedule=schedule, normed=True
         )
         features = merged.spread()
         side = int(features.shape[1] ** 0.5)
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[VisualGrid(rows=side, columns=side)] * features.shape[0],
             pixels=pixel_values.unbind(),
@@ -66,10 +66,10 @@ class PaliGemmaAdapter(StockAdapter):
     def check(self, given: dict[str, Any]) -> None:
         need_pictures(given["pixel_values"])
 
-    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> EncodedViews:
         features = self.in_tokens(output.last_hidden_state)
         side = int(features.shape[1] ** 0.5)
-        return Encoded(
+        return EncodedViews(
             views=features.unbind(),
             grids=[VisualGrid(rows=side, columns=side)] * features.shape[0],
             pixels=given["pixel_values"].unbind(),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.stock import NamedAdapter
-from salience.vlm.families.tower_attention import FusedAttention, watch_input
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.tower_attention import FusedAttention, watch_input
 
 
 class Qwen2VLAdapter(NamedAdapter):
@@ -47,14 +47,14 @@ class Qwen2VLAdapter(NamedAdapter):
     def token_ids(self) -> dict[str, int]:
         return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
 
-    def encode(self, pixel_values: Tensor, *, image_grid_thw: Tensor | None = None, **unknown: Any) -> Encoded:
+    def encode(self, pixel_values: Tensor, *, image_grid_thw: Tensor | None = None, **unknown: Any) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (patches, values of a patch)."""
         grid = self._checked("pixel_values", pixel_values, "image_grid_thw", image_grid_thw, unknown)
         with watch_input(self.tower.blocks[-1].attn) as seen:
             output = self.model.base_model.get_image_features(pixel_values, grid, return_dict=True)
         return self._frames(output, pixel_values, grid, "image", seen)
 
-    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> Encoded:
+    def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode_video`; pixel_values_videos are (patches, values of a patch), two frames a patch."""
         grid, pixels = options.pop("video_grid_thw", None), pixel_values_videos
         grid = self._checked("pixel_values_videos", pixels, "video_grid_thw", grid, options)
@@ -80,7 +80,7 @@ class Qwen2VLAdapter(NamedAdapter):
             )
         return grid
 
-    def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str, seen: dict[str, Any]) -> Encoded:
+    def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str, seen: dict[str, Any]) -> EncodedViews:
         """A view for each frame, a picture's one or those of a video."""
         features = self.in_order(output.last_hidden_state.reshape(-1, self.d_features), grid)  # (sum of n_i, 4 C)
         shapes = [(i, h, w) for i, (t, h, w) in enumerate(grid.tolist()) for _ in range(t)]
@@ -96,7 +96,7 @@ class Qwen2VLAdapter(NamedAdapter):
             fours = read.reshape(-1, self.merge**2, *read.shape[1:]).mean(1)  # (sum of n_i, heads, d_head)
             return torch.split(self.in_order(fours, grid), sizes)
 
-        return Encoded(
+        return EncodedViews(
             views=torch.split(features, sizes),
             grids=[VisualGrid(rows=h // self.merge, columns=w // self.merge) for _, h, w in shapes],
             pixels=torch.split(pixels, [h * w for _, h, w in shapes]),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from salience.vlm.families.base import Adapter
-from salience.vlm.families.encoded import Encoded
-from salience.vlm.families.tower_attention import ProjectedAttention, watch_input
+from salience.vlm.tower.encoded_views import EncodedViews
+from salience.vlm.tower.tower_attention import ProjectedAttention, watch_input
 
 
 class NamedAdapter(Adapter):
@@ -53,10 +53,10 @@ class StockAdapter(NamedAdapter):
         return self.tower.encoder.layers[-1].self_attn
 
     @abstractmethod
-    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> Encoded:
+    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> EncodedViews:
         """What methods see of `get_image_features`' output, `given` its arguments, and the last layer's attention."""
 
-    def encode(self, pixel_values: Tensor, **options: Any) -> Encoded:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`."""
         unknown = set(options) - self.image_arguments
         if unknown:

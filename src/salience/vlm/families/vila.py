@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.encoded import Encoded
 from salience.vlm.families.llava import LlavaAdapter
+from salience.vlm.tower.encoded_views import EncodedViews
 
 
 class DownSampleProjector(nn.Module):
@@ -94,11 +94,11 @@ class VilaAdapter(LlavaAdapter):
         projected: Tensor = self.model.model.multi_modal_projector.layers(features)
         return projected
 
-    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> Encoded:
+    def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> EncodedViews:
         folded = fold(features)
         side = math.isqrt(folded.shape[1])
         attend, keys = more["attend"], more["attend_keys"]
-        return Encoded(
+        return EncodedViews(
             views=folded.unbind(),
             grids=[VisualGrid(rows=side, columns=side)] * folded.shape[0],
             pixels=pixel_values.unbind(),

@@ -16,18 +16,18 @@ from salience.core.transformers_names import cache_in
 from salience.core.types import Selection
 from salience.ops.tokens import padding_side
 from salience.vlm.call_args import is_filled
-from salience.vlm.families import Adapter, Encoded
-from salience.vlm.families.decoder import Decoder
-from salience.vlm.families.layer_kinds import is_checkpointed
-from salience.vlm.families.whole_prompt import effective
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.in_llm.layer_hooks import Prefill, layer_masks
+from salience.vlm.in_llm.layer_kinds import is_checkpointed
+from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import in_llm_pictures
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import Positions, PrunedInputs
 from salience.vlm.trace import Trace
+from salience.vlm.unpruned_prompt import effective
 
 
 class InLLMDropping:
@@ -55,9 +55,9 @@ class InLLMDropping:
                 )
 
     @cached_property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> LLMLayers:
         """The language model's layers."""
-        return Decoder(self.adapter.language_model)
+        return LLMLayers(self.adapter.language_model)
 
     @property
     def drops(self) -> bool:
@@ -65,7 +65,7 @@ class InLLMDropping:
         return self.method is not None and not self._now.prefill.drops_nothing
 
     def prepare(
-        self, encoded: Encoded, selections: Sequence[Selection], pruned: PrunedInputs, given: dict[str, Any], *,
+        self, encoded: EncodedViews, selections: Sequence[Selection], pruned: PrunedInputs, given: dict[str, Any], *,
         generating: bool,
     ) -> None:  # fmt: skip
         """Before a call with pictures: what its language model will be given.

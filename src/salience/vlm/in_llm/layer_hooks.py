@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from salience.ops.tokens import remaining_columns
-from salience.vlm.families.decoder import Decoder
-from salience.vlm.families.listening import Listener, listening
 from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, later_mask, remembered
+from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.in_llm_method import InLLMMethod
+from salience.vlm.thread_hooks import ThreadHook, hooked
 
 _KERNELS = ("sdpa", "eager")
 
@@ -33,7 +33,7 @@ class Prefill:
     """
 
     def __init__(
-        self, decoder: Decoder, method: InLLMMethod, pictures: Sequence[InLLMPicture], real: Tensor, *, side: str
+        self, decoder: LLMLayers, method: InLLMMethod, pictures: Sequence[InLLMPicture], real: Tensor, *, side: str
     ) -> None:
         if decoder.kernel not in _KERNELS:
             raise ValueError(
@@ -71,12 +71,12 @@ class Prefill:
             yield
             return
         first = self.stages[0] - (1 if self.method.looks == "last" else 0)
-        listeners = [Listener(self.decoder.language_model, "before", self._enter)]
+        listeners = [ThreadHook(self.decoder.language_model, "before", self._enter)]
         for index, layer in enumerate(self.decoder.layers):
             if index >= first:
-                listeners.append(Listener(layer, "before", self._layer(index)))
-            listeners.append(Listener(layer, "after", self._deepen(index)))
-        with listening(*listeners):
+                listeners.append(ThreadHook(layer, "before", self._layer(index)))
+            listeners.append(ThreadHook(layer, "after", self._deepen(index)))
+        with hooked(*listeners):
             yield
 
     def _enter(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -221,7 +221,7 @@ def _own(rows: Tensor, behind: Tensor) -> Tensor:
 
 
 @contextmanager
-def layer_masks(decoder: Decoder, cache: Any, held: LayerColumns, real: Tensor | None) -> Iterator[None]:
+def layer_masks(decoder: LLMLayers, cache: Any, held: LayerColumns, real: Tensor | None) -> Iterator[None]:
     """While the language model runs on new tokens behind a pruned prefill: the later layers get masks of their own.
 
     Args:    cache: filled   real: the caller's (B, all columns) mask, None for ones
@@ -251,5 +251,5 @@ def layer_masks(decoder: Decoder, cache: Any, held: LayerColumns, real: Tensor |
         return hook
 
     cuts = [(index, layer, cut) for index, layer in enumerate(decoder.layers) if (cut := held.cut(index)) is not None]
-    with listening(*(Listener(layer, "before", hook_of(index, cut)) for index, layer, cut in cuts)):
+    with hooked(*(ThreadHook(layer, "before", hook_of(index, cut)) for index, layer, cut in cuts)):
         yield

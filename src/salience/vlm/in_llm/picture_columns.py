@@ -10,13 +10,13 @@ from torch import Tensor
 
 from salience.core.precision import full_precision
 from salience.core.types import Merge, Selection, TokenContext, VisualGrid
-from salience.vlm.families import Adapter, Encoded
-from salience.vlm.families.encoded import places_of
+from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.last_token import last_columns, with_last
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.finite import require_finite
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import PrunedInputs
+from salience.vlm.tower.encoded_views import places_of
 from salience.vlm.trace import StageTrace
 
 
@@ -93,7 +93,7 @@ class InLLMPicture:
 
 
 def in_llm_pictures(
-    adapter: Adapter, encoded: Encoded, selections: Sequence[Selection], pruned: PrunedInputs, budget: Budget
+    adapter: Adapter, encoded: EncodedViews, selections: Sequence[Selection], pruned: PrunedInputs, budget: Budget
 ) -> list[InLLMPicture]:
     """The call's views as they enter the language model, in `encoded`'s order."""
     found: dict[int, InLLMPicture] = {}

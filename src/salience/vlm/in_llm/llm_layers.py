@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.precision import full_precision
-from salience.vlm.families.listening import Listener, listening
+from salience.vlm.thread_hooks import ThreadHook, hooked
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _PARTS = ("q_proj", "k_proj", "head_dim", "scaling", "layer_idx")
@@ -19,7 +19,7 @@ _PARTS = ("q_proj", "k_proj", "head_dim", "scaling", "layer_idx")
 _TURNS_IN_WINDOWS = frozenset({"Cohere2Attention"})
 
 
-class Decoder:
+class LLMLayers:
     """The decoder layers of a language model of transformers, in the order they run.
 
     Raises:  ValueError when they are not Llama-like: `input_layernorm`, and `self_attn` with q_proj, k_proj and rotary
@@ -69,7 +69,7 @@ class Decoder:
 
 @torch.no_grad()
 def attend(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
-    """(B, R, L) float32: see `Decoder.attention`; hidden is what enters the attention itself."""
+    """(B, R, L) float32: see `LLMLayers.attention`; hidden is what enters the attention itself."""
     batch, length, width = hidden.shape
     query = _heads(attention, "q", hidden.gather(1, rows[..., None].expand(-1, -1, width)))  # (B, H, R, d_head)
     key = _heads(attention, "k", hidden)  # (B, H_kv, L, d_head)
@@ -117,10 +117,10 @@ def _is_known(layer: Any) -> bool:
 
 
 @contextmanager
-def watched(decoder: Decoder, rows: Tensor, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+def watched(decoder: LLMLayers, rows: Tensor, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Hand `keep` each layer's attention while the language model runs: `keep(layer, (B, R, L) float32)`.
 
-    See `Decoder.attention`; rows: (B, R) int64, of the L columns. The hooks go again on leaving.
+    See `LLMLayers.attention`; rows: (B, R) int64, of the L columns. The hooks go again on leaving.
 
     Raises:  ValueError when the language model runs another attention kernel than sdpa or eager
     """
@@ -142,5 +142,5 @@ def watched(decoder: Decoder, rows: Tensor, keep: Callable[[int, Tensor], None])
 
         return hook
 
-    with listening(*(Listener(layer, "before", hook_of(index)) for index, layer in enumerate(decoder.layers))):
+    with hooked(*(ThreadHook(layer, "before", hook_of(index)) for index, layer in enumerate(decoder.layers))):
         yield

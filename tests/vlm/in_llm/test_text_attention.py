@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from salience.vlm.families.text_attention import watch_attention
+from salience.vlm.in_llm.text_attention import watch_attention
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.vlm.families.base import adapter_for
-from salience.vlm.families.tiny_config import FIRST_WORD, tiny_config
+from salience.vlm.families import adapter_for
+from salience.vlm.tiny_models.tiny_config import FIRST_WORD, tiny_config
 
 WORDS = range(FIRST_WORD, 150)
 MARKS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # arguments that tell pictures from text

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.precision import full_precision
-from salience.vlm.families.listening import Listener, listening
+from salience.vlm.thread_hooks import ThreadHook, hooked
 
 Keep = Callable[[int, Tensor], None]
 
@@ -37,7 +37,7 @@ def watch_attention(language_model: nn.Module, *, rows: slice, columns: slice, k
 
         return hook
 
-    with listening(*(Listener(layer.self_attn, "before", hook_of(index)) for index, layer in enumerate(layers))):
+    with hooked(*(ThreadHook(layer.self_attn, "before", hook_of(index)) for index, layer in enumerate(layers))):
         yield
 
 

@@ -15,7 +15,7 @@ _Read = Callable[[], Sequence[Tensor] | Tensor]
 
 
 @dataclass(kw_only=True, eq=False)
-class Encoded:
+class EncodedViews:
     """The vision tower's output for a batch of pictures, before the projector, as views in the prompt's order.
 
     A view is a rectangle of tokens with a budget of its own: a picture, or a tile of one where a family cuts it up.
@@ -162,10 +162,10 @@ class Encoded:
         return filled
 
 
-def joined(first: Encoded, second: Encoded) -> Encoded:
+def concatenated(first: EncodedViews, second: EncodedViews) -> EncodedViews:
     """Pictures and videos of one call, the pictures first; their projectors are one."""
     after = len(set(first.pictures))
-    return Encoded(
+    return EncodedViews(
         views=[*first.views, *second.views],
         grids=[*first.grids, *second.grids],
         pixels=[*first.pixels, *second.pixels],
@@ -189,7 +189,7 @@ def _both(first: _Read | None, second: _Read | None) -> _Read | None:
 
 
 def places_of(n: int, breaks: Tensor | None, kept: Tensor) -> Tensor:
-    """(m,) bool, on the CPU: the places that stay of a view of n tokens, whose newlines are `breaks`; see `Encoded`."""
+    """(m,) bool, on the CPU: the places that stay of a view of n tokens; `breaks` are its newlines (`EncodedViews`)."""
     stays = torch.zeros(n, dtype=torch.bool)
     stays[kept] = True
     if breaks is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 _LENGTHS = ("max_length", "min_length", "prompt_length_to_skip", "begin_index", "regulation_start")
 
 
-class WholePrompt:
+class UnprunedPrompt:
     """The caller's prompt (B, T) beside the one that runs, (B, L) `running`, whose ids need not be told."""
 
     def __init__(self, prompt: Tensor, length: int, running: Tensor | None = None) -> None:
@@ -80,7 +80,7 @@ class WholePrompt:
                 setattr(config, name, max(0, value - self.dropped))
         return given
 
-    def _adjusted(self, item: Any, shown: Callable[[Any, WholePrompt], Any]) -> Any:
+    def _adjusted(self, item: Any, shown: Callable[[Any, UnprunedPrompt], Any]) -> Any:
         """transformers' own criteria and processors get their lengths shifted; others are `shown` the whole prompt."""
         if not type(item).__module__.startswith("transformers."):
             return shown(item, self)
@@ -104,7 +104,7 @@ def effective(name: str, given: dict[str, Any], model: Any) -> Any:
 class _Streamer:
     """Hands the whole prompt to a streamer, whose first `put` is the prompt."""
 
-    def __init__(self, inner: Any, whole: WholePrompt) -> None:
+    def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
         self._inner, self._whole, self._started = inner, whole, False
 
     def put(self, value: Tensor) -> None:
@@ -118,7 +118,7 @@ class _Streamer:
 class _Processor:
     """Calls the caller's logits processor with the ids the caller knows."""
 
-    def __init__(self, inner: Any, whole: WholePrompt) -> None:
+    def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
         self._inner, self._whole = inner, whole
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Any:
@@ -128,7 +128,7 @@ class _Processor:
 class _Criterion:
     """Calls the caller's stopping criterion with the ids the caller knows."""
 
-    def __init__(self, inner: Any, whole: WholePrompt) -> None:
+    def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
         self._inner, self._whole = inner, whole
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Any:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from salience.vlm.families import adapter_for
-from salience.vlm.families.decoder import Decoder
+from salience.vlm.in_llm.llm_layers import LLMLayers
 
 # Decoders that differ: plain, window and norms, rotary in windows alone, several axes with and without norms.
 FAMILIES = ("llava", "gemma3", "aya_vision", "qwen2_vl", "qwen3_vl", "paligemma", "mistral3")
 
 
-def seen_by(decoder: Decoder, call: Any) -> dict[int, Tensor]:
+def seen_by(decoder: LLMLayers, call: Any) -> dict[int, Tensor]:
     """Each layer's attention of all rows, while the model runs."""
     found: dict[int, Tensor] = {}
 
@@ -40,7 +40,7 @@ def seen_by(decoder: Decoder, call: Any) -> dict[int, Tensor]:
 def test_equals_eager_attention(tiny_family: Any, name: str) -> None:
     family = tiny_family(name)
     model, batch = family.model(), family.batch([1, 2])
-    decoder = Decoder(adapter_for(model).language_model)
+    decoder = LLMLayers(adapter_for(model).language_model)
     quick = seen_by(decoder, lambda: model(**batch))
     model.set_attn_implementation("eager")
     kept: list[Any] = []
@@ -64,13 +64,13 @@ def test_a_cap_on_the_logits() -> None:
     torch.manual_seed(0)
     model, kept = Gemma2Model(config).eval(), []
     ids = torch.randint(1, 16, (2, 12))
-    found = seen_by(Decoder(model), lambda: kept.append(model(ids, output_attentions=True).attentions))
+    found = seen_by(LLMLayers(model), lambda: kept.append(model(ids, output_attentions=True).attentions))
     for index, wanted in enumerate(kept[0]):
         torch.testing.assert_close(found[index], wanted.mean(1), atol=1e-6, rtol=1e-5)  # the same float32 sums
 
 
 def test_windows(tiny_family: Any) -> None:
-    windows = {n: Decoder(adapter_for(tiny_family(n).model()).language_model).window for n in ("gemma3", "llava")}
+    windows = {n: LLMLayers(adapter_for(tiny_family(n).model()).language_model).window for n in ("gemma3", "llava")}
     assert [windows["gemma3"](i) for i in range(2)] == [4096, None]
     assert windows["llava"](0) is None
 
@@ -78,4 +78,4 @@ def test_windows(tiny_family: Any) -> None:
 def test_layers_it_does_not_know() -> None:
     for module in (nn.Linear(1, 1), nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(1, 1)])})):
         with pytest.raises(ValueError, match="between Llama-like layers only"):
-            Decoder(module)
+            LLMLayers(module)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.precision import full_precision
-from salience.vlm.families.listening import Listener, listening
+from salience.vlm.thread_hooks import ThreadHook, hooked
 
 # Attention logits held at once: 64 MB of float32. A tower of 4096 patches would have 1 GB of them a picture.
 _AT_ONCE = 2**24
@@ -35,7 +35,7 @@ def watch_input(attention: nn.Module) -> Iterator[dict[str, Any]]:
         if args:
             seen["hidden_states"] = args[0]
 
-    with listening(Listener(attention, "before", hook)):
+    with hooked(ThreadHook(attention, "before", hook)):
         yield seen
 
 

@@ -22,7 +22,7 @@ _MARK = "_salience_listens"
 
 
 @dataclass(frozen=True)
-class Listener:
+class ThreadHook:
     """A hook of one thread's call.
 
     place: "before" the module runs, then `hook(module, args, kwargs)` returns the two to run with or None; "after" it,
@@ -90,10 +90,10 @@ def _after(mine: threading.local) -> Callable[..., Any]:
 
 
 @contextmanager
-def listening(*listeners: Listener) -> Iterator[None]:
+def hooked(*listeners: ThreadHook) -> Iterator[None]:
     """Have these hooks in this thread's runs of their modules, and in no other's; they go again on leaving.
 
-    Inside a call of `Calls` the modules keep their (silent) hook until the last call of these ends.
+    Inside a call of `RunningCalls` the modules keep their (silent) hook until the last call of these ends.
     """
     posts = _open(listeners)
     try:
@@ -102,8 +102,8 @@ def listening(*listeners: Listener) -> Iterator[None]:
         _close(posts)
 
 
-def _open(listeners: tuple[Listener, ...]) -> list[_Post]:
-    calls: Calls | None = getattr(_here, "calls", None)
+def _open(listeners: tuple[ThreadHook, ...]) -> list[_Post]:
+    calls: RunningCalls | None = getattr(_here, "calls", None)
     posts = []
     with lock:
         for listener in listeners:
@@ -126,7 +126,7 @@ def _close(posts: list[_Post]) -> None:
             post.release()
 
 
-class Calls:
+class RunningCalls:
     """The calls of one handle that are under way, in any thread.
 
     From the second call on, a module that an earlier one listened to has its hook before any of them begins and until
@@ -172,7 +172,7 @@ class Calls:
             self._ended()
 
 
-def without_listeners(model: nn.Module) -> None:
+def remove_hooks(model: nn.Module) -> None:
     """Take our hooks off a copy that was made while calls were under way."""
     for module in model.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import salience
 from salience.vlm.families import adapter_for
-from salience.vlm.families.tower_merging import mean_keys
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.tome import ToMe, constant_schedule
+from salience.vlm.tower.tower_merging import mean_keys
 
 # float32 through two or three layers, sums in another order.
 FLOAT32 = 1e-5

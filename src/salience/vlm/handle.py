@@ -189,7 +189,7 @@ class Pruned:
         given = named_cache(by_name(signature, args, kwargs) if args else kwargs, self._cache)
         if self._generates:
             refuse_lost(given, self._inside.prompt, self._adapter.token_ids.values())
-            return self._adapter.as_forward_reads(with_mask(given)), None
+            return self._adapter.forward_layout(with_mask(given)), None
         cache: Any = given.get(self._cache)
         forget_if_empty(cache)
         if is_filled(cache):
@@ -202,7 +202,7 @@ class Pruned:
         encoded, options = encode(self._adapter, given, self._schedule())
         pruned = self._prune(encoded, given, self._mask(given), generating=False)
         self._remember(cache, pruned, given["input_ids"])  # before, should the call fail with the cache filled
-        options = self._adapter.as_forward_reads(model_arguments(self._adapter, pruned, options))
+        options = self._adapter.forward_layout(model_arguments(self._adapter, pruned, options))
         return options, (cache, pruned, given["input_ids"])
 
     def _after_forward(self, result: Any, note: _Note) -> None:
@@ -318,7 +318,7 @@ class Pruned:
             note=self._kept_whole(contexts),
         )
         self._traces.set(trace)
-        self._adapter.settle(pruned.deltas)
+        self._adapter.set_rope_deltas(pruned.deltas)
         return pruned
 
     def _contexts(self, encoded: EncodedViews) -> list[TokenContext]:

@@ -73,9 +73,9 @@ def arguments(
         adapter, _repeated(viewed.encoded, rows), [*selections] * rows, batch["input_ids"], mask,
         adapter.position_ids(batch, mask, generating=generating), side="left",
     )  # fmt: skip
-    adapter.settle(pruned.deltas)
+    adapter.set_rope_deltas(pruned.deltas)
     options = {name: value for name, value in batch.items() if name not in adapter.image_arguments | _REPLACED}
-    return adapter.as_forward_reads(model_arguments(adapter, pruned, options))
+    return adapter.forward_layout(model_arguments(adapter, pruned, options))
 
 
 def token_columns(adapter: Adapter, viewed: Viewed, ids: Tensor) -> Tensor:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 import threading
-import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.base import Adapter
-from salience.vlm.families.stock import as_one_tensor, rows_of
-from salience.vlm.thread_hooks import lock
+from salience.vlm.families.base import Adapter, as_one_tensor
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.fingerprint import tower_fingerprint
+from salience.vlm.tower.recording_hooks import no_recording_hooks
 
 
 class FallbackAdapter(Adapter):
@@ -62,7 +59,7 @@ class FallbackAdapter(Adapter):
 
     def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`."""
-        with _no_hooks_left(self.model.base_model, self.language_model):
+        with no_recording_hooks(self.model.base_model, self.language_model):
             output = self.model.base_model.get_image_features(pixel_values=pixel_values, **options, return_dict=True)
         if getattr(output, "deepstack_features", None):
             raise ValueError(
@@ -75,7 +72,7 @@ class FallbackAdapter(Adapter):
                 "needs a family of its own."
             )
         self._now.reads_tensor = isinstance(tokens, Tensor)
-        views = rows_of(tokens[None] if isinstance(tokens, Tensor) and tokens.dim() == 2 else tokens)
+        views = _views(tokens)
         return EncodedViews(
             views=views,
             grids=[nearest_square(view.shape[0]) for view in views],
@@ -94,7 +91,7 @@ class FallbackAdapter(Adapter):
             base, without=self.language_model, family=str(self.model.config.model_type), d=self.d_features
         )
 
-    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options) if getattr(self._now, "reads_tensor", False) else options
 
 
@@ -116,6 +113,13 @@ def missing_in(model: Any, *, several_axes: bool = False) -> str:
     return ""
 
 
+def _views(tokens: Sequence[Tensor] | Tensor) -> Sequence[Tensor]:
+    """`pooler_output`, a list or a tensor by family -> for each view (n_i, d_llm)."""
+    if not isinstance(tokens, Tensor):
+        return list(tokens)
+    return tokens.unbind() if tokens.dim() > 2 else [tokens]
+
+
 def nearest_square(n: int) -> VisualGrid:
     """The grid of n cells that is nearest to a square."""
     rows = next(rows for rows in range(math.isqrt(n), 0, -1) if n % rows == 0)
@@ -125,50 +129,3 @@ def nearest_square(n: int) -> VisualGrid:
 def _image_token(config: Any) -> int | None:
     token = getattr(config, "image_token_id", None)
     return token if token is not None else getattr(config, "image_token_index", None)
-
-
-class _Recording:
-    """Remove the hooks that transformers leaves on a tower to record hidden states.
-
-    When the last of the threads that run the tower is done: the hooks are the module's, and all of them need them.
-    """
-
-    mark = "_output_capturing_hooks_installed"
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.before: list[tuple[nn.Module, set[int], bool]] = []
-
-    def begin(self, modules: Iterable[nn.Module]) -> None:
-        self.running += 1
-        if self.running == 1:
-            self.before = [(m, set(m._forward_hooks), self.mark in m.__dict__) for m in modules]
-
-    def end(self) -> None:
-        self.running -= 1
-        if self.running:
-            return
-        for module, hooks, marked in self.before:
-            for key, hook in list(module._forward_hooks.items()):
-                if key not in hooks and str(getattr(hook, "__module__", "")).startswith("transformers."):
-                    del module._forward_hooks[key]
-            if not marked:
-                module.__dict__.pop(self.mark, None)
-        self.before = []
-
-
-_recordings: weakref.WeakKeyDictionary[nn.Module, _Recording] = weakref.WeakKeyDictionary()
-
-
-@contextmanager
-def _no_hooks_left(module: nn.Module, language_model: nn.Module) -> Iterator[None]:
-    """Around a run of `get_image_features`; what others record in the language model meanwhile stays theirs."""
-    text = set(language_model.modules())
-    with lock:
-        recording = _recordings.setdefault(module, _Recording())
-        recording.begin(m for m in module.modules() if m not in text)
-    try:
-        yield
-    finally:
-        with lock:
-            recording.end()

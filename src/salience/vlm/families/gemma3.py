@@ -1,42 +1,38 @@
-"""Gemma3: SigLIP patches averaged into tokens; a picture's tokens attend each other both ways."""
+"""Gemma3: SigLIP patches averaged into tokens; a picture's tokens attend to each other in both directions."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from salience.vlm.families.paligemma import PaliGemmaAdapter
+from salience.vlm.families.base import as_one_tensor
+from salience.vlm.families.image_features import ImageFeaturesAdapter
 
 
-class Gemma3Adapter(PaliGemmaAdapter):
+class Gemma3Adapter(ImageFeaturesAdapter):
     """Stages of one `Gemma3ForConditionalGeneration`, the model unmodified; features are the averaged patches."""
 
     class_name = "Gemma3ForConditionalGeneration"
+    no_merging = "its patches are averaged on their grid, after the tower"
 
     @property
     def n_tokens(self) -> int:
         return int(self.config.mm_tokens_per_image)
 
     @property
-    def no_merging(self) -> str:
-        return "its patches are averaged on their grid, behind the tower"
+    def stride(self) -> int:
+        return int(self.projector.patches_per_image) // int(self.projector.tokens_per_side)
 
-    @property
-    def first_position(self) -> int:
-        return 0
-
-    @property
-    def patches_a_side(self) -> int:
-        projector = self.model.model.multi_modal_projector
-        return int(projector.patches_per_image) // int(projector.tokens_per_side)
-
-    def in_tokens(self, states: Tensor) -> Tensor:
-        projector = self.model.model.multi_modal_projector
-        side = projector.patches_per_image
-        pooled: Tensor = projector.avg_pool(states.transpose(1, 2).reshape(*states.shape[::2], side, side))
+    def features(self, states: Tensor) -> Tensor:
+        side = self.projector.patches_per_image
+        pooled: Tensor = self.projector.avg_pool(states.transpose(1, 2).reshape(*states.shape[::2], side, side))
         return pooled.flatten(2).transpose(1, 2)
 
     def project(self, features: Tensor) -> Tensor:
-        projector = self.model.model.multi_modal_projector
-        normed = projector.mm_soft_emb_norm(features)
-        return torch.matmul(normed, projector.mm_input_projection_weight).type_as(features)
+        normed = self.projector.mm_soft_emb_norm(features)
+        return torch.matmul(normed, self.projector.mm_input_projection_weight).type_as(features)
+
+    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
+        return as_one_tensor(options)

@@ -1,12 +1,10 @@
-"""GLM-4.1V, GLM-4.5V and GLM-4.6V: Qwen2-VL's pictures and positions, four patches put together by a convolution."""
+"""GLM-4.1V, GLM-4.5V and GLM-4.6V: Qwen2-VL's pictures and positions; a convolution makes a token of four patches."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
-from salience.vlm.families.base import Adapter
+from salience.vlm.families.base import Adapter, TowerAttention
 from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 from salience.vlm.tower.encoded_views import EncodedViews
 
@@ -14,15 +12,13 @@ from salience.vlm.tower.encoded_views import EncodedViews
 class Glm4vAdapter(Qwen2VLAdapter):
     """Stages of one `Glm4vForConditionalGeneration`, the model unmodified.
 
-    Features are what the merger reads, (n, d_llm), four patches put together. Videos share the pictures' placeholder
-    there, so that their tokens can't be told from a picture's: they are refused.
+    Features are what the merger reads, (n, d_llm), one row for four patches. Videos are refused: they share the
+    pictures' placeholder, so that their tokens can't be told from a picture's.
     """
 
     class_name = "Glm4vForConditionalGeneration"
-
-    @property
-    def width(self) -> int:
-        return int(self.config.vision_config.hidden_size)
+    width_setting = "hidden_size"
+    joins_rows = True  # for beams its generate repeats a prompt's pictures A, B as A, A, B, B and not as A, B, A, B
 
     @property
     def d_features(self) -> int:
@@ -31,10 +27,6 @@ class Glm4vAdapter(Qwen2VLAdapter):
     @property
     def token_ids(self) -> dict[str, int]:
         return {"image": self.image_token_id}
-
-    @property
-    def joins_rows(self) -> bool:
-        return True  # its own generate repeats pictures A, B of a prompt as A, A, B, B for beams: not as A, B, A, B
 
     def encode_video(self, pixel_values_videos: Tensor, **options: object) -> EncodedViews:
         return Adapter.encode_video(self, pixel_values_videos, **options)
@@ -57,10 +49,10 @@ class Glm4vMoeAdapter(Glm4vAdapter):
 
 
 class GlmOcrAdapter(Glm4vAdapter):
-    """Stages of one `GlmOcrForConditionalGeneration`; its tower norms queries and keys, which are then not read."""
+    """Stages of one `GlmOcrForConditionalGeneration`; its tower normalises queries and keys, so they are not read."""
 
     class_name = "GlmOcrForConditionalGeneration"
 
     @property
-    def tower_attention(self) -> Literal["cls", "received"] | None:
+    def tower_attention(self) -> TowerAttention:
         return None

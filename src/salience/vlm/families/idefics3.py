@@ -2,74 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from salience.core.types import VisualGrid
-from salience.vlm.families.stock import StockAdapter
-from salience.vlm.tower.encoded_views import EncodedViews
-from salience.vlm.tower.tower_attention import ProjectedAttention, pooled_keys, pooled_shares
+from salience.vlm.families.image_features import ImageFeaturesAdapter
 
 
-class Idefics3Adapter(StockAdapter):
+class Idefics3Adapter(ImageFeaturesAdapter):
     """Stages of one `Idefics3ForConditionalGeneration`, the model unmodified.
 
-    The model returns a sample's tiles in one piece. Each tile is a view with a budget of its own, so neither a picture
-    nor a part of one is starved. Features are the shuffled patches, (n, C s s).
+    The model returns a sample's tiles in one piece. Each tile is a view with a budget of its own, so that every part of
+    every picture keeps tokens. Features are the shuffled patches, (n, C s s).
     """
 
     class_name = "Idefics3ForConditionalGeneration"
-
-    def _tower(self) -> Any:
-        return self.model.model.vision_model
+    tower_path = "model.vision_model"
+    projector_path = "model.connector.modality_projection"
+    language_model_path = "model.text_model"
 
     @property
-    def language_model(self) -> nn.Module:
-        module: nn.Module = self.model.model.text_model
-        return module
+    def stride(self) -> int:
+        return int(self.config.scale_factor)
 
     @property
     def d_features(self) -> int:
-        return int(self.config.vision_config.hidden_size) * int(self.config.scale_factor) ** 2
+        return super().d_features * self.stride**2
 
-    @property
-    def side(self) -> int:
-        """How many tokens a side a tile has."""
-        vision = self.config.vision_config
-        return int(vision.image_size) // int(vision.patch_size) // int(self.config.scale_factor)
+    def features(self, states: Tensor) -> Tensor:
+        shuffled: Tensor = self.model.model.connector.pixel_shuffle(states, self.stride)
+        return shuffled
 
-    @property
-    def no_merging(self) -> str:
-        return "its patches are put together on their grid, behind the tower"
+    def check(self, pixel_values: Tensor) -> None:
+        if pixel_values.dim() != 5:
+            raise ValueError(
+                f"pixel_values must be (samples, tiles, 3, H, W), not of shape {tuple(pixel_values.shape)}."
+            )
 
-    @property
-    def n_tokens(self) -> int:
-        return self.side**2
+    def view_pixels(self, pixel_values: Tensor, views: int) -> Sequence[Tensor]:
+        flat = pixel_values.flatten(0, 1)
+        real = flat.flatten(1).ne(0).any(1)  # padding tiles are all zero, and the model leaves them out
+        return flat[real].unbind() if int(real.sum()) == views else flat[:views].unbind()
 
-    def check(self, given: dict[str, Any]) -> None:
-        shape = tuple(given["pixel_values"].shape)
-        if len(shape) != 5:
-            raise ValueError(f"pixel_values must be (samples, tiles, 3, H, W), not of shape {shape}.")
+    def view_tokens(self, output: Any, n: int) -> Sequence[Tensor]:
+        return torch.split(torch.cat(list(output.pooler_output)), n)
 
-    def read(self, output: Any, given: dict[str, Any], attention: ProjectedAttention) -> EncodedViews:
-        connector, factor = self.model.model.connector, int(self.config.scale_factor)
-        features = connector.pixel_shuffle(output.last_hidden_state, factor)  # (tiles, n, d)
-        tiles, n = features.shape[:2]
-        side = int(n**0.5)
-        flat = given["pixel_values"].flatten(0, 1)  # padding tiles are all zero, and the model leaves them out
-        real = flat.flatten(1).ne(0).any(1)
-        return EncodedViews(
-            views=features.unbind(),
-            grids=[VisualGrid(rows=side, columns=side)] * tiles,
-            pixels=flat[real].unbind() if int(real.sum()) == tiles else flat[:tiles].unbind(),
-            project=self.project,
-            project_all=lambda: torch.split(torch.cat(list(output.pooler_output)), n),
-            attend=lambda: pooled_shares(attention(), factor),
-            attend_keys=lambda: pooled_keys(attention.keys(), factor),
-        )
 
-    def project(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.model.model.connector.modality_projection(features)
-        return projected
+class SmolVLMAdapter(Idefics3Adapter):
+    """Stages of one `SmolVLMForConditionalGeneration`; its video frames come as pictures, each with its own budget."""
+
+    class_name = "SmolVLMForConditionalGeneration"

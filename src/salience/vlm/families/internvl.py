@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from salience.core.precision import full_precision
-from salience.core.types import VisualGrid
-from salience.vlm.families.stock import NamedAdapter, as_one_tensor, need_pictures
+from salience.vlm.families.base import GROUPED_AFTER_TOWER, FamilyAdapter, as_one_tensor, need_pictures
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.tower_attention import pooled_keys, pooled_shares, watch_input
 
 
-class InternVLAdapter(NamedAdapter):
+class InternVLAdapter(FamilyAdapter):
     """Stages of one `InternVLForConditionalGeneration`, the model unmodified; each tile is a view with its own budget.
 
     The tower runs without the model's `get_image_features`, which puts hooks on it for good.
     """
 
     class_name = "InternVLForConditionalGeneration"
+    has_cls_attention = True
+    no_merging = GROUPED_AFTER_TOWER
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -32,16 +33,9 @@ class InternVLAdapter(NamedAdapter):
         if strategy != "default":
             raise ValueError(f"vision_feature_select_strategy must be 'default', without [CLS], not {strategy!r}.")
 
-    def _tower(self) -> Any:
-        return self.model.model.vision_tower
-
     @property
     def d_features(self) -> int:
         return round(int(self.config.vision_config.hidden_size) / float(self.config.downsample_ratio) ** 2)
-
-    @property
-    def no_merging(self) -> str:
-        return "its patches are put together on their grid, behind the tower"
 
     @property
     def n_tokens(self) -> int:
@@ -53,9 +47,7 @@ class InternVLAdapter(NamedAdapter):
 
     def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`; features are the shuffled patches, (tiles, n, C / ratio**2)."""
-        unknown = set(options) - self.image_arguments
-        if unknown:
-            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        self.refuse_unknown(options)
         need_pictures(pixel_values)
         layer = options.get("vision_feature_layer", self.config.vision_feature_layer)
         strategy = options.get("vision_feature_select_strategy", self.config.vision_feature_select_strategy)
@@ -66,21 +58,12 @@ class InternVLAdapter(NamedAdapter):
         side, ratio = int(states.shape[1] ** 0.5), self.config.downsample_ratio
         square = states.reshape(states.shape[0], side, side, -1)
         features = self.model.model.pixel_shuffle(square, scale_factor=ratio).flatten(1, 2)  # (tiles, n, d)
-        grid = VisualGrid(rows=int(side * ratio), columns=int(side * ratio))
-        return EncodedViews(
-            views=features.unbind(),
-            grids=[grid] * features.shape[0],
-            pixels=pixel_values.unbind(),
-            project=self.project,
-            project_all=lambda: self.project(features).unbind(),
+        return self.equal_views(
+            features,
+            pixel_values.unbind(),
             attend=lambda: self._cls_attention(seen["hidden_states"], int(1 / ratio)),
             attend_keys=lambda: self._keys(seen["hidden_states"], int(1 / ratio)),
-            stacked=features,
         )
-
-    @property
-    def has_cls_attention(self) -> bool:
-        return True
 
     @torch.no_grad()
     def _cls_attention(self, hidden: Tensor, factor: int) -> Tensor:
@@ -101,11 +84,7 @@ class InternVLAdapter(NamedAdapter):
         key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)
         return pooled_keys(key.transpose(1, 2), factor)
 
-    def project(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.model.model.multi_modal_projector(features)
-        return projected
-
-    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from salience.core.precision import full_precision
 from salience.core.types import VisualGrid
 from salience.ssm.layers.projections import is_plain
-from salience.vlm.families.base import Adapter
+from salience.vlm.families.base import FamilyAdapter, TowerAttention, need_pictures
 from salience.vlm.thread_hooks import ThreadHook, hooked
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.fingerprint import tower_fingerprint
@@ -23,7 +23,7 @@ from salience.vlm.tower.tower_merging import Schedule, merged_tokens
 _PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0}
 
 
-class LlavaAdapter(Adapter):
+class LlavaAdapter(FamilyAdapter):
     """Stages of one `LlavaForConditionalGeneration`, the model unmodified.
 
     Raises:  ValueError when the model is no LlavaForConditionalGeneration, its tower is not one of CLIP and SigLIP, or
@@ -33,13 +33,7 @@ class LlavaAdapter(Adapter):
     class_name = "LlavaForConditionalGeneration"
 
     def __init__(self, model: Any) -> None:
-        import transformers
-
-        if not isinstance(model, getattr(transformers, self.class_name)):
-            raise ValueError(f"model must be a {self.class_name}, not a {type(model).__name__}.")
-        self.model: Any = model
-        self.tower: Any = model.model.vision_tower
-        self.config: Any = model.config
+        super().__init__(model)
         kind = self.config.vision_config.model_type
         if kind not in _PREFIX:
             raise ValueError(f"the vision tower must be one of {', '.join(sorted(_PREFIX))}, not {kind!r}.")
@@ -55,20 +49,19 @@ class LlavaAdapter(Adapter):
     @property
     def d_features(self) -> int:
         layers = self.config.vision_feature_layer
-        return int(self.config.vision_config.hidden_size) * (1 if isinstance(layers, int) else len(layers))
+        return super().d_features * (1 if isinstance(layers, int) else len(layers))
 
     @property
     def n_tokens(self) -> int | None:
-        vision = self.config.vision_config
-        return (int(vision.image_size) // int(vision.patch_size)) ** 2
+        return self.patches**2
 
     @property
     def has_cls_attention(self) -> bool:
         return self.prefix == 1 and self._indices(None)[-1] > 0
 
     @property
-    def tower_attention(self) -> Literal["cls", "received"] | None:
-        if self._indices(None)[-1] == 0:  # the embeddings', which no layer's attention belongs to
+    def tower_attention(self) -> TowerAttention:
+        if self._indices(None)[-1] == 0:  # the embeddings: no layer's attention belongs to them
             return None
         return "cls" if self.prefix else "received"
 
@@ -77,7 +70,7 @@ class LlavaAdapter(Adapter):
         return frozenset({"pixel_values", "image_sizes", "vision_feature_layer", "vision_feature_select_strategy"})
 
     def _indices(self, layers: int | Sequence[int] | None) -> list[int]:
-        """Which of the tower's hidden states are the features, counted from 0, the embeddings'."""
+        """Indices of the tower's hidden states that are the features; 0 is the embeddings."""
         layers = self.config.vision_feature_layer if layers is None else layers
         count = int(self.config.vision_config.num_hidden_layers) + 1
         indices = [layers] if isinstance(layers, int) else list(layers)
@@ -92,34 +85,24 @@ class LlavaAdapter(Adapter):
         vision_feature_layer: int | Sequence[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         image_sizes: Any = None,
-        **unknown: Any,
+        **options: Any,
     ) -> EncodedViews:
         """See `Adapter.encode`; features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
-        if unknown:
-            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        self.refuse_unknown(options)
         self._check(pixel_values, image_sizes)
         features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
         return self._encoded(features, pixel_values, attend=attend, attend_keys=None if attend is None else attend.keys)
 
     def _check(self, pixel_values: Tensor, image_sizes: Any) -> None:
-        if pixel_values.dim() != 4:
-            raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
+        need_pictures(pixel_values)
         if image_sizes is not None:
-            raise ValueError("image_sizes is for towers that take pictures of any size, which pruning does not yet.")
+            raise ValueError("image_sizes is for towers that take pictures of any size, which are not pruned yet.")
 
     def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> EncodedViews:
         """Features (images, n, d) of pictures that are one view each."""
         patch = int(self.config.vision_config.patch_size)
         grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
-        return EncodedViews(
-            views=features.unbind(),
-            grids=[grid] * features.shape[0],
-            pixels=pixel_values.unbind(),
-            project=self.project,
-            project_all=lambda: self.project(features).unbind(),  # the very tensor that the model itself projects
-            stacked=features,
-            **more,
-        )
+        return self.equal_views(features, pixel_values.unbind(), grid=grid, **more)
 
     @property
     def no_merging(self) -> str:
@@ -184,10 +167,6 @@ class LlavaAdapter(Adapter):
         if hidden is None:
             return None
         return ProjectedAttention(_layers(self.tower)[index - 1].self_attn, {"hidden_states": hidden})
-
-    def project(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.model.model.multi_modal_projector(features)
-        return projected
 
     def fingerprint(self) -> dict[str, Any]:
         vision = self.config.vision_config

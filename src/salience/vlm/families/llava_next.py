@@ -22,20 +22,11 @@ class LlavaNextAdapter(LlavaAdapter):
     """
 
     class_name = "LlavaNextForConditionalGeneration"
+    no_merging = "its tiles lose their padding and gain newlines on their grid, after the tower"
 
     @property
     def n_tokens(self) -> None:
         return None
-
-    @property
-    def no_merging(self) -> str:
-        return "its tiles lose their padding and gain newlines on their grid, behind the tower"
-
-    @property
-    def side(self) -> int:
-        """How many tokens a side a tile has."""
-        vision = self.config.vision_config
-        return int(vision.image_size) // int(vision.patch_size)
 
     @property
     def image_arguments(self) -> frozenset[str]:
@@ -51,9 +42,7 @@ class LlavaNextAdapter(LlavaAdapter):
         **options: Any,
     ) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (images, tiles, 3, H, W), padded, or (all tiles, 3, H, W)."""
-        unknown = set(options) - self.image_arguments
-        if unknown:
-            raise ValueError(f"encode takes the options {sorted(self.image_arguments)}, not {sorted(unknown)}.")
+        self.refuse_unknown(options)
         if image_sizes is None:
             raise ValueError("image_sizes is missing: pass it along with pixel_values, as the processor gives it.")
         counts = self.tile_counts(image_sizes, options)
@@ -104,7 +93,7 @@ class _Packing:
 
     def __init__(self, adapter: LlavaNextAdapter, counts: list[int], image_sizes: Any, options: dict[str, Any]) -> None:
         self.adapter, self.counts, self.image_sizes, self.options = adapter, counts, image_sizes, options
-        side = adapter.side
+        side = adapter.patches
         marks = torch.zeros(sum(counts), side * side, 1)
         packed = adapter.pack(torch.split(marks, counts), image_sizes, torch.ones(1), options)
         self.breaks: list[Tensor] = []

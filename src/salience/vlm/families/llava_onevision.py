@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
+from salience.vlm.families.base import as_one_tensor
 from salience.vlm.families.llava_next import LlavaNextAdapter
-from salience.vlm.families.stock import as_one_tensor
 from salience.vlm.tower.encoded_views import EncodedViews
 
 
@@ -60,7 +60,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         features, attend = self.states(flat, layer, strategy)
         halved = self.model.model.apply_pooling
         views = halved(features).unbind()
-        side = -(-self.side // 2)
+        side = -(-self.patches // 2)
         end = torch.zeros(side * side + 1, dtype=torch.bool)
         end[-1] = True
         return EncodedViews(
@@ -77,7 +77,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             newline=self.model.model.image_newline,
         )
 
-    def as_forward_reads(self, options: dict[str, Any]) -> dict[str, Any]:
+    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options, "video")
 
 

@@ -11,10 +11,7 @@ class Qwen25VLAdapter(Qwen2VLAdapter):
     """Stages of one `Qwen2_5_VLForConditionalGeneration`; features as Qwen2-VL's, the windows' order undone."""
 
     class_name = "Qwen2_5_VLForConditionalGeneration"
-
-    @property
-    def width(self) -> int:
-        return int(self.config.vision_config.hidden_size)
+    width_setting = "hidden_size"
 
     def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
         from transformers.vision_utils import get_vision_window_index

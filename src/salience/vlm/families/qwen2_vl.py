@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.stock import NamedAdapter
+from salience.vlm.families.base import FamilyAdapter, RopeIndexPositions, TowerAttention
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.tower_attention import FusedAttention, watch_input
 
 
-class Qwen2VLAdapter(NamedAdapter):
+class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
     """Stages of one `Qwen2VLForConditionalGeneration`, the model unmodified.
 
     Features are the last layer's four patches of a token side by side, (n, 4 C), as the merger reads them.
     """
 
     class_name = "Qwen2VLForConditionalGeneration"
-
-    def _tower(self) -> Any:
-        return self.model.model.visual
+    tower_path = "model.visual"
+    width_setting: ClassVar[str] = "embed_dim"  # the tower's width C, by its name in the vision config
+    no_merging = "its vision tower attends within windows or frames, and groups four patches into a token"
 
     @property
     def merge(self) -> int:
-        """How many patches a side make up a token."""
+        """Patches along one side of a token."""
         return int(self.config.vision_config.spatial_merge_size)
 
     @property
     def width(self) -> int:
         """The tower's width C."""
-        return int(self.config.vision_config.embed_dim)
+        return int(getattr(self.config.vision_config, self.width_setting))
 
     @property
     def d_features(self) -> int:
         return self.merge**2 * self.width
-
-    @property
-    def no_merging(self) -> str:
-        return "its vision tower works in windows or frames, and puts four patches of a grid into a token"
 
     @property
     def token_ids(self) -> dict[str, int]:
@@ -63,7 +58,7 @@ class Qwen2VLAdapter(NamedAdapter):
         return self._frames(output, pixels, grid, "video", seen)
 
     @property
-    def tower_attention(self) -> Literal["cls", "received"] | None:
+    def tower_attention(self) -> TowerAttention:
         return "received"
 
     def _checked(
@@ -120,19 +115,3 @@ class Qwen2VLAdapter(NamedAdapter):
         flat = features.reshape(-1, self.width)  # (tokens * 4, C): the merger puts four in a row together
         projected: Tensor = self.tower.merger(flat)
         return projected.reshape(*features.shape[:-1], -1)
-
-    def position_ids(self, given: Mapping[str, Any], mask: Tensor, *, generating: bool) -> Tensor:
-        """(3, B, T) in forward, (4, B, T) in generate, the first the text's: of the whole prompt, grids and all."""
-        ids, types = given["input_ids"], given.get("mm_token_type_ids")
-        if types is None and not generating:
-            raise ValueError("mm_token_type_ids is missing: pass it along, as the processor gives it.")
-        text = super().position_ids(given, mask, generating=True)
-        if types is None:  # generate then counts all tokens as text
-            return text.expand(4, -1, -1)
-        grids = {n: given[n] for n in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts") if n in given}
-        axes, _ = self.model.base_model.get_rope_index(ids, mm_token_type_ids=types, attention_mask=mask, **grids)
-        return torch.cat([text[None], axes]) if generating else axes
-
-    def settle(self, deltas: Tensor | None) -> None:
-        if deltas is not None:
-            self.model.base_model.rope_deltas = deltas

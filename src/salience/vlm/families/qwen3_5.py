@@ -9,10 +9,7 @@ class Qwen35Adapter(Qwen2VLAdapter):
     """Stages of one `Qwen3_5ForConditionalGeneration`; features as Qwen2-VL's."""
 
     class_name = "Qwen3_5ForConditionalGeneration"
-
-    @property
-    def width(self) -> int:
-        return int(self.config.vision_config.hidden_size)
+    width_setting = "hidden_size"
 
 
 class Qwen35MoeAdapter(Qwen35Adapter):

@@ -1,38 +1,24 @@
-"""Qwen3-VL: Qwen2-VL's pictures and positions, and visual tokens added to the language model's first layers as well."""
+"""Qwen3-VL: Qwen2-VL's pictures and positions; visual tokens are added in several layers of the LLM as well."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from salience.vlm.families.base import of_kind
 from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 
 
 class Qwen3VLAdapter(Qwen2VLAdapter):
-    """Stages of one `Qwen3VLForConditionalGeneration`; the tokens for the first layers ("deepstack") are cut along."""
+    """Stages of one `Qwen3VLForConditionalGeneration`; the tokens for its first layers ("deepstack") are pruned too."""
 
     class_name = "Qwen3VLForConditionalGeneration"
+    width_setting = "hidden_size"
 
-    @property
-    def width(self) -> int:
-        return int(self.config.vision_config.hidden_size)
-
-    def encoder_outputs(
-        self, projected: Sequence[Tensor], deepstack: Sequence[Sequence[Tensor]] = (), kinds: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    def encoder_output(self, projected: list[Tensor], deepstack: list[list[Tensor]]) -> Any:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-        kinds = kinds or ["image"] * len(projected)
-        return {
-            kind: BaseModelOutputWithDeepstackFeatures(
-                pooler_output=of_kind(projected, kinds, kind),
-                deepstack_features=[of_kind(layer, kinds, kind) for layer in deepstack],
-            )
-            for kind in dict.fromkeys(kinds)
-        }
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=projected, deepstack_features=deepstack)
 
 
 class Qwen3VLMoeAdapter(Qwen3VLAdapter):

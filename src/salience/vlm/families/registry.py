@@ -31,7 +31,7 @@ FAMILIES = {
     "qwen3_5_moe": "salience.vlm.families.qwen3_5:Qwen35MoeAdapter",
     "qwen3_vl": "salience.vlm.families.qwen3_vl:Qwen3VLAdapter",
     "qwen3_vl_moe": "salience.vlm.families.qwen3_vl:Qwen3VLMoeAdapter",
-    "smolvlm": "salience.vlm.families.smolvlm:SmolVLMAdapter",
+    "smolvlm": "salience.vlm.families.idefics3:SmolVLMAdapter",
     "minicpmv4_7": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
     "paddleocr_vl": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
     "cosmos3_edge": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",

@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from salience.core.types import VisualGrid
 from salience.vlm.families.llava import LlavaAdapter
 from salience.vlm.tower.encoded_views import EncodedViews
 
@@ -77,36 +76,28 @@ class VilaAdapter(LlavaAdapter):
     patches do.
     """
 
+    no_merging = "its projector groups patches on their grid"
+
     @property
     def d_features(self) -> int:
         return 4 * super().d_features
 
     @property
     def n_tokens(self) -> int | None:
-        vision = self.config.vision_config
-        return (-(-(int(vision.image_size) // int(vision.patch_size)) // 2)) ** 2
-
-    @property
-    def no_merging(self) -> str:
-        return "its projector puts patches together on their grid"
+        return math.ceil(self.patches / 2) ** 2
 
     def project(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.model.model.multi_modal_projector.layers(features)
+        projected: Tensor = self.projector.layers(features)
         return projected
 
     def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> EncodedViews:
         folded = fold(features)
-        side = math.isqrt(folded.shape[1])
         attend, keys = more["attend"], more["attend_keys"]
-        return EncodedViews(
-            views=folded.unbind(),
-            grids=[VisualGrid(rows=side, columns=side)] * folded.shape[0],
-            pixels=pixel_values.unbind(),
-            project=self.project,
-            project_all=lambda: self.project(folded).unbind(),
+        return self.equal_views(
+            folded,
+            pixel_values.unbind(),
             attend=None if attend is None else lambda: fold(attend()[..., None]).sum(-1),
             attend_keys=None if keys is None else lambda: _mean_keys(keys()),
-            stacked=folded,
         )
 
 

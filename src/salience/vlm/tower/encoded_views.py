@@ -11,7 +11,8 @@ from torch import Tensor
 
 from salience.core.types import Selection, TokenContext, VisualGrid
 
-_Read = Callable[[], Sequence[Tensor] | Tensor]
+#: Reads one value of each view when it is first asked for.
+ReadViews = Callable[[], Sequence[Tensor] | Tensor]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,8 +39,8 @@ class EncodedViews:
     pixels: Sequence[Tensor]
     project: Callable[[Tensor], Tensor]
     project_all: Callable[[], Sequence[Tensor]]
-    attend: _Read | None = None
-    attend_keys: _Read | None = None
+    attend: ReadViews | None = None
+    attend_keys: ReadViews | None = None
     pictures: Sequence[int] = ()
     kinds: Sequence[str] = ()
     breaks: Sequence[Tensor | None] = ()
@@ -181,7 +182,7 @@ def concatenated(first: EncodedViews, second: EncodedViews) -> EncodedViews:
     )
 
 
-def _both(first: _Read | None, second: _Read | None) -> _Read | None:
+def _both(first: ReadViews | None, second: ReadViews | None) -> ReadViews | None:
     """What is read of two, one after the other."""
     if first is None or second is None:
         return None

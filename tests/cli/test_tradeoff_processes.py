@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from salience.lab.evaluate import generate as asking
+from salience.lab.evaluate import generate_evaluator
 
 from .conftest import Ran
 
@@ -25,8 +25,8 @@ pytest.importorskip("accelerate")
 DRIVER = """
 import sys
 from salience.cli.main import run
-from salience.lab.evaluate import generate as asking
-asking.PART = 2
+from salience.lab.evaluate import generate_evaluator
+generate_evaluator.PART = 2
 sys.exit(run(sys.argv[1:]))
 """
 TIMES = ("_ms", "_ms_per_token")
@@ -89,7 +89,7 @@ def test_two_processes_come_to_what_one_comes_to(
     salience: Callable[..., Ran], telling: Path, noise: Callable[..., Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(asking, "PART", 2)
+    monkeypatch.setattr(generate_evaluator, "PART", 2)
     (tmp_path / "own").mkdir()
     task = f"vqa:{questions(tmp_path / 'own', noise)}"
     base = ("tradeoff", "--device", "cpu", "--model", telling, "--quick", "--keep", ".5,.1", "--task", task,

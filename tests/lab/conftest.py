@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from salience.lab.data_parallel import Alone
+from salience.lab.data_parallel import ProcessGroup
 
 
 @pytest.fixture
-def by_threads() -> Callable[[int, Callable[[Alone], Any]], list[Any]]:
+def by_threads() -> Callable[[int, Callable[[ProcessGroup], Any]], list[Any]]:
     """`by_threads(count, work)` -> what `work(group)` gives in each of so many "processes"."""
 
-    def together(count: int, work: Callable[[Alone], Any]) -> list[Any]:
+    def together(count: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
         barrier = threading.Barrier(count, timeout=60)
 
         def one(index: int) -> Any:
-            group = Alone("cpu")
+            group = ProcessGroup("cpu")
             group.index, group.count, group.wait = index, count, barrier.wait  # type: ignore[method-assign]
             try:
                 return work(group)

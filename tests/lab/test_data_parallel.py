@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from salience.lab.data_parallel import Alone, Launched, together
+from salience.lab.data_parallel import LaunchedGroup, ProcessGroup, process_group
 
 pytest.importorskip("accelerate")
 
@@ -51,13 +51,13 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path: Path) -> None:
 
 def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    group = together("cpu")
-    assert type(group) is Alone and group.first and group.total(3, 0.1) == (3, 0.1)
+    group = process_group("cpu")
+    assert type(group) is ProcessGroup and group.first and group.total(3, 0.1) == (3, 0.1)
     assert torch.equal(group.part(torch.arange(5)), torch.arange(5))
 
 
 def test_each_process_takes_its_part() -> None:
-    group = Launched.__new__(Launched)
+    group = LaunchedGroup.__new__(LaunchedGroup)
     group.count = 3
     parts = []
     for group.index in range(3):
@@ -70,4 +70,4 @@ def test_without_accelerate_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ModuleNotFoundError, match="pip install accelerate"):
-        together("cpu")
+        process_group("cpu")

@@ -137,7 +137,7 @@ def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Pat
     from salience.lab.compare.memory_estimate import require_memory
     from salience.lab.compare.run import compare as run
     from salience.lab.data.sequences import load
-    from salience.lab.data_parallel import together
+    from salience.lab.data_parallel import process_group
     from salience.lab.profile.machine_load import Machine
     from salience.lab.result_cache import FOLDER
 
@@ -146,7 +146,7 @@ def _measured(config: Any, out: Path, device: str, about: dict[str, Any]) -> Pat
     require_folder(out)
     machine = Machine()
     record = run(config, out=out, device=device)
-    if not together(resolve_device(device)).first:
+    if not process_group(resolve_device(device)).first:
         return None
     record["config"] |= about
     found = document([record], device=str(resolve_device(device)), machine=machine.observed())

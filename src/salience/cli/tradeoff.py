@@ -22,7 +22,7 @@ from salience.cli.options import (
 from salience.cli.results import finish, present
 
 if TYPE_CHECKING:
-    from salience.lab.data_parallel import Alone
+    from salience.lab.data_parallel import ProcessGroup
     from salience.lab.tradeoff.config import TradeoffConfig
     from salience.vlm.scorers.scorer import Scorer
 
@@ -211,16 +211,16 @@ def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
         require_same_tower(Saliency(scorer=scorer), adapter)
 
 
-def _group(device: str) -> Alone:
+def _group(device: str) -> ProcessGroup:
     """The processes that were launched together, each with its device."""
     from salience.core.backend import resolve_device
-    from salience.lab.data_parallel import together
+    from salience.lab.data_parallel import process_group
 
-    return together(resolve_device(device))
+    return process_group(resolve_device(device))
 
 
 def _measured(
-    loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path, group: Alone, *, quick: bool
+    loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path, group: ProcessGroup, *, quick: bool
 ) -> Path | None:
     """Run, write results.json, and only then forget the finished cells. Returns: the document's path; None in a process
     beside the one that writes.

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-class Stages:
-    """Bars of a job's stages; silent where there is nothing to draw on."""
+class ProgressBars:
+    """Progress bars of one job. Without a display, nothing is drawn."""
 
     def __init__(self, bars: Progress | None = None) -> None:
         self._bars = bars
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Tick]:
-        """A bar for one stage; the yielded tick moves it by one, or by as many as it is given."""
+    def bar(self, name: str, total: int) -> Iterator[Tick]:
+        """A bar for one part of the job. Calling the yielded tick moves it by one, or by the given number."""
         if self._bars is None:
             yield Tick(None, 0)
             return
@@ -42,7 +42,7 @@ class Tick:
             self._bars.advance(TaskID(self._task), by)
 
     def say(self, text: str) -> None:
-        """What stands in front of the bar from now on."""
+        """Change the text in front of the bar."""
         if self._bars is not None:
             from rich.progress import TaskID
 
@@ -50,10 +50,10 @@ class Tick:
 
 
 @contextmanager
-def stages(*, quiet: bool = False) -> Iterator[Stages]:
+def progress_bars(*, quiet: bool = False) -> Iterator[ProgressBars]:
     """Bars on standard error while the block runs; `quiet` draws none."""
     if quiet:
-        yield Stages()
+        yield ProgressBars()
         return
     from rich.console import Console
     from rich.progress import (
@@ -70,4 +70,4 @@ def stages(*, quiet: bool = False) -> Iterator[Stages]:
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        yield Stages(bars)
+        yield ProgressBars(bars)

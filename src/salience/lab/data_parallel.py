@@ -1,6 +1,6 @@
-"""One job by several processes, as `accelerate launch` starts them: each takes a part of it, in a fit of every batch.
+"""Data-parallel helpers for `accelerate launch`: each process takes a part of the job; in training, of every batch.
 
-A process that was started by itself is alone, needs no accelerate and computes what it always did.
+A process that was started by itself needs no accelerate.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 
-class Alone:
-    """One process. index: its number   count: how many there are   device: where its model lies"""
+class ProcessGroup:
+    """The processes of one job, as one of them sees it; this class is a process by itself.
+
+    index: number of this process   count: number of processes   device: of this process's model
+    """
 
     index = 0
     count = 1
@@ -28,29 +31,29 @@ class Alone:
         return self.index == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """What to call for the loss: its gradients are the mean over the processes."""
+        """Return the module to call for the loss. Its gradients are the mean over the processes."""
         return model
 
     def part(self, index: Tensor) -> Tensor:
-        """This process's examples of a batch (b,): every n-th; all where there are fewer examples than processes."""
+        """Return this process's examples of a batch (b,): every n-th, or all if there are fewer than processes."""
         return index[self.index :: self.count] if len(index) >= self.count else index
 
     def total(self, *numbers: float) -> tuple[float, ...]:
-        """Each number summed over the processes."""
+        """Return each number summed over the processes."""
         return numbers
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have called this."""
 
 
-class Launched(Alone):
-    """One of several processes, told by its environment which; `accelerate` finds the device and the way to talk."""
+class LaunchedGroup(ProcessGroup):
+    """One of several launched processes. Its environment holds its number; `accelerate` chooses device and backend."""
 
     def __init__(self, device: str | torch.device) -> None:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
-        # Nobody is late: one may measure for hours while the others wait. Who dies is the launcher's to notice.
+        # One process may measure for hours while the others wait. The launcher notices a process that died.
         patient = InitProcessGroupKwargs(timeout=timedelta(days=30))
         self._accelerator: Any = Accelerator(cpu=torch.device(device).type == "cpu", kwargs_handlers=[patient])
         super().__init__(self._accelerator.device)
@@ -75,15 +78,15 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def together(device: str | torch.device) -> Alone:
-    """The processes that fit on `device`; which of several GPUs is the launcher's choice.
+def process_group(device: str | torch.device) -> ProcessGroup:
+    """Return the processes of this job. The launcher chooses which of several GPUs each one uses.
 
     Raises: ModuleNotFoundError, saying what to install, where several were launched and accelerate is missing
     """
     if not launched():
-        return Alone(device)
+        return ProcessGroup(device)
     try:
-        return Launched(device)
+        return LaunchedGroup(device)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "Several processes share their work through 'accelerate', which is not installed: pip install accelerate",

@@ -69,6 +69,6 @@ def test_a_pool_killed_in_mid_epoch_leaves_nobody_behind_and_ends_with_the_same_
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     wait(lambda: not any(running(child) for child in pool), "the pool outlived its parent")
-    assert not list(out.glob(f"{FOLDER}/*.cell.json"))  # neither fit had ended
+    assert not list(out.glob(f"{FOLDER}/*.result.json"))  # neither fit had ended
     alone = replace(SMALL, processes=1)  # of no influence on the numbers
     assert numbers(compare(alone, out=out, quiet=True)) == numbers(compare(alone, quiet=True))

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 import salience
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.core.types import Selection
 from salience.lab.evaluate.encoded_pictures import encode_pictures
-from salience.lab.evaluate.generate import Asking
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.fit import fit_scorer
 from salience.lab.fit.fit_scorer import FitConfig, Target, Views, distil, fit
 from salience.lab.fit.objectives import attention_kl
@@ -82,7 +82,7 @@ def test_the_target_is_the_attention_in_the_model_s_own_forward(
     model.set_attn_implementation("eager")
     shares = []
     for sample in group:
-        inputs = Asking(model, processor, [group]).inputs(sample.image, [sample.question])
+        inputs = GenerateEvaluator(model, processor, [group]).inputs(sample.image, [sample.question])
         with torch.no_grad():
             paid = model(**inputs, output_attentions=True).attentions[0].mean(1)  # (1, T, T)
         shares.append(paid[0, -1, token_columns(adapter, viewed, inputs["input_ids"])[0]])
@@ -111,7 +111,7 @@ def test_answers_are_weighed_as_generate_weighs_them(
     model, processor, group = tiny_family("idefics3").model(), family_processor("idefics3"), scene(1)
     adapter = adapter_for(model)
     viewed = view(adapter, processor, group)
-    asking = Asking(model, processor, [group])
+    asking = GenerateEvaluator(model, processor, [group])
     inputs = asking.inputs(group[0].image, [sample.question for sample in group])
     kept = [Selection(kept=torch.arange(0, len(tokens), 2)) for tokens in viewed.encoded.views]
     for chosen, method in ((viewed.every(), None), (kept, _Every())):
@@ -183,7 +183,7 @@ def test_views_of_several_sizes_are_learned_and_shuffled_ones_are_not(tiny_famil
     def left(**changes: Any) -> float:
         given = FitConfig(**{**vars(config), **changes})
         scorer = distil(
-            adapter, given, Views(features=features), Target(shares=shares, about={}), aside=None, bars=Stages()
+            adapter, given, Views(features=features), Target(shares=shares, about={}), aside=None, bars=ProgressBars()
         )
         with torch.no_grad():
             return sum(float(attention_kl(scorer(x)[None], y[None])) for x, y in zip(features, shares, strict=True))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures, load_pictures
 from salience.lab.fit import fit_scorer
 from salience.lab.fit.attention_source import candidate_looks, choose_look, top_tokens
@@ -89,8 +89,8 @@ def test_a_scorer_learns_what_features_tell_and_nothing_from_shuffled_targets(
     target = _by_norm(pictures)
     config = replace(SMALL, steps=150, rate=1e-2)
     uniform = float(attention_kl(torch.zeros(5, 36), target.shares))
-    learned = distil(adapter, config, pictures, target, aside=None, bars=Stages())
-    shuffled = distil(adapter, replace(config, shuffled=True), pictures, target, aside=None, bars=Stages())
+    learned = distil(adapter, config, pictures, target, aside=None, bars=ProgressBars())
+    shuffled = distil(adapter, replace(config, shuffled=True), pictures, target, aside=None, bars=ProgressBars())
     assert _agreement(learned, pictures, target.shares) < 0.3 * uniform
     assert _agreement(shuffled, pictures, target.shares) > 0.7 * uniform
 

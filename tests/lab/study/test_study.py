@@ -14,7 +14,7 @@ from salience.core import record
 from salience.core.record import ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
 from salience.lab.compare.config import CompareConfig
 from salience.lab.fit.fit_scorer import FitConfig
-from salience.lab.result_cache import FOLDER, Cells
+from salience.lab.result_cache import FOLDER, ResultCache
 from salience.lab.study import run as study
 from salience.lab.study.run import StudyConfig
 from salience.lab.tradeoff import generate_run as asked_tradeoff
@@ -165,15 +165,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_quality(
     assert learnt[0] == learnt[1]
 
 
-def test_cells_of_another_configuration_are_not_taken(tmp_path: Path) -> None:
-    assert Cells(tmp_path, {"seed": 0}).get("a", lambda: [1.5]) == [1.5]
-    same = Cells(tmp_path, {"seed": 0})
+def test_results_of_another_configuration_are_not_taken(tmp_path: Path) -> None:
+    assert ResultCache(tmp_path, {"seed": 0}).get("a", lambda: [1.5]) == [1.5]
+    same = ResultCache(tmp_path, {"seed": 0})
     assert same.resumed and same.get("a", lambda: pytest.fail("it is stored")) == [1.5]
-    other = Cells(tmp_path, {"seed": 1})
+    other = ResultCache(tmp_path, {"seed": 1})
     assert not other.resumed and other.get("a", lambda: [2.5]) == [2.5]
     other.finish()
     assert list(tmp_path.iterdir()) == []
-    assert Cells(None, {}).get("a", lambda: 3) == 3
+    assert ResultCache(None, {}).get("a", lambda: 3) == 3
 
 
 @pytest.mark.parametrize("keep", [0.0, 1.2, float("nan"), -1.0])

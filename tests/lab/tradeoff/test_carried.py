@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from salience.core.progress import stages
-from salience.lab.result_cache import Cells
+from salience.core.progress import progress_bars
+from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff import run as tradeoff
 from salience.lab.tradeoff.generate_run import run_asked
 from salience.vlm.families import adapter_for
@@ -28,9 +28,9 @@ def packed(model: Any, processor: Any, config: tradeoff.TradeoffConfig) -> Any:
 
 def asked(model: Any, processor: Any, config: tradeoff.TradeoffConfig) -> Any:
     """Each through `generate`."""
-    with stages(quiet=True) as bars:
-        cells = Cells(None, {})
-        return run_asked(adapter_for(model), processor, config, name="m", fitted={}, cells=cells, bars=bars)
+    with progress_bars(quiet=True) as bars:
+        cache = ResultCache(None, {})
+        return run_asked(adapter_for(model), processor, config, name="m", fitted={}, cache=cache, bars=bars)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from salience.core.progress import stages
+from salience.core.progress import progress_bars
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.contact_sheets import _as_named, as_seen, save_for, save_sheets
 from salience.vlm.methods.cls_attention import ClsAttention
@@ -48,7 +48,7 @@ def test_what_a_tradeoff_asks_for(tiny_llava: Any, tiny_processor: Any, tmp_path
     sample = SimpleNamespace(image=Image.new("RGB", (84, 84), (200, 10, 40)), question="how many digits ?")
     groups, known = [[sample]] * 3, {"cls-attention": [ClsAttention()] * 2}
     asked = TradeoffConfig(keeps=(0.25,), methods=("cls-attention", "divprune"), save_pictures=2)
-    with stages(quiet=True) as bars:
+    with progress_bars(quiet=True) as bars:
         written = save_for(model, processor, asked, groups, known, tmp_path, bars)
         assert written == ["pictures/picture_0.png", "pictures/picture_1.png"]
         with Image.open(tmp_path / written[0]) as sheet:

@@ -90,7 +90,7 @@ def test_the_ceiling_serves_every_question_once(quality: Quality) -> None:
     cuts = question_cuts(quality.test, 0.1)
     served = sorted((picture, number) for picture, _, numbers in cuts for number in numbers)
     assert served == [(p, q) for p, group in enumerate(quality.test.samples) for q in range(len(group))]
-    # Asking with the cuts of all tokens is asking with all tokens: the same numbers in another order.
+    # GenerateEvaluator with the cuts of all tokens is asking with all tokens: the same numbers in another order.
     found = quality.ceiling(1.0, 4)
     assert found["accuracy"] == pytest.approx(quality.full.accuracy)
     # Other questions share the row, so float32 sums come in another order.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from salience.lab.data_parallel import Alone
+from salience.lab.data_parallel import ProcessGroup
 from salience.lab.result_cache import FOLDER
 from salience.lab.tradeoff import run as tradeoff
 
@@ -42,20 +42,20 @@ def test_the_record_of_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     own, timed = threading.local(), []
-    monkeypatch.setattr(tradeoff, "together", lambda device: getattr(own, "group", Alone(device)))
+    monkeypatch.setattr(tradeoff, "process_group", lambda device: getattr(own, "group", ProcessGroup(device)))
     measure = tradeoff.measure_costs
     monkeypatch.setattr(tradeoff, "measure_costs", lambda *a, **k: (timed.append(own.group.index), measure(*a, **k))[1])
 
-    def run(group: Alone, out: Path) -> Any:
+    def run(group: ProcessGroup, out: Path) -> Any:
         own.group = group
         return tradeoff.run(copy.deepcopy(model), CONFIG, processor=tiny_processor(84), out=out, quiet=True)
 
-    one = run(Alone("cpu"), tmp_path / "one")
+    one = run(ProcessGroup("cpu"), tmp_path / "one")
     found = by_threads(2, lambda group: run(group, tmp_path / "two"))
     assert found[0] == found[1] and untimed(found[0]) == untimed(one)
     assert timed == [0, 0]  # by the first process alone
     assert len({row["answer_kl"] for row in one["rows"]}) > 5  # it could have come out otherwise
     stored = tmp_path / "two" / FOLDER
-    for cell in list(stored.glob("*0.5*.cell.json")):  # as a run leaves it that is killed
-        cell.unlink()
+    for result in list(stored.glob("*0.5*.result.json")):  # as a run leaves it that is killed
+        result.unlink()
     assert by_threads(3, lambda group: run(group, tmp_path / "two")) == [found[0]] * 3  # times, too, are read back

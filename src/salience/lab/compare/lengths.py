@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.training_run import model_of
 from salience.lab.data.sequences.task import SequenceTask
@@ -18,7 +18,7 @@ from salience.lab.profile.peak_memory import peak_bytes
 _WARM = 2
 
 
-def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars: Stages) -> list[dict[str, Any]]:
+def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars: ProgressBars) -> list[dict[str, Any]]:
     """model, length, tokens_per_s (median over rounds that run every model at every length once), peak_bytes: one
     sequence, read whole.
 
@@ -28,7 +28,7 @@ def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars
     inputs = {length: _inputs(task, length).to(device) for length in config.lengths}
     calls = {(name, length): partial(_read, networks[name], x) for length, x in inputs.items() for name in networks}
     rounds = (_WARM + config.rounds) * len(calls)
-    with bars.stage("inference against length", rounds) as tick, torch.inference_mode():
+    with bars.bar("inference against length", rounds) as tick, torch.inference_mode():
         times = measure(calls, repeats=config.rounds, warmup=_WARM, device=torch.device(device), tick=tick)
         return [
             {

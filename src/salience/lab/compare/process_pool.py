@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from salience.core.progress import Stages, Tick
+from salience.core.progress import ProgressBars, Tick
 from salience.lab.compare.training_run import Job, run
 
 Done = Callable[[Job, dict[str, Any]], object]
@@ -25,7 +25,7 @@ _BROKEN = (
 _told: Any = None  # a worker's way to the parent's progress bars
 
 
-def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: Stages, done: Done) -> None:
+def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: ProgressBars, done: Done) -> None:
     """Run the jobs; `done(job, what came of it)` is called in this process as each ends.
 
     Checkpoints are each job's own affair: a killed pool goes on where its jobs were.
@@ -58,7 +58,7 @@ def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: Stages, don
 class _Bars:
     """The workers' stages, drawn here. Messages: (stage key, what, value)."""
 
-    def __init__(self, bars: Stages) -> None:
+    def __init__(self, bars: ProgressBars) -> None:
         self._bars = bars
         self._ticks: dict[str, Tick] = {}
         self._open = ExitStack()
@@ -76,19 +76,19 @@ class _Bars:
                 key, what, value = told.get_nowait()
             except queue.Empty:
                 return
-            if what == "stage":
-                self._ticks[key] = self._open.enter_context(self._bars.stage(*value))
+            if what == "bar":
+                self._ticks[key] = self._open.enter_context(self._bars.bar(*value))
             elif what == "by":
                 self._ticks[key](value)
             else:
                 self._ticks[key].say(value)
 
 
-class _ToldStages(Stages):
+class _ToldBars(ProgressBars):
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Tick]:
+    def bar(self, name: str, total: int) -> Iterator[Tick]:
         key = f"{os.getpid()} {name}"
-        _told.put((key, "stage", (name, total)))
+        _told.put((key, "bar", (name, total)))
         yield _ToldTick(key)
 
 
@@ -121,7 +121,7 @@ def _start(told: Any, threads: int) -> None:
 
 
 def _work(job: Job) -> dict[str, Any]:
-    return run(job, _ToldStages())
+    return run(job, _ToldBars())
 
 
 @contextmanager

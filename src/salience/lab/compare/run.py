@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from salience.core.backend import resolve_device
-from salience.core.progress import Stages, stages
+from salience.core.progress import ProgressBars, progress_bars
 from salience.core.record import Record
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.lengths import measure_lengths
@@ -21,8 +21,8 @@ from salience.lab.compare.process_pool import run_all
 from salience.lab.compare.training_run import Job, Purpose, counts, with_aside
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.task import SequenceTask
-from salience.lab.data_parallel import Alone, together
-from salience.lab.result_cache import Cells
+from salience.lab.data_parallel import ProcessGroup, process_group
+from salience.lab.result_cache import ResultCache
 
 Results = dict[str, dict[str, Any]]
 
@@ -32,8 +32,8 @@ def compare(
     *,
     out: str | Path | None = None,
     device: str = "auto",
-    cells: Cells | None = None,
-    bars: Stages | None = None,
+    cache: ResultCache | None = None,
+    bars: ProgressBars | None = None,
     quiet: bool = False,
 ) -> Record:
     """Train every model with every seed; returns a record of kind "compare".
@@ -43,7 +43,7 @@ def compare(
     `accelerate launch` started share every batch of one fit after another; the first of them alone writes and times.
 
     Args:    out: where finished fits and checkpoints lie while the run lasts; None stores nothing. The caller writes
-             the results and then removes `.unfinished` there   cells, bars: a larger study's own
+             the results and then removes `.unfinished` there   cache, bars: a larger study's own
              device: "auto", "cpu", "cuda"...
     Raises:  ValueError, one sentence, for an unknown task or data that can't be read, for a model that the task's kind
              forbids, and where memory would not do
@@ -51,22 +51,22 @@ def compare(
     where = str(resolve_device(device))
     task = load(config.task, seed=config.seed)
     require_memory(config, task, where)
-    group = together(where)
+    group = process_group(where)
     if group.count > 1:
         config = replace(config, processes=1, lengths=config.lengths if group.first else ())
-    own = cells or _cells(None if out is None else Path(out), config, group)
+    own = cache or _cache(None if out is None else Path(out), config, group)
     if bars is not None:
         record = _compare(config, task, where, own, bars)
     else:
-        with stages(quiet=quiet or not group.first) as drawn:
+        with progress_bars(quiet=quiet or not group.first) as drawn:
             record = _compare(config, task, where, own, drawn)
     group.wait()  # the caller may remove what the others still read
     return record
 
 
-def _cells(out: Path | None, config: CompareConfig, group: Alone) -> Cells:
-    """The first process clears away what isn't of this run before the others look."""
-    own = Cells(out, identity(config), keeps=group.first)
+def _cache(out: Path | None, config: CompareConfig, group: ProcessGroup) -> ResultCache:
+    """Return the cache of this run; the first process removes another run's results before the others look."""
+    own = ResultCache(out, identity(config), writes=group.first)
     group.wait()
     return own
 
@@ -76,16 +76,16 @@ def identity(config: CompareConfig) -> dict[str, Any]:
     return {"compare": config.budget, "models": config.models, "torch": torch.__version__}
 
 
-def _compare(config: CompareConfig, task: SequenceTask, device: str, cells: Cells, bars: Stages) -> Record:
-    rates, searched = _rates(config, device, cells, bars)
+def _compare(config: CompareConfig, task: SequenceTask, device: str, cache: ResultCache, bars: ProgressBars) -> Record:
+    rates, searched = _rates(config, device, cache, bars)
     seeds = range(config.seed, config.seed + config.seeds)
     jobs = [_job(config, device, name, seed, rates[name]) for seed in seeds for name in config.models]
     if config.control:
         jobs += [_job(config, device, name, config.seed, rates[name], "control") for name in config.models]
-    found = _finished(jobs, config, cells, bars)
+    found = _finished(jobs, config, cache, bars)
     fits = {name: [found[job.name] for job in jobs if (job.model, job.purpose) == (name, "fit")] for name in rates}
     control = [found[job.name] for job in jobs if job.purpose == "control"]
-    lengths = _lengths(config, task, device, cells, bars) if config.lengths else []
+    lengths = _lengths(config, task, device, cache, bars) if config.lengths else []
     return {
         "kind": "compare",
         "config": _about(config, task, fits, searched),
@@ -105,11 +105,11 @@ def _compare(config: CompareConfig, task: SequenceTask, device: str, cells: Cell
 
 
 def _lengths(
-    config: CompareConfig, task: SequenceTask, device: str, cells: Cells, bars: Stages
+    config: CompareConfig, task: SequenceTask, device: str, cache: ResultCache, bars: ProgressBars
 ) -> list[dict[str, Any]]:
     """What was timed, or what a run before this one timed at the same lengths."""
     name = f"{config.task.replace('/', '_')}-lengths-{'-'.join(map(str, config.lengths))}-{config.rounds}"
-    found: list[dict[str, Any]] = cells.get(name, lambda: measure_lengths(config, task, device, bars))
+    found: list[dict[str, Any]] = cache.get(name, lambda: measure_lengths(config, task, device, bars))
     return found
 
 
@@ -119,25 +119,25 @@ def _job(
     return Job(config=config, model=model, seed=seed, rate=rate, purpose=purpose, device=device)
 
 
-def _finished(jobs: Sequence[Job], config: CompareConfig, cells: Cells, bars: Stages) -> Results:
+def _finished(jobs: Sequence[Job], config: CompareConfig, cache: ResultCache, bars: ProgressBars) -> Results:
     """What came of each job, by its name; what a run before this one finished is read back."""
     found: Results = {}
     open_jobs = []
     for job in jobs:
-        if cells.has(job.name):
-            found[job.name] = cells.get(job.name, dict)
+        if cache.has(job.name):
+            found[job.name] = cache.get(job.name, dict)
         else:
-            open_jobs.append(with_aside(job, cells.path(f"fit-{job.name}")))
+            open_jobs.append(with_aside(job, cache.path(f"fit-{job.name}")))
 
     def done(job: Job, result: dict[str, Any]) -> None:
-        found[job.name] = cells.get(job.name, lambda: result)
+        found[job.name] = cache.get(job.name, lambda: result)
 
     run_all(open_jobs, config.processes, config.threads, bars, done)
     return found
 
 
 def _rates(
-    config: CompareConfig, device: str, cells: Cells, bars: Stages
+    config: CompareConfig, device: str, cache: ResultCache, bars: ProgressBars
 ) -> tuple[dict[str, float], dict[str, dict[str, float | None]]]:
     """Each model's learning rate, and the validation accuracy of every one that was tried."""
     if len(config.rates) == 1:
@@ -145,7 +145,7 @@ def _rates(
     jobs = [
         _job(config, device, name, config.seed, rate, "search") for name in config.models for rate in config.rates
     ]  # fmt: skip
-    found = _finished(jobs, config, cells, bars)
+    found = _finished(jobs, config, cache, bars)
     tried: dict[str, dict[str, float | None]] = {name: {} for name in config.models}
     for job in jobs:
         result = found[job.name]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.lab.compare.config import CompareConfig, Model, read_model
 from salience.lab.compare.paired import accuracy_interval
 from salience.lab.data.sequences import load
@@ -55,7 +55,7 @@ class Job:
         return -(-len(task.train) // self.config.batch) * self.config.epochs
 
 
-def run(job: Job, bars: Stages) -> dict[str, Any]:
+def run(job: Job, bars: ProgressBars) -> dict[str, Any]:
     """Fit, evaluate, and say what came of it, fit for JSON.
 
     Returns: rows (the record's columns), right and asked (the last epoch's targets by test example; None after a
@@ -89,12 +89,12 @@ def _ordered(row: dict[str, Any]) -> dict[str, Any]:
     return found | {"accuracy_low": None, "accuracy_high": None}
 
 
-def _longer(network: nn.Module, task: SequenceTask, job: Job, bars: Stages) -> dict[str, float]:
+def _longer(network: nn.Module, task: SequenceTask, job: Job, bars: ProgressBars) -> dict[str, float]:
     """Accuracy on the test splits that are longer than what was trained on."""
     found: dict[str, float] = {}
     if not task.longer:
         return found
-    with bars.stage(f"{job.label}: longer sequences", len(task.longer)) as tick:
+    with bars.bar(f"{job.label}: longer sequences", len(task.longer)) as tick:
         for length, split in sorted(task.longer.items()):
             batch = max(1, min(128, _EVALUATED // length))
             found[str(length)] = evaluate(network, split, batch=batch, device=job.device).accuracy

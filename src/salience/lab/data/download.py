@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from salience.core.files import write_atomic
-from salience.core.progress import stages
+from salience.core.progress import progress_bars
 
 _BLOCK = 1 << 20
 _PATIENCE = 30  # seconds without a byte
@@ -43,7 +43,7 @@ def _download(address: str, name: str, offline: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
             blocks, total = [], int(answer.headers.get("Content-Length") or 0)
-            with stages() as bars, bars.stage(f"downloading {name}", max(1, -(-total // _BLOCK))) as tick:
+            with progress_bars() as bars, bars.bar(f"downloading {name}", max(1, -(-total // _BLOCK))) as tick:
                 while block := answer.read(_BLOCK):
                     blocks.append(block)
                     tick()

@@ -18,7 +18,7 @@ _COLUMNS = 6000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
+class PackedAnswers:
     """What the model says to Q questions, in the pictures' order; A answer tokens in all.
 
     log_probs: (A, V) float32, of the next token where each answer token is due, the true answer so far given
@@ -47,7 +47,7 @@ def answer(
     visual: Sequence[Tensor] | None = None,
     positions: str = "original",
     tick: Callable[[int], object] | None = None,
-) -> Answers:
+) -> PackedAnswers:
     """Ask every question with only the kept tokens.
 
     An answer is right if decoding greedily gives exactly the answer and then the end token; that is so exactly if, the
@@ -80,12 +80,12 @@ def answer(
         total += sum(counts)
         if tick is not None:
             tick(len(span))
-    return Answers(
+    return PackedAnswers(
         log_probs=torch.cat(rows), question=torch.cat(question), correct=torch.cat(correct), picture=torch.tensor(owner)
     )
 
 
-def divergence(full: Answers, pruned: Answers) -> Tensor:
+def divergence(full: PackedAnswers, pruned: PackedAnswers) -> Tensor:
     """(Q,) KL(full || pruned) in nats, mean over each answer's tokens (the end token is one of them)."""
     each = (full.log_probs.exp() * (full.log_probs - pruned.log_probs)).sum(-1)  # (A,)
     total = torch.zeros(len(full.correct)).index_add_(0, full.question, each)
@@ -94,12 +94,12 @@ def divergence(full: Answers, pruned: Answers) -> Tensor:
     return (total / tokens).clamp_min(0.0)
 
 
-def pick(answers: Answers, questions: Sequence[int]) -> Answers:
+def pick(answers: PackedAnswers, questions: Sequence[int]) -> PackedAnswers:
     """The answers to these questions alone, in this order."""
     rows = [(answers.question == question).nonzero()[:, 0] for question in questions]
     number = torch.cat([torch.full((len(row),), place) for place, row in enumerate(rows)])
     chosen = torch.tensor(questions)
-    return Answers(
+    return PackedAnswers(
         log_probs=answers.log_probs[torch.cat(rows)],
         question=number,
         correct=answers.correct[chosen],

@@ -12,7 +12,7 @@ import numpy as np
 from salience.lab.data import scenes, vqa
 from salience.lab.data.vqa import easy_vqa
 from salience.lab.evaluate.encoded_pictures import load_pictures
-from salience.lab.evaluate.generate import score
+from salience.lab.evaluate.generate_evaluator import score
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.differences import MAJORITY, QUESTION_ONLY
 

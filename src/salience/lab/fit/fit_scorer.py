@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from salience.core.files import write_atomic
-from salience.core.progress import Stages, stages
+from salience.core.progress import ProgressBars, progress_bars
 from salience.lab.data.scenes import Sample
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures, load_pictures
 from salience.lab.evaluate.packing import can_pack
@@ -112,7 +112,7 @@ def fit(
     require_attention(adapter)
     aside = target_folder.parent / f".{target_folder.name}.unfinished"
     checkpoint.claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
-    with stages(quiet=quiet) as bars:
+    with progress_bars(quiet=quiet) as bars:
         train, target = _lessons(adapter, processor, config, aside, bars)
         scorer = distil(adapter, config, train, target, aside=aside, bars=bars)
     scorer.save_pretrained(target_folder)
@@ -121,7 +121,7 @@ def fit(
 
 
 def _lessons(
-    adapter: Adapter, processor: Any, config: FitConfig, aside: Path, bars: Stages
+    adapter: Adapter, processor: Any, config: FitConfig, aside: Path, bars: ProgressBars
 ) -> tuple[EncodedPictures | Views, Target]:
     """What a scorer learns from; the target stored in `aside` where it is there."""
     if can_pack(adapter):
@@ -134,41 +134,41 @@ def _lessons(
         tried: list[dict[str, Any]] = []
         if look is None:
             validation = _drawn(config, "val", bars)
-            with bars.stage("choosing whose attention", len(validation)) as tick:
+            with bars.bar("choosing whose attention", len(validation)) as tick:
                 look, tried = choose_viewed_look(
                     adapter, processor, validation, candidate_looks(adapter), config.keeps, tick=tick
                 )
-        with bars.stage("attention of the training questions", len(groups)) as tick:
+        with bars.bar("attention of the training questions", len(groups)) as tick:
             views.features, shares = views_and_shares(adapter, processor, groups, look, tick=tick)
         return Target(shares=shares, about={"look": look.describe(), "tried": tried})
 
     target = load_target(aside, make)
     if not views.features:  # the target was there
-        with bars.stage("encoding train pictures", len(groups)) as tick:
+        with bars.bar("encoding train pictures", len(groups)) as tick:
             views.features, _ = views_and_shares(adapter, processor, groups, None, tick=tick)
     return views, target
 
 
-def _drawn(config: FitConfig, split: str, bars: Stages) -> list[list[Sample]]:
+def _drawn(config: FitConfig, split: str, bars: ProgressBars) -> list[list[Sample]]:
     """The pictures of a split, each with its samples."""
     count = config.pictures if split == "train" else config.validation
-    with bars.stage(f"drawing {split} pictures", 1) as tick:
+    with bars.bar(f"drawing {split} pictures", 1) as tick:
         groups = load_pictures(config.task, split=split, pictures=count, questions=config.questions, seed=config.seed)
         tick()
     return groups
 
 
 def prepare(
-    adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: Stages, *, keys: bool = False
+    adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: ProgressBars, *, keys: bool = False
 ) -> EncodedPictures:
     """The pictures that a fit learns from ("train") or chooses on ("val"), encoded; `keys`: with the tower's."""
     groups = _drawn(config, split, bars)
-    with bars.stage(f"encoding {split} pictures", len(groups)) as tick:
+    with bars.bar(f"encoding {split} pictures", len(groups)) as tick:
         return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
 
 
 def make_target(
-    adapter: Adapter, processor: Any, config: FitConfig, train: EncodedPictures, bars: Stages, *,
+    adapter: Adapter, processor: Any, config: FitConfig, train: EncodedPictures, bars: ProgressBars, *,
     validation: EncodedPictures | None = None,
 ) -> Target:  # fmt: skip
     """The attention to learn on the training pictures; whose it is, is chosen on validation pictures."""
@@ -177,16 +177,16 @@ def make_target(
     if look is None:
         looks = candidate_looks(adapter)
         validation = validation or prepare(adapter, processor, config, "val", bars)
-        with bars.stage("choosing whose attention", len(looks)) as tick:
+        with bars.bar("choosing whose attention", len(looks)) as tick:
             look, tried = choose_look(adapter, validation, looks, config.keeps, tick=tick)
-    with bars.stage("attention of the training questions", len(train)) as tick:
+    with bars.bar("attention of the training questions", len(train)) as tick:
         shares = text_saliency(adapter, train, [look], tick=tick)[0]
     return Target(shares=shares, about={"look": look.describe(), "tried": tried})
 
 
 def distil(
     adapter: Adapter, config: FitConfig, train: EncodedPictures | Views, target: Target, *, aside: Path | None,
-    bars: Stages,
+    bars: ProgressBars,
 ) -> Scorer:  # fmt: skip
     """Train the scorer on encoded pictures; with a folder `aside`, from its last checkpoint on."""
     shares = _shuffled(target.shares, config.seed) if config.shuffled else target.shares
@@ -205,7 +205,7 @@ def distil(
     optimiser = torch.optim.AdamW(scorer.parameters(), lr=config.rate, weight_decay=config.decay)
     found = None if aside is None else checkpoint.resume(aside, scorer, optimiser)
     done: int = found["done"] if found else 0
-    with bars.stage("fitting the scorer", config.steps) as tick:
+    with bars.bar("fitting the scorer", config.steps) as tick:
         tick(done)
         for step in range(done, config.steps):
             _step(scorer, optimiser, config, train.features, shares, step)

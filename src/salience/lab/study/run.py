@@ -13,14 +13,14 @@ import torch
 import salience
 from salience.core import record
 from salience.core.backend import resolve_device
-from salience.core.progress import Stages, stages
+from salience.core.progress import ProgressBars, progress_bars
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.run import identity as compared
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.fit.fit_scorer import FitConfig, distil, load_target, make_target, prepare
 from salience.lab.fit.fitted_scorers import scorers_for
 from salience.lab.profile.machine_load import Machine
-from salience.lab.result_cache import Cells
+from salience.lab.result_cache import ResultCache
 from salience.lab.study.sequence_half import compare_all, comparisons
 from salience.lab.tradeoff import run as tradeoff
 from salience.lab.tradeoff.config import TradeoffConfig, reads_keys
@@ -93,21 +93,21 @@ def run(
         "fit": asdict(chosen.fit), "tradeoff": asdict(chosen.tradeoff), "model": tower_fingerprint(model),
         "compare": [compared(one) for one in chosen.compare], "torch": torch.__version__,
     }  # fmt: skip
-    cells = Cells(folder, identity)
-    with stages(quiet=quiet) as bars:
+    cache = ResultCache(folder, identity)
+    with progress_bars(quiet=quiet) as bars:
         # One lot of training pictures serves both: the scorer learns on the first of them, the probe on all.
         pictures = max(chosen.fit.pictures, chosen.tradeoff.probe_pictures)
         train = prepare(
             adapter, processor, replace(chosen.fit, pictures=pictures), "train", bars, keys=reads_keys(chosen.tradeoff)
         )
-        fresh, shuffled = _fitted(adapter, processor, chosen.fit, train.first(chosen.fit.pictures), cells, folder, bars)
+        fresh, shuffled = _fitted(adapter, processor, chosen.fit, train.first(chosen.fit.pictures), cache, folder, bars)
         given = scorers_for(adapter)
         found = tradeoff.run(
-            model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cells=cells, bars=bars,
+            model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cache=cache, bars=bars,
             scorers={**given, chosen.fit.seed: fresh}, controls={SHUFFLED: shuffled},
         )  # fmt: skip
         machine.sample()
-        sequences = compare_all(chosen.compare, device=device, cells=cells, bars=bars)
+        sequences = compare_all(chosen.compare, device=device, cache=cache, bars=bars)
     origin = {str(key): "bundled" for key in given} | {str(chosen.fit.seed): "fitted in this run"}
     found["config"]["scorer_origin"] = origin
     for one in (found, *sequences):
@@ -116,15 +116,21 @@ def run(
     path = record.write(
         folder / RESULTS, record.document([found, *sequences], device=where, machine=machine.observed())
     )
-    cells.finish()
+    cache.finish()
     return path
 
 
 def _fitted(
-    adapter: Adapter, processor: Any, config: FitConfig, train: EncodedPictures, cells: Cells, out: Path, bars: Stages
+    adapter: Adapter,
+    processor: Any,
+    config: FitConfig,
+    train: EncodedPictures,
+    cache: ResultCache,
+    out: Path,
+    bars: ProgressBars,
 ) -> tuple[Scorer, Scorer]:
     """A scorer fitted on these pictures, and one whose targets were shuffled within each picture."""
-    aside = cells.path("fit")
+    aside = cache.path("fit")
     assert aside is not None  # a study always has a folder
     target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
     fitted = []

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from salience.core.backend import resolve_device
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.core.record import Record
 from salience.lab.compare.config import LENGTHS, CompareConfig
 from salience.lab.compare.run import compare
-from salience.lab.result_cache import Cells
+from salience.lab.result_cache import ResultCache
 
 MODELS = ("mamba", "bimamba", "transformer")
 _SEEDS = 3
@@ -40,8 +40,10 @@ def comparisons(*, quick: bool = False, seed: int = 0) -> tuple[CompareConfig, .
     )
 
 
-def compare_all(configs: Sequence[CompareConfig], *, device: str, cells: Cells, bars: Stages) -> list[Record]:
+def compare_all(
+    configs: Sequence[CompareConfig], *, device: str, cache: ResultCache, bars: ProgressBars
+) -> list[Record]:
     """The comparisons one after the other; off the CPU a fit has the device alone."""
     alone = resolve_device(device).type != "cpu"
     chosen = [replace(one, processes=1, threads=0) if alone else one for one in configs]
-    return [compare(one, device=device, cells=cells, bars=bars) for one in chosen]
+    return [compare(one, device=device, cache=cache, bars=bars) for one in chosen]

@@ -11,7 +11,7 @@ import torch
 
 import salience
 from salience.core.files import write_atomic
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.lab.evaluate.prompts import prompt_text
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.vlm.drawing import contact_sheet
@@ -89,7 +89,7 @@ def as_seen(model: Any, processor: Any, inputs: Mapping[str, Any], image: Image)
 
 def save_for(
     model: Any, processor: Any, config: TradeoffConfig, groups: Sequence[Sequence[Any]],
-    known: Mapping[str, Sequence[Method]], out: Path | None, bars: Stages,
+    known: Mapping[str, Sequence[Method]], out: Path | None, bars: ProgressBars,
 ) -> list[str]:  # fmt: skip
     """The sheets that a trade-off asks for: of its first pictures, with each picture's first question.
 
@@ -104,7 +104,7 @@ def save_for(
         (group[0].image, group[0].question, _as_named(config, {**{n: each[i] for n, each in known.items()}, **named}))
         for i, group in enumerate(shown)
     ]
-    with bars.stage("contact sheets", len(shown)) as tick:
+    with bars.bar("contact sheets", len(shown)) as tick:
         return save_sheets(model, processor, pictures, config.keeps, out, positions=config.positions, tick=tick)
 
 

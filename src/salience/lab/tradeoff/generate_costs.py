@@ -16,14 +16,14 @@ from salience.lab.profile.latency import Stopwatch, measure
 from salience.vlm.methods.base import Method
 
 if TYPE_CHECKING:
-    from salience.lab.evaluate.generate import Asking
+    from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 
 #: Tokens behind the first one whose mean time is a further token's.
 STEPS = 8
 
 
 def clock(
-    asking: Asking, methods: Mapping[str, Method], keeps: Sequence[float], *, repeats: int,
+    asking: GenerateEvaluator, methods: Mapping[str, Method], keeps: Sequence[float], *, repeats: int,
     tick: Callable[[], object] | None = None,
 ) -> dict[tuple[str, float], dict[str, float]]:  # fmt: skip
     """(method, keep) -> first_token_ms and decode_ms_per_token, of the first picture's first question."""

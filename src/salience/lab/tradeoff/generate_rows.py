@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.lab.evaluate.bootstrap import interval
-from salience.lab.evaluate.generate import Asking, Replies, measures
-from salience.lab.result_cache import Cells
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator, Replies, measures
+from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.differences import MARKS
 from salience.vlm.methods.base import Method
@@ -24,16 +24,21 @@ WHOLE: Line = ("", 0, 1.0)
 
 
 def asked_rows(
-    asking: Asking, config: TradeoffConfig, arms: Sequence[tuple[str, int, Method]], whole: Mapping[str, Any] | None,
-    picture: Tensor, cells: Cells, bars: Stages,
-) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:  # fmt: skip
+    asking: GenerateEvaluator,
+    config: TradeoffConfig,
+    arms: Sequence[tuple[str, int, Method]],
+    whole: Mapping[str, Any] | None,
+    picture: Tensor,
+    cache: ResultCache,
+    bars: ProgressBars,
+) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
     """A row for every arm at every ratio, and the quality columns of all tokens.
 
     whole: those columns where they are known, else all tokens are asked, too   picture: (Q,) of each question
     """
     lines: dict[Line, Method | None] = {WHOLE: None} if whole is None else {}
     lines |= {(name, seed, keep): method for keep in config.keeps if keep < 1 for name, seed, method in arms}
-    said = _said(asking, lines, cells, bars)
+    said = _said(asking, lines, cache, bars)
     if whole is None:
         whole = quality(asking, said[WHOLE], picture)
     return [
@@ -44,13 +49,15 @@ def asked_rows(
     ], whole  # fmt: skip
 
 
-def _said(asking: Asking, lines: Mapping[Line, Method | None], cells: Cells, bars: Stages) -> dict[Line, Replies]:
+def _said(
+    asking: GenerateEvaluator, lines: Mapping[Line, Method | None], cache: ResultCache, bars: ProgressBars
+) -> dict[Line, Replies]:
     """What was said on each line. lines: the dearest first"""
     parts = {_cell(line, part): (line, part) for line in lines for part in asking.parts}
-    mine = cells.share(parts)
-    with bars.stage("methods x ratios x pictures", sum(len(parts[name][1]) for name in mine)) as tick:
+    mine = cache.claim(parts)
+    with bars.bar("methods x ratios x pictures", sum(len(parts[name][1]) for name in mine)) as tick:
         jobs = {name: partial(_part, asking, lines[line], line[2], tick, part) for name, (line, part) in parts.items()}
-        found = cells.fill(jobs, mine)
+        found = cache.fill(jobs, mine)
     return {line: _joined([found[_cell(line, part)] for part in asking.parts]) for line in lines}
 
 
@@ -60,7 +67,7 @@ def _cell(line: Line, part: range) -> str:
 
 
 def _part(
-    asking: Asking, method: Method | None, keep: float, tick: Callable[[], object], part: range
+    asking: GenerateEvaluator, method: Method | None, keep: float, tick: Callable[[], object], part: range
 ) -> dict[str, Any]:  # fmt: skip
     return asdict(asking.replies(method, keep, tick, part))
 
@@ -71,7 +78,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> Replies:
     return Replies(**{name: [value for part in parts for value in part[name]] for name in names})
 
 
-def quality(asking: Asking, replies: Replies, picture: Tensor) -> dict[str, Any]:
+def quality(asking: GenerateEvaluator, replies: Replies, picture: Tensor) -> dict[str, Any]:
     """A row's quality columns. picture: (Q,) the picture each question is of."""
     samples = asking.samples
     found = measures(samples, replies)

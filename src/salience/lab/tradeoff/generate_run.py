@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 import salience
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.core.record import ROW_COLUMNS, Record
-from salience.lab.evaluate.generate import Asking
-from salience.lab.evaluate.packed import asking_for
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
+from salience.lab.evaluate.packed_evaluator import evaluator_for
 from salience.lab.evaluate.picture_tasks import PictureTask, picture_task
-from salience.lab.result_cache import Cells
+from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff.config import RIVALS, TradeoffConfig
 from salience.lab.tradeoff.differences import DEFINITION, MARKS, blind_differences, differences, kind_differences
 from salience.lab.tradeoff.generate_costs import clock
@@ -54,9 +54,15 @@ DEFINITIONS = {
 
 
 def run_asked(
-    adapter: Adapter, processor: Any, config: TradeoffConfig, *, name: str, fitted: Mapping[int, Scorer], cells: Cells,
-    bars: Stages,
-) -> Record:  # fmt: skip
+    adapter: Adapter,
+    processor: Any,
+    config: TradeoffConfig,
+    *,
+    name: str,
+    fitted: Mapping[int, Scorer],
+    cache: ResultCache,
+    bars: ProgressBars,
+) -> Record:
     """A record of kind "tradeoff", what was not measured null.
 
     Raises:  ValueError for a method that this model can't carry, or that needs boxes; for a picture that can't be read,
@@ -64,14 +70,14 @@ def run_asked(
     """
     task = picture_task(config)
     _look_at_all(task, bars)
-    asking = asking_for(adapter, processor, task.groups, instruction=config.instruction, positions=config.positions)
+    asking = evaluator_for(adapter, processor, task.groups, instruction=config.instruction, positions=config.positions)
     arms = asked_arms(adapter, config, fitted)
     substitute = admit(adapter, [method for _, _, method in arms], min(config.keeps), positions=config.positions)
     _try(asking, arms, config.keeps)
     picture = torch.tensor([number for number, group in enumerate(task.groups) for _ in group])
-    rows, whole = asked_rows(asking, config, arms, None, picture, cells, bars)
+    rows, whole = asked_rows(asking, config, arms, None, picture, cache, bars)
     if config.costs:
-        _add_times(rows, asking, config, arms, cells, bars)
+        _add_times(rows, asking, config, arms, cache, bars)
     apart = differences(rows, picture)
     without = blind_differences(rows, picture, task.blind)
     by_kind = kind_differences(rows, picture, [spelt(sample.kind) for group in task.groups for sample in group])
@@ -90,7 +96,7 @@ def run_asked(
 
 def inside_rows(
     adapter: Adapter, processor: Any, config: TradeoffConfig, groups: Sequence[Sequence[Any]], whole: Mapping[str, Any],
-    costs: Mapping[tuple[str, float], Mapping[str, Any]], cells: Cells, bars: Stages,
+    costs: Mapping[tuple[str, float], Mapping[str, Any]], cache: ResultCache, bars: ProgressBars,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows, marks included, of the methods that work inside the model, on pictures of the `scenes` task.
 
@@ -99,12 +105,14 @@ def inside_rows(
     inside = replace(config, methods=config.inside)
     if not inside.methods:
         return []
-    asking = Asking(adapter.model, processor, groups, positions=config.positions, max_new_tokens=SCENES_TOKENS)
+    asking = GenerateEvaluator(
+        adapter.model, processor, groups, positions=config.positions, max_new_tokens=SCENES_TOKENS
+    )
     picture = torch.tensor([number for number, group in enumerate(groups) for _ in group])
     full = {**whole, "tokens_kept": adapter.n_tokens}
     arms = asked_arms(adapter, inside, {})
     _try(asking, arms, config.keeps)
-    rows, _ = asked_rows(asking, inside, arms, full, picture, cells, bars)
+    rows, _ = asked_rows(asking, inside, arms, full, picture, cache, bars)
     return [{**_row({**costs.get((row["method"], row["keep"]), {}), **row}), MARKS: row[MARKS]} for row in rows]
 
 
@@ -127,7 +135,7 @@ def refuse_boxes(names: Iterable[str], task: str) -> None:
             raise ValueError(f"methods: {name!r} needs boxes or training, which task {task!r} does not have here.")
 
 
-def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]], keeps: Sequence[float]) -> None:
+def _try(asking: GenerateEvaluator, arms: Sequence[tuple[str, int, Method]], keeps: Sequence[float]) -> None:
     """One question with each method at the smallest ratio: what a model can't carry is told of before hours of work."""
     sample, least = asking.groups[0][0], min(keeps)
     if least == 1:
@@ -138,27 +146,31 @@ def _try(asking: Asking, arms: Sequence[tuple[str, int, Method]], keeps: Sequenc
             asking.model.generate(**inputs, max_new_tokens=1, do_sample=False)
 
 
-def _look_at_all(task: PictureTask, bars: Stages) -> None:
+def _look_at_all(task: PictureTask, bars: ProgressBars) -> None:
     """Open every picture once, so that one that is missing or cut off is told of before hours of work."""
-    with bars.stage("looking at the pictures", len(task.groups)) as tick:
+    with bars.bar("looking at the pictures", len(task.groups)) as tick:
         for group in task.groups:
             _ = group[0].image
             tick()
 
 
 def _add_times(
-    rows: Sequence[dict[str, Any]], asking: Asking, config: TradeoffConfig, arms: Sequence[tuple[str, int, Method]],
-    cells: Cells, bars: Stages,
-) -> None:  # fmt: skip
+    rows: Sequence[dict[str, Any]],
+    asking: GenerateEvaluator,
+    config: TradeoffConfig,
+    arms: Sequence[tuple[str, int, Method]],
+    cache: ResultCache,
+    bars: ProgressBars,
+) -> None:
     """The columns that a clock around `generate` gives, one measurement for all seeds of a method."""
     methods = {name: method for name, _, method in reversed(arms)}
-    with bars.stage("timing", (config.repeats + 1) * len(methods) * len(config.keeps)) as tick:
+    with bars.bar("timing", (config.repeats + 1) * len(methods) * len(config.keeps)) as tick:
 
         def measured() -> list[list[Any]]:
             found = clock(asking, methods, config.keeps, repeats=config.repeats, tick=tick)
             return [[method, keep, columns] for (method, keep), columns in found.items()]
 
-        times = {(method, keep): columns for method, keep, columns in cells.get("costs", measured)}
+        times = {(method, keep): columns for method, keep, columns in cache.get("costs", measured)}
     for row in rows:
         row.update(times[row["method"], row["keep"]])
 

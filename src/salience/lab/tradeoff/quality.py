@@ -14,7 +14,7 @@ from salience.core.types import VisualGrid
 from salience.lab.data.scene_pictures import SIDE
 from salience.lab.evaluate.bootstrap import interval
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
-from salience.lab.evaluate.packed_answers import Answers, answer, divergence, pick
+from salience.lab.evaluate.packed_answers import PackedAnswers, answer, divergence, pick
 from salience.lab.evaluate.probe import fit_probe, majority_line, named_share, pair_labels
 from salience.lab.fit.text_saliency import REFERENCE, text_saliency
 from salience.lab.tradeoff.differences import DEFINITION, MARKS, marks
@@ -175,7 +175,7 @@ class Quality:
         """The probe's majority line."""
         return None if self.train_labels is None else majority_line(self.train_labels, self.test_labels)
 
-    def _answers(self, full: Answers, found: Answers, kinds: Sequence[str]) -> dict[str, Any]:
+    def _answers(self, full: PackedAnswers, found: PackedAnswers, kinds: Sequence[str]) -> dict[str, Any]:
         low, high = interval(found.correct, found.picture)
         return {
             "accuracy": found.accuracy,

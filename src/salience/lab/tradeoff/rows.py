@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from salience.core.progress import Stages
+from salience.core.progress import ProgressBars
 from salience.core.record import ROW_COLUMNS
-from salience.lab.result_cache import Cells
+from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.methods_under_test import Arm, Ranking
 from salience.lab.tradeoff.quality import Quality
@@ -24,8 +24,8 @@ def all_rows(
     arms: Sequence[Arm],
     whole: Mapping[str, Any],
     costs: Costs,
-    cells: Cells,
-    bars: Stages,
+    cache: ResultCache,
+    bars: ProgressBars,
 ) -> list[Row]:
     """Every arm's rows, then those of the oracle of the items asked about. `whole`: the quality with all tokens."""
     n, pruned = quality.test.grid.n, [keep for keep in config.keeps if keep < 1]
@@ -34,9 +34,9 @@ def all_rows(
         ceiling = partial(quality.ceiling, pictures=config.ceiling_pictures)
         lines.append(("oracle-question", config.seed, "oracle", ceiling))
     jobs = {_cell(name, seed, keep): partial(measure, keep) for name, seed, _, measure in lines for keep in pruned}
-    mine = cells.share(_cell(name, seed, keep) for keep in pruned for name, seed, _, _ in lines)
-    with bars.stage("methods x ratios", len(mine)) as tick:
-        found = cells.fill(jobs, mine, tick)
+    mine = cache.claim(_cell(name, seed, keep) for keep in pruned for name, seed, _, _ in lines)
+    with bars.bar("methods x ratios", len(mine)) as tick:
+        found = cache.fill(jobs, mine, tick)
     return [
         _row(name, keep, seed, found.get(_cell(name, seed, keep), whole), costs.get((cost, keep), _unpriced(keep, n)))
         for name, seed, cost, _ in lines

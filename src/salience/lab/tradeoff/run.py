@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from salience.core.progress import Stages, stages
+from salience.core.progress import ProgressBars, progress_bars
 from salience.core.record import Record
 from salience.lab.data.scenes import baselines, question_only
-from salience.lab.data_parallel import together
+from salience.lab.data_parallel import process_group
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, adapter_dtype, encode_pictures, load_pictures
 from salience.lab.evaluate.packing import can_pack
 from salience.lab.evaluate.picture_tasks import blind_scenes, picture_task
 from salience.lab.fit.fitted_scorers import scorers_for
-from salience.lab.result_cache import Cells
-from salience.lab.shared_result_cache import cells_for
+from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff.config import KEEPS, STUDY, TradeoffConfig, reads_keys
 from salience.lab.tradeoff.contact_sheets import save_for
 from salience.lab.tradeoff.costs import Case
@@ -67,8 +66,8 @@ def run(
     scorers: Mapping[int, Scorer] | None = None,
     controls: Mapping[str, Scorer] | None = None,
     train: EncodedPictures | None = None,
-    cells: Cells | None = None,
-    bars: Stages | None = None,
+    cache: ResultCache | None = None,
+    bars: ProgressBars | None = None,
     quiet: bool = False,
 ) -> Record:
     """Measure every method at every ratio; returns a record of kind "tradeoff".
@@ -77,9 +76,9 @@ def run(
     alone measures times, while the others wait, and all return the same record.
 
     Args:    model, processor: a transformers VLM of a known family, left as it is   name: what the record calls it
-             out: where samples' pictures go, and finished cells while the run lasts; None stores nothing
+             out: where samples' pictures go, and finished cache while the run lasts; None stores nothing
              scorers: seed -> scorer; None for those that belong to the model   controls: method name -> scorer
-             train: training pictures already encoded, for the probe   cells, bars: a larger study's own
+             train: training pictures already encoded, for the probe   cache, bars: a larger study's own
     Raises:  ValueError for a model of no known family, when a scorer is asked for and there is none, or for one that
              was trained on another vision tower
     """
@@ -91,12 +90,12 @@ def run(
     if config.methods is not None and "saliency" in config.methods and not fitted:
         raise ValueError(_NO_SCORER)
     refuse_control(config.methods or (), controls or ())
-    group = together(adapter.device)
-    own = cells or cells_for(group, folder, _identity(adapter, config, fitted, controls or {}))
+    group = process_group(adapter.device)
+    own = cache or ResultCache(folder, _identity(adapter, config, fitted, controls or {}), group=group)
     if bars is not None:
         record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, bars)
     else:
-        with stages(quiet=quiet or not group.first) as drawn:
+        with progress_bars(quiet=quiet or not group.first) as drawn:
             record = _run(adapter, processor, config, name, folder, fitted, controls or {}, train, own, drawn)
     group.wait()  # the caller may remove what the others still read
     return record
@@ -117,35 +116,35 @@ def _run(
     fitted: Mapping[int, Scorer],
     controls: Mapping[str, Scorer],
     train: EncodedPictures | None,
-    cells: Cells,
-    bars: Stages,
+    cache: ResultCache,
+    bars: ProgressBars,
 ) -> Record:
     shown = name or str(getattr(adapter.model, "name_or_path", "") or type(adapter.model).__name__)
     if config.task != "scenes" or not can_pack(adapter):
-        record = run_asked(adapter, processor, config, name=shown, fitted=fitted, cells=cells, bars=bars)
-        return _with_sheets(record, adapter, processor, config, fitted, out, cells, bars)
+        record = run_asked(adapter, processor, config, name=shown, fitted=fitted, cache=cache, bars=bars)
+        return _with_sheets(record, adapter, processor, config, fitted, out, cache, bars)
     arms = _arms(adapter, config, fitted, controls)
     tried = {arm.name: arm.known for arm in (*arms, *published(config.inside, config.seed)) if arm.known is not None}
     substitute = admit(adapter, tried.values(), min(config.keeps), positions=config.positions)
     test = _encoded(adapter, processor, config, "test", config.pictures, bars)
     if train is None and config.probe_pictures > 0:
         train = _encoded(adapter, processor, config, "train", config.probe_pictures, bars)
-    costs = _costs(adapter, processor, config, test, arms, cells, bars) if config.costs else {}
-    with bars.stage("all tokens", 1) as tick:
+    costs = _costs(adapter, processor, config, test, arms, cache, bars) if config.costs else {}
+    with bars.bar("all tokens", 1) as tick:
         quality = Quality(adapter, test, train, positions=config.positions)
-        whole = cells.get("whole", quality.whole)
+        whole = cache.get("whole", quality.whole)
         tick()
-    rows = all_rows(quality, config, arms, whole, costs, cells, bars)
-    rows += inside_rows(adapter, processor, config, test.samples, whole, costs, cells, bars)
+    rows = all_rows(quality, config, arms, whole, costs, cache, bars)
+    rows += inside_rows(adapter, processor, config, test.samples, whole, costs, cache, bars)
     asked = [sample for group in quality.test.samples for sample in group]
     apart = differences(rows, quality.full.picture)
     without = blind_differences(rows, quality.full.picture, blind_scenes(asked))
     by_kind = kind_differences(rows, quality.full.picture, quality.kinds)
     rows = [{name: value for name, value in row.items() if name != MARKS} for row in rows]
-    with bars.stage("samples and controls", 2) as tick:
-        examples = cells.get("examples", lambda: _examples(quality, processor, config, arms, out))
+    with bars.bar("samples and controls", 2) as tick:
+        examples = cache.get("examples", lambda: _examples(quality, processor, config, arms, out))
         tick()
-        other = cells.get("other-picture", lambda: _other_picture(quality, config))
+        other = cache.get("other-picture", lambda: _other_picture(quality, config))
         tick()
     about = {
         "model": shown,
@@ -154,7 +153,7 @@ def _run(
         "control_other_picture_accuracy": None if other is None else other["accuracy"],
         "control_other_picture": other,
         "substitute": substitute,
-        "pictures_saved": cells.get(
+        "pictures_saved": cache.get(
             "pictures", lambda: _save_pictures(adapter, processor, config, test, arms, out, bars)
         ),
     }
@@ -165,10 +164,10 @@ def _run(
 
 
 def _encoded(
-    adapter: Adapter, processor: Any, config: TradeoffConfig, split: str, pictures: int, bars: Stages
+    adapter: Adapter, processor: Any, config: TradeoffConfig, split: str, pictures: int, bars: ProgressBars
 ) -> EncodedPictures:
     groups = load_pictures(config.task, split=split, pictures=pictures, questions=config.questions, seed=config.seed)
-    with bars.stage(f"encoding {split} pictures", pictures) as tick:
+    with bars.bar(f"encoding {split} pictures", pictures) as tick:
         return encode_pictures(adapter, processor, groups, keys=reads_keys(config), tick=tick)
 
 
@@ -193,8 +192,8 @@ def _costs(
     config: TradeoffConfig,
     test: EncodedPictures,
     arms: Sequence[Arm],
-    cells: Cells,
-    bars: Stages,
+    cache: ResultCache,
+    bars: ProgressBars,
 ) -> dict[tuple[str, float], dict[str, Any]]:
     """Cost columns by (cost name, ratio), measured on the first test picture's first question."""
     first, case, device = _case(adapter, processor, test)
@@ -203,13 +202,13 @@ def _costs(
         methods.setdefault("oracle", oracle_method(first))
     inside = {name: method_class(name)().to(device) for name in config.inside}
     keeps, repeats = config.keeps, config.repeats
-    with bars.stage("timing", rounds(len(methods), len(inside), len(keeps), repeats)) as tick:
+    with bars.bar("timing", rounds(len(methods), len(inside), len(keeps), repeats)) as tick:
 
         def measured() -> list[list[Any]]:
             found = measure_costs(adapter, case, methods, inside, keeps, repeats=repeats, tick=tick)
             return [[method, keep, columns] for (method, keep), columns in found.items()]
 
-        return {(method, keep): columns for method, keep, columns in cells.get("costs", measured)}
+        return {(method, keep): columns for method, keep, columns in cache.get("costs", measured)}
 
 
 def _case(adapter: Adapter, processor: Any, test: EncodedPictures) -> tuple[EncodedPictures, Case, torch.device]:
@@ -240,15 +239,15 @@ def _with_sheets(
     config: TradeoffConfig,
     fitted: Mapping[int, Scorer],
     out: Path | None,
-    cells: Cells,
-    bars: Stages,
+    cache: ResultCache,
+    bars: ProgressBars,
 ) -> Record:
     """A record of `run_asked` with the contact sheets that are asked for."""
     if config.save_pictures and out is not None:
         groups = picture_task(config).groups[: config.save_pictures]
         arms = reversed(asked_arms(adapter, config, fitted))
         known = {name: [method] * len(groups) for name, _, method in arms}
-        record["config"]["pictures_saved"] = cells.get(
+        record["config"]["pictures_saved"] = cache.get(
             "pictures", lambda: save_for(adapter.model, processor, config, groups, known, out, bars)
         )
     return record
@@ -261,7 +260,7 @@ def _save_pictures(
     test: EncodedPictures,
     arms: Sequence[Arm],
     out: Path | None,
-    bars: Stages,
+    bars: ProgressBars,
 ) -> list[str]:
     """Contact sheets with each method's first seed."""
     chosen = {arm.name: arm.method(test) for arm in reversed(arms)}

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salience.core.progress import Stages, Tick
+from salience.core.progress import ProgressBars, Tick
 from salience.lab.data.sequences.splits import IGNORE, Split
 from salience.lab.data.sequences.task import SequenceTask
-from salience.lab.data_parallel import Alone, together
+from salience.lab.data_parallel import ProcessGroup, process_group
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import Evaluation, evaluate, logits_of, loss_sum
@@ -112,7 +112,7 @@ def fit_sequence(
     identity: dict[str, Any] | None = None,
     on: str = "test",
     device: str | torch.device = "cpu",
-    bars: Stages | None = None,
+    bars: ProgressBars | None = None,
     label: str = "model",
 ) -> SequenceFit:
     """Train `model` in place and evaluate it after every epoch.
@@ -130,7 +130,7 @@ def fit_sequence(
     """
     if on not in ("val", "test"):
         raise ValueError(f"on must be val or test, not {on!r}.")
-    group = together(device)
+    group = process_group(device)
     device = group.device
     model.to(device)
     optimiser = torch.optim.AdamW(groups(model, lr=config.lr, weight_decay=config.weight_decay, ssm_lr=config.ssm_lr))
@@ -146,8 +146,8 @@ def fit_sequence(
         group.wait()  # nobody saves before all have read
     run = _Run(model=model, task=task, config=config, optimiser=optimiser, state=state, aside=aside, group=group)
     devices = [device] if device.type == "cuda" else []
-    bars = bars if bars is not None and group.first else Stages()
-    with torch.random.fork_rng(devices), bars.stage(label, run.steps) as tick:
+    bars = bars if bars is not None and group.first else ProgressBars()
+    with torch.random.fork_rng(devices), bars.bar(label, run.steps) as tick:
         tick(state.done)
         last = run.train(getattr(task, on), tick, label)
     return SequenceFit(rows=tuple(state.rows), last=last, diverged=state.diverged)
@@ -161,7 +161,7 @@ class _Run:
     optimiser: torch.optim.Optimizer
     state: _Progress
     aside: Path | None
-    group: Alone
+    group: ProcessGroup
 
     def __post_init__(self) -> None:
         self.device = self.group.device

@@ -1,4 +1,4 @@
-"""Asking through `generate`: marks, likelihoods of choices, and what pruning leaves, on tiny random models."""
+"""Answers through `generate`: marks, likelihoods of choices, and what pruning leaves, on tiny random models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import salience
-from salience.lab.evaluate.generate import Asking, Replies, loglikelihood, measures
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator, Replies, loglikelihood, measures
 from salience.lab.evaluate.prompts import prompt_inputs
 from salience.vlm.methods.uniform import Uniform
 
@@ -23,7 +23,7 @@ def sample(question: str, **fields: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def asking(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> Asking:
+def asking(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -> GenerateEvaluator:
     groups = [
         [sample("which digit is red?", image=PICTURE), sample("is there a 7?", image=PICTURE, choices=("yes", "no"))],
         [sample("how many digits?")],
@@ -33,7 +33,7 @@ def asking(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any])
         for parameter in model.parameters():
             if parameter.dim() >= 2:  # from the initial .02: logits of order one, so that rounding never decides
                 parameter.mul_(6)
-    return Asking(model, tiny_processor(84), groups, max_new_tokens=3)
+    return GenerateEvaluator(model, tiny_processor(84), groups, max_new_tokens=3)
 
 
 def test_marks_by_hand() -> None:
@@ -46,7 +46,7 @@ def test_marks_by_hand() -> None:
     assert found["loglikelihood_accuracy"] == [None, None, 1]
 
 
-def test_replies_are_what_generate_says(asking: Asking) -> None:
+def test_replies_are_what_generate_says(asking: GenerateEvaluator) -> None:
     found = asking.replies(Uniform(), 0.25)
     assert found.tokens == [9, 9]
     assert [each is not None for each in found.chosen] == [False, True, False]
@@ -59,7 +59,7 @@ def test_replies_are_what_generate_says(asking: Asking) -> None:
     assert asking.replies(None, 1.0).tokens == [36, 36]
 
 
-def test_a_likelihood_is_the_forwards(asking: Asking) -> None:
+def test_a_likelihood_is_the_forwards(asking: GenerateEvaluator) -> None:
     """Two tokens behind two prompts of unlike length, against one forward each without padding."""
     model, processor = asking.model, asking.processor
     one, two = asking.groups[0]

@@ -1,4 +1,4 @@
-"""Asking with each picture encoded once and its questions run together says what `generate` says."""
+"""GenerateEvaluator with each picture encoded once and its questions run together says what `generate` says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from salience.lab.evaluate import generate as asking
-from salience.lab.evaluate import packed as packed_asking
-from salience.lab.evaluate.generate import Asking
-from salience.lab.evaluate.packed import PackedAsking, asking_for
+from salience.lab.evaluate import generate_evaluator, packed_evaluator
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
+from salience.lab.evaluate.packed_evaluator import PackedEvaluator, evaluator_for
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.pyramiddrop import PyramidDrop
@@ -25,7 +24,7 @@ QUESTIONS = ("which digit is red ?", "is there a 7 ?", "how many digits are ther
 @pytest.fixture(scope="module")
 def ways(
     tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any], noise: Callable[..., Any]
-) -> tuple[Asking, PackedAsking]:
+) -> tuple[GenerateEvaluator, PackedEvaluator]:
     """Three pictures with three, one and two questions, asked either way."""
     model = tiny_llava(84, seed=1)
     with torch.no_grad():
@@ -39,17 +38,17 @@ def ways(
     groups[0][1].choices = groups[2][1].choices = ("yes", "no", "red")
     options = {"instruction": "one", "max_new_tokens": 4}
     processor = tiny_processor(84)
-    packed = asking_for(adapter_for(model), processor, groups, **options)
-    assert isinstance(packed, PackedAsking)
-    return Asking(model, processor, groups, **options), packed
+    packed = evaluator_for(adapter_for(model), processor, groups, **options)
+    assert isinstance(packed, PackedEvaluator)
+    return GenerateEvaluator(model, processor, groups, **options), packed
 
 
 @pytest.mark.parametrize("method", [None, Random(seed=1), VisionZip(), PyramidDrop()])
 def test_it_says_what_generate_says(
-    ways: tuple[Asking, PackedAsking], method: Method | None, monkeypatch: pytest.MonkeyPatch
+    ways: tuple[GenerateEvaluator, PackedEvaluator], method: Method | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, packed = ways
-    monkeypatch.setattr(asking, "PART", 2)  # of three pictures
+    monkeypatch.setattr(generate_evaluator, "PART", 2)  # of three pictures
     ticks: list[None] = []
     wanted, found = plain.replies(method, 0.25), packed.replies(method, 0.25, lambda: ticks.append(None))
     assert found == wanted
@@ -62,20 +61,20 @@ def test_it_says_what_generate_says(
 
 
 def test_pictures_beyond_the_room_are_encoded_again(
-    ways: tuple[Asking, PackedAsking], monkeypatch: pytest.MonkeyPatch
+    ways: tuple[GenerateEvaluator, PackedEvaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, packed = ways
-    monkeypatch.setattr(packed_asking, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packed_evaluator, "KEPT_BYTES", 0)
     monkeypatch.setattr(packed, "_known", {})
     assert packed.replies(Random(), 0.5) == plain.replies(Random(), 0.5)
     assert packed._known == {}
 
 
 def test_choices_of_several_tokens_and_generation_that_is_not_plain_go_through_generate(
-    ways: tuple[Asking, PackedAsking], monkeypatch: pytest.MonkeyPatch
+    ways: tuple[GenerateEvaluator, PackedEvaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, packed = ways
     monkeypatch.setattr(packed.groups[1][0], "choices", ("red 7", "no"))
     assert packed.replies(None, 1.0).chosen[3] in ("red 7", "no")
     monkeypatch.setattr(packed.model.generation_config, "repetition_penalty", 1.2)
-    assert type(asking_for(packed.adapter, plain.processor, plain.groups)) is Asking
+    assert type(evaluator_for(packed.adapter, plain.processor, plain.groups)) is GenerateEvaluator

@@ -79,7 +79,7 @@ def measures(samples: Sequence[Any], replies: Replies) -> dict[str, list[float |
     }
 
 
-class Asking:
+class GenerateEvaluator:
     """A model, its processor, and pictures with their questions, to be asked at any method and ratio.
 
     Args:    instruction: put behind every question   max_new_tokens: of an answer

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures
-from salience.lab.evaluate.generate import Asking, Replies
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator, Replies
 from salience.lab.evaluate.packed_answers import answer
 from salience.lab.evaluate.packing import can_pack
 from salience.lab.evaluate.prompts import Prompt, common_prefix, encode_prompt
@@ -33,13 +33,15 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-def asking_for(adapter: Adapter, processor: Any, groups: Sequence[Sequence[Any]], **options: Any) -> Asking:
-    """The quickest way to ask a model: see `Asking` for the arguments."""
+def evaluator_for(
+    adapter: Adapter, processor: Any, groups: Sequence[Sequence[Any]], **options: Any
+) -> GenerateEvaluator:
+    """The quickest way to ask a model: see `GenerateEvaluator` for the arguments."""
     settings = adapter.model.generation_config
     plain = all(getattr(settings, name, None) in allowed for name, allowed in _PLAIN.items())
     if can_pack(adapter) and plain and _same_before(adapter, processor):
-        return PackedAsking(adapter, processor, groups, **options)
-    return Asking(adapter.model, processor, groups, **options)
+        return PackedEvaluator(adapter, processor, groups, **options)
+    return GenerateEvaluator(adapter.model, processor, groups, **options)
 
 
 def _same_before(adapter: Adapter, processor: Any) -> bool:
@@ -52,8 +54,8 @@ def _same_before(adapter: Adapter, processor: Any) -> bool:
     return True
 
 
-class PackedAsking(Asking):
-    """`Asking` with `replies` from packed runs, the pictures of a part encoded together."""
+class PackedEvaluator(GenerateEvaluator):
+    """`GenerateEvaluator` with `replies` from packed runs, the pictures of a part encoded together."""
 
     def __init__(self, adapter: Adapter, processor: Any, groups: Sequence[Sequence[Any]], **options: Any) -> None:
         super().__init__(adapter.model, processor, groups, **options)
@@ -67,7 +69,7 @@ class PackedAsking(Asking):
     def replies(
         self, method: Method | None, keep: float, tick: Callable[[], object] | None = None, part: range | None = None
     ) -> Replies:
-        """See `Asking.replies`."""
+        """See `GenerateEvaluator.replies`."""
         if (method is not None and works_inside(method.name)) or not self._all_weighable():
             return super().replies(method, keep, tick, part)
         texts: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from salience.lab.evaluate.generate import Asking
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.vlm.methods.uniform import Uniform
 
 
@@ -31,8 +31,8 @@ def test_a_family_is_asked_in_batches(
     model, made = tiny_family(family).model(), family_processor(family)
     picture = noise(size=(100, 70))
     questions = [sample(picture, "which digit is red ?"), sample(picture, "is red ?", choices=("yes", "no"))]
-    together = Asking(model, made, [questions], max_new_tokens=2)
-    apart = Asking(model, made, [[question] for question in questions], max_new_tokens=2)
+    together = GenerateEvaluator(model, made, [questions], max_new_tokens=2)
+    apart = GenerateEvaluator(model, made, [[question] for question in questions], max_new_tokens=2)
     for method, keep in ((None, 1.0), (Uniform(), 0.5)):
         both, each = together.replies(method, keep), apart.replies(method, keep)
         assert (both.texts, both.chosen) == (each.texts, each.chosen)

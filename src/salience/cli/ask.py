@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from salience.cli.loading import Loaded, find_vlm, model_option
-from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
+from salience.cli.options import (
+    OWN_METHOD,
+    method_name,
+    note,
+    print_document,
+    require_folder,
+    shared_options,
+    stdout_for_results,
+    working,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,10 +50,11 @@ class Drawn(NamedTuple):
 )
 @click.option(
     "--method",
+    type=method_name,
     default="saliency",
     show_default=True,
     metavar="NAME",
-    help="saliency, cls-attention, uniform, random, auto, or a scorer's folder.",
+    help="saliency, cls-attention, uniform, random, auto, a scorer's folder, or " + OWN_METHOD + ".",
 )
 @model_option()
 @click.option(

@@ -44,6 +44,17 @@ def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Comma
     return add
 
 
+#: Shared help text of the options that name a method; their type is `method_name`.
+OWN_METHOD = "module:Class, a salience.Method of yours in the current folder or an installed package"
+
+
+def method_name(text: str) -> str:
+    """Return the name; for "module:Class" let the current folder be searched too, after the installed packages."""
+    if ":" in text and (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)
+    return text
+
+
 def comma_list(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     """A callback for a repeatable option whose values may also stand in one, with commas between them.
 

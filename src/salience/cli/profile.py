@@ -10,7 +10,15 @@ from typing import Any
 import click
 
 from salience.cli.loading import load_vlm, quiet_transformers
-from salience.cli.options import print_document, require_folder, shared_options, stdout_for_results, working
+from salience.cli.options import (
+    OWN_METHOD,
+    method_name,
+    print_document,
+    require_folder,
+    shared_options,
+    stdout_for_results,
+    working,
+)
 
 _COUNT = click.IntRange(min=1)
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -22,8 +30,10 @@ _STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "proj
 @click.option("--keep", "keeps", default="1,0.75,0.5,0.25,0.1", show_default=True, help="Ratios, with commas.")
 @click.option(
     "--method",
+    type=method_name,
     default=None,
-    help="fastv, pyramiddrop or sparsevlm: tokens go inside the language model.  [default: before]",
+    metavar="NAME",
+    help=f"Drop tokens inside the language model: fastv, pyramiddrop, sparsevlm, or {OWN_METHOD}.  [default: before]",
 )
 @click.option("--text-tokens", type=_COUNT, default=64, show_default=True, help="Text tokens of each row.")
 @click.option("--batch", type=_COUNT, default=1, show_default=True, help="Rows.")

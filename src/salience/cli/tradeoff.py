@@ -11,8 +11,10 @@ import click
 
 from salience.cli.loading import Found, Loaded, find_vlm, model_option
 from salience.cli.options import (
+    OWN_METHOD,
     comma_list,
     comma_numbers,
+    method_name,
     note,
     require_folder,
     shared_options,
@@ -43,10 +45,11 @@ _COUNT = click.IntRange(min=1)
     "--methods",
     "--method",
     "methods",
+    type=method_name,
     multiple=True,
     metavar="NAMES",
     callback=comma_list,
-    help="With commas between them, or repeated.  [default: the study's]",
+    help=f"With commas between them, or repeated; also {OWN_METHOD}.  [default: the study's]",
 )
 @click.option(
     "--keep",

@@ -144,7 +144,7 @@ def test_tokens_dropped_inside_count_as_the_real_thing_does(tiny_llava: Any, met
 
 
 def test_a_method_that_is_not_inside(tiny_llava: Any) -> None:
-    with pytest.raises(ValueError, match="method must be one of fastv, pyramiddrop, sparsevlm, or None"):
+    with pytest.raises(ValueError, match=r"method must be one of fastv, pyramiddrop, sparsevlm, .*, or None"):
         salience.profile(tiny_llava(), method="uniform", roof=ROOF)
 
 

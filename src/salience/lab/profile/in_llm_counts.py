@@ -16,6 +16,7 @@ from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.class_path import is_class_path
 from salience.vlm.methods.compose import ThenInLLM
 from salience.vlm.methods.in_llm_method import InLLMMethod
 
@@ -26,9 +27,13 @@ def in_llm_method(method: str | InLLMMethod) -> InLLMMethod:
     Raises:  ValueError when it is none
     """
     known = sorted(name for name in METHODS if issubclass(method_class(name), InLLMMethod))
-    found = method_class(method)() if method in known and isinstance(method, str) else method
+    named = isinstance(method, str) and (method in known or is_class_path(method))
+    found = method_class(str(method))() if named else method
     if not isinstance(found, InLLMMethod):
-        raise ValueError(f"method must be one of {', '.join(known)}, or None for pruning before it, not {method!r}.")
+        raise ValueError(
+            f"method must be one of {', '.join(known)}, an InLLMMethod of your own as 'module:Class', or None for "
+            f"pruning before the language model, not {method!r}."
+        )
     return found
 
 

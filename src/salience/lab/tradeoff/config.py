@@ -9,6 +9,7 @@ from typing import Literal
 
 from salience.vlm.methods import METHODS as TABLE
 from salience.vlm.methods import method_class
+from salience.vlm.methods.class_path import is_class_path
 from salience.vlm.methods.in_llm_method import InLLMMethod
 
 KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025)
@@ -28,7 +29,7 @@ class TradeoffConfig:
     task: "scenes", "easy-vqa", or "vqa:PATH", a folder in one of the layouts of `salience.lab.data.vqa`
     instruction: put behind every question of other tasks than scenes, such as "Answer with one word."
     keeps: ratios in (0, 1]; 1 is always among them
-    methods: of `nameable`, under their own names; None for those of STUDY that this model has
+    methods: of `nameable`, under their own names, or "module:Class"; None for those of STUDY that this model has
     pictures, questions: of the test split, at most so many questions a picture
     probe_pictures: training pictures of the probe   ceiling_pictures: of the oracle of the items asked about, whose
     questions cannot share a picture's prefix   control_pictures: whose questions are asked of
@@ -67,10 +68,15 @@ class TradeoffConfig:
             raise ValueError("keeps must hold at least one ratio.")
         known = nameable()
         for method in self.methods or ():
-            if method not in known:
+            if is_class_path(method):
+                method_class(method)  # raises
+            elif method not in known:
                 near = difflib.get_close_matches(str(method).lower(), known, n=1)
                 meant = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"methods must be of {', '.join(known)}, not {method!r}{meant}.")
+                raise ValueError(
+                    f"methods must be of {', '.join(known)}, or a class of your own as 'module:Class', not "
+                    f"{method!r}{meant}."
+                )
         if self.methods is not None:
             object.__setattr__(self, "methods", tuple(dict.fromkeys(map(_own_name, self.methods))))
         counts = "pictures questions draws repeats ceiling_pictures control_pictures control_shifts"
@@ -107,10 +113,12 @@ def reads_keys(config: TradeoffConfig) -> bool:
 
 
 def works_inside(method: str) -> bool:
-    """Whether a method of the library's table works inside the vision tower or the language model."""
-    return method in TABLE and (method_class(method).in_tower or issubclass(method_class(method), InLLMMethod))
+    """Whether a method works inside the vision tower or the language model."""
+    return (method in TABLE or is_class_path(method)) and (
+        method_class(method).in_tower or issubclass(method_class(method), InLLMMethod)
+    )
 
 
 def _own_name(method: str) -> str:
     """The name that a method's rows have: one may be listed under several."""
-    return method if method in STUDY else method_class(method).name
+    return method if method in STUDY or is_class_path(method) else method_class(method).name

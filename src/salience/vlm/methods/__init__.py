@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from salience.vlm.methods.base import Method
+from salience.vlm.methods.class_path import import_method_class, is_class_path
 
 METHODS = {
     "cls-attention": "salience.vlm.methods.cls_attention:ClsAttention",
@@ -27,10 +28,12 @@ METHODS = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The class behind a method's name.
+    """The class behind a method's name, or behind "module:Class".
 
     Raises:  ValueError when there is no such method
     """
+    if is_class_path(name):
+        return import_method_class(name)
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(sorted(METHODS))}, not {name!r}.")
     module, _, attribute = METHODS[name].partition(":")

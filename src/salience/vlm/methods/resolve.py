@@ -7,6 +7,7 @@ from pathlib import Path
 
 from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
+from salience.vlm.methods.class_path import is_class_path
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.random import Random
 from salience.vlm.methods.saliency import Saliency
@@ -15,7 +16,7 @@ from salience.vlm.scorers.scorer import Scorer
 
 
 def resolve_method(method: object, *, seed: int, home: Path | None, has_attention: bool) -> Method:
-    """The method meant by a name, a `Method`, a `Scorer`, or a scorer's folder or hub id.
+    """The method meant by a name, "module:Class", a `Method`, a `Scorer`, or a scorer's folder or hub id.
 
     Args:    seed: for "random"   home: the folder of the scorer made for exactly this model, None if there is none
              has_attention: whether the tower's attention can be read, [CLS]'s or what stands in for it
@@ -38,7 +39,7 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_attentio
         return Random(seed=seed)
     if method == "oracle":
         raise ValueError("method 'oracle' needs boxes: pass salience.Oracle(boxes=..., image_size=...) itself.")
-    if method in METHODS:
+    if method in METHODS or is_class_path(method):
         return method_class(method)()
     if method and (Path(method).is_dir() or "/" in method):
         return Saliency(scorer=Scorer.from_pretrained(method))
@@ -46,7 +47,8 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_attentio
     near = difflib.get_close_matches(method.lower(), names, n=1)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(
-        f"method must be one of {', '.join(names)}, or a scorer's folder or hub id 'owner/name', not {method!r}{meant}."
+        f"method must be one of {', '.join(names)}, a class of your own as 'module:Class', or a scorer's folder or hub "
+        f"id 'owner/name', not {method!r}{meant}."
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.core.record import environment
+from salience.core.environment import environment
 from salience.lab.profile.latency import Stopwatch, measure_rounds
 
 

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from salience.core.environment import environment
 from salience.core.files import write_atomic
 from salience.core.markers import filled
-from salience.core.record import environment
 
 HERE = Path(__file__).resolve().parent
 CLAIMS = (

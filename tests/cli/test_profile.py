@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from salience.core.record import ROW_COLUMNS
+from salience.core.result_rows import ROW_COLUMNS
 
 Run = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from readme_picture import draw, panels
 from readme_table import table
 
-from salience.core.record import ROW_COLUMNS
+from salience.core.result_rows import ROW_COLUMNS
 from salience.lab.report.load import Results, load_results
 
 

@@ -160,7 +160,7 @@ def _asked(
 
 def _busy() -> str | None:
     """One sentence where the machine has other work than this, else None."""
-    from salience.core.record import busy_because
+    from salience.core.environment import busy_because
     from salience.lab.profile.machine_load import load_average
 
     return busy_because({"load_average_end": load_average()}, os.cpu_count() or 1)
@@ -169,7 +169,8 @@ def _busy() -> str | None:
 def _document(
     asked: Asked, loaded: Loaded, drawn: Drawn, image: Path, question: str, budget: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    from salience.core.record import SCHEMA, environment
+    from salience.core.environment import environment
+    from salience.core.record import SCHEMA
 
     config = {
         "model": loaded.name,

@@ -92,7 +92,8 @@ def _require_attention(found: Found) -> None:
 
 def _fitted(loaded: Loaded, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:
     """Train, write the folder, and tell of it as a results document."""
-    from salience.core.record import SCHEMA, environment
+    from salience.core.environment import environment
+    from salience.core.record import SCHEMA
     from salience.lab.fit.fit_scorer import fit as train
 
     since = time.perf_counter()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from salience.core import record
-from salience.core.record import ROW_COLUMNS
+from salience.core.result_rows import ROW_COLUMNS
 from salience.lab.compare.config import CompareConfig, read_model
 from salience.lab.compare.paired import accuracy_interval, compare_pairs, holm, sign_flip
 from salience.lab.compare.run import compare

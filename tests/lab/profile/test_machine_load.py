@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from salience.core.record import busy_because, document
+from salience.core.environment import busy_because
+from salience.core.record import document
 from salience.lab.profile import machine_load as machines
 from salience.lab.profile.machine_load import Machine
 

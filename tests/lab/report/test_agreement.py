@@ -84,7 +84,8 @@ def document_of(
     **config: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A document of these accuracies by method and ratio, each +-`half`, every difference +-`apart`."""
-    from salience.core.record import CONFIG_KEYS, ROW_COLUMNS
+    from salience.core.record import CONFIG_KEYS
+    from salience.core.result_rows import ROW_COLUMNS
 
     rows = []
     for method, values in accuracies.items():

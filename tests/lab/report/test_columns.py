@@ -27,7 +27,7 @@ def test_a_kind_describes_itself() -> None:
 
 
 def test_every_column_of_the_schema_is_defined() -> None:
-    from salience.core.record import ROW_COLUMNS
+    from salience.core.result_rows import ROW_COLUMNS
 
     known = {column.name for column in (*COLUMNS, *COMPARE)}
     missing = {name for names in ROW_COLUMNS.values() for name in names if not name.startswith("accuracy_")} - known

@@ -37,7 +37,10 @@ def test_what_is_no_results_document_is_refused(build: Build, change: dict[str, 
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"keep": 1.2}, "record 0, row 0 has keep 1.2"), ({"method": None}, "record 0, row 0 has method None")],
+    [
+        ({"keep": 1.2}, r"records\[0\]\.rows\[0\]: keep is 1.2"),
+        ({"method": None}, r"records\[0\]\.rows\[0\]\.method is None"),
+    ],
 )
 def test_a_bad_row_is_named(build: Build, change: dict[str, Any], told: str) -> None:
     document = build()

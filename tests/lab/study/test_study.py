@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from salience.core import record
-from salience.core.record import ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
+from salience.core.result_rows import KINDS, ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
 from salience.lab.compare.config import CompareConfig
 from salience.lab.fit.fit_scorer import FitConfig
 from salience.lab.result_cache import FOLDER, ResultCache
@@ -73,7 +73,7 @@ def test_every_method_has_a_row_at_every_ratio(finished: Path) -> None:
         unmeasured = {column for column in TRADEOFF_QUALITY if row[column] is None}
         # A count is asked once a picture and relations may be missing from three questions.
         allowed = {"probe_accuracy"} if row["method"] == "oracle-question" else set()
-        assert unmeasured - {f"accuracy_{kind}" for kind in record.KINDS} <= allowed
+        assert unmeasured - {f"accuracy_{kind}" for kind in KINDS} <= allowed
 
 
 def test_costs_fall_with_the_tokens_and_the_scorer_counts(finished: Path) -> None:

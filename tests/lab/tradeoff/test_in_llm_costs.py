@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import salience
-from salience.core.record import TRADEOFF_COSTS
+from salience.core.result_rows import TRADEOFF_COSTS
 from salience.core.transformers_names import cache_of_output
 from salience.lab.evaluate.prompts import encode_prompt, prompt_inputs
 from salience.lab.tradeoff.costs import BATCH, Case

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from salience.core.record import busy_because
+from salience.core.environment import busy_because
 
 #: The fixed job: so many products of two square matrices of this side, some milliseconds on one core.
 _SIDE, _PRODUCTS = 256, 12

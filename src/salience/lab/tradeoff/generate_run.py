@@ -14,7 +14,8 @@ import torch
 
 import salience
 from salience.core.progress import ProgressBars
-from salience.core.record import ROW_COLUMNS, Record
+from salience.core.record import Record
+from salience.core.result_rows import ROW_COLUMNS
 from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.packed_evaluator import evaluator_for
 from salience.lab.evaluate.picture_tasks import PictureTask, picture_task

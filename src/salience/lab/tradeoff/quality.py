@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from salience.core.record import KINDS
+from salience.core.result_rows import KINDS
 from salience.core.types import VisualGrid
 from salience.lab.data.scene_pictures import SIDE
 from salience.lab.evaluate.bootstrap import interval

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from salience.core.progress import ProgressBars
-from salience.core.record import ROW_COLUMNS
+from salience.core.result_rows import ROW_COLUMNS
 from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.methods_under_test import Arm, Ranking

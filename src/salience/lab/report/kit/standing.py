@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from salience.core.record import busy_because
+from salience.core.environment import busy_because
 from salience.lab.report.kit.words import finite
 
 

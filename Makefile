@@ -3,17 +3,19 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DOCS   := $(VENV)/.ready-docs
+FAST   := tests/core tests/lab/data tests/lab/report tests/recipes tests/vlm/methods tests/vlm/scorers tests/test_public_face.py
 
-# Installation leaves bytecode to the first import (below); where Python may not keep it, every process compiles torch anew.
+# Installation leaves bytecode to the first import (below). Without a place for it every process would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test bench lint format clean
+.PHONY: help setup study test test-fast coverage bench docs lint format clean
 
-help: ## what can be made
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## all targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Touched last, so an interrupted installation is taken up again; newer requirements install anew, else this is instant.
+# Touched last, so an interrupted installation is repeated. Newer requirements install anew; otherwise this is instant.
 # Without compiling 16,000 files to bytecode, of which a run imports a fifth: Python does that itself at first import.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "salience needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0])'
@@ -22,28 +24,43 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt -e '.[vlm,study,dev]'
 	@touch $@
 
-setup: $(READY) ## .venv with everything in it
+setup: $(READY) ## install everything into .venv
 
 study: $(READY) ## the whole comparison: build/study/report.html, results.json, figures/
 	$(BIN)/salience study --out build/study
 
-# A file's tests stay in one process, whose fixtures they share; one thread each, since two that wait for two are slower.
+# A file's tests stay in one process and share its fixtures. One thread each: two processes of two threads are slower.
 test: $(READY) ## every test that needs neither a GPU nor the internet
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not network"
 
-bench: $(READY) ## Mamba beside its peers and the machine's floor: build/bench.json; a quiet machine, about ten minutes
+# No compiled kernels and no whole models: what a change is checked with while it is written.
+test-fast: $(READY) ## unit tests only, under two minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not network and not slow" $(FAST)
+
+coverage: $(READY) ## every test with line coverage: build/coverage.xml, build/coverage/index.html
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not network" \
+		--cov --cov-report=term:skip-covered --cov-report=xml:build/coverage.xml --cov-report=html:build/coverage
+
+$(DOCS): $(READY)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS) ## the documentation: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+bench: $(READY) ## our kernels beside their peers and the machine's limits: build/bench.json; quiet machine, ten minutes
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[peers]'
 	$(BIN)/python benchmarks/run.py --out build/bench.json
 
-lint: $(READY) ## ruff, mypy --strict, the floors
+lint: $(READY) ## ruff, mypy --strict, the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(READY) ## ruff, in place
+format: $(READY) ## format and fix with ruff
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## what study and test built; .venv stays
+clean: ## remove all that was built; .venv stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

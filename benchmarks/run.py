@@ -1,13 +1,14 @@
-"""Run every claim about speed on this machine, write one results file and the README's table: `make bench`.
+"""Run every claim about speed on this machine, write one results file and fill a page's table: `make bench`.
 
-python benchmarks/run.py --out benchmarks/results/mamba_<hardware>_<date>.json --readme README.md
-python benchmarks/run.py --from benchmarks/results/mamba_<hardware>_<date>.json --readme README.md
+python benchmarks/run.py --out benchmarks/results/mamba_<hardware>_<date>.json --page docs/measured/speed.md
+python benchmarks/run.py --from benchmarks/results/mamba_<hardware>_<date>.json --page docs/measured/speed.md
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ CLAIMS = (
     "floor", "scan_forward", "scan_training", "conv", "mamba_forward", "mamba_decode", "training_memory", "scan_dtypes",
     "scan_length", "import_time", "selection_overhead", "pruned_prefill", "scan_gpu",
 )  # fmt: skip
-BEGIN, END = "<!-- benchmarks: begin (benchmarks/run.py writes what stands here) -->", "<!-- benchmarks: end -->"
+BEGIN, END = "<!-- benchmarks: begin (benchmarks/run.py writes this) -->", "<!-- benchmarks: end -->"
 
 
 def run(names: list[str]) -> dict[str, Any]:
@@ -43,8 +44,8 @@ def run(names: list[str]) -> dict[str, Any]:
     return {"schema": 1, "environment": environment(), "claims": found}
 
 
-def table(found: dict[str, Any], source: str) -> str:
-    """The README's table: a line for every figure, and where it comes from."""
+def table(found: dict[str, Any], source: str, target: str) -> str:
+    """The page's table: a line for every figure, and a link to `target`, the file called `source`."""
     lines = ["| what | measured |", "| --- | --- |"]
     for claim in found["claims"].values():
         lines.append(f"| **{claim['claim']}** | |")
@@ -54,7 +55,7 @@ def table(found: dict[str, Any], source: str) -> str:
         "",
         f"Measured by `make bench` on {told['cpu']} ({told['threads']} threads, {told['date'][:10]}, commit "
         f"`{str(told['commit'])[:12]}`, torch {told['torch']}, transformers {told['transformers']}), contenders "
-        f"interleaved in one process, medians: [`{source}`]({source}).",
+        f"interleaved in one process, medians: [`{source}`]({target}).",
     ]
     return "\n".join(lines)
 
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CLAIMS, default=list(CLAIMS), help="some of the claims")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="the results file")
     parser.add_argument("--from", dest="given", type=Path, help="a results file; nothing is measured")
-    parser.add_argument("--readme", type=Path, help="fill this file's table")
+    parser.add_argument("--page", type=Path, help="fill this page's table")
     told = parser.parse_args()
     path = told.given or told.out
     if told.given is None:
@@ -73,11 +74,11 @@ def main() -> None:
         write_atomic(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
         print(f"Results: {path}")
     found = json.loads(path.read_text(encoding="utf-8"))
-    if told.readme is not None:
-        root = HERE.parent
-        source = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else path
-        whole = told.readme.read_text(encoding="utf-8")
-        write_atomic(told.readme, filled(whole, BEGIN, END, table(found, str(source))))
+    if told.page is not None:
+        source = path.resolve().relative_to(HERE.parent) if path.resolve().is_relative_to(HERE.parent) else path
+        target = Path(os.path.relpath(path, told.page.resolve().parent)).as_posix()
+        whole = told.page.read_text(encoding="utf-8")
+        write_atomic(told.page, filled(whole, BEGIN, END, table(found, str(source), target)))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""Writes docs/families.md, families by methods, from a run of the tests: `python recipes/families_table.py`."""
+"""Fill the tables of docs/families.md from a run of the tests: `python recipes/families_table.py`."""
 
 from __future__ import annotations
 
 import re
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-TESTS = ROOT / "tests" / "apply" / "test_methods_by_family.py"
-EVERY = ROOT / "tests" / "apply" / "test_every_class.py"
+SCRIPT = "recipes/families_table.py"
+PAGE = pages.ROOT / "docs" / "families.md"
+TESTS = pages.ROOT / "tests" / "vlm" / "test_methods_by_family.py"
+EVERY = pages.ROOT / "tests" / "vlm" / "test_every_class.py"
 
-# How the tests call a family -> how people do.
+# Name of a family in the tests -> its common name.
 NAMES = {
     "llava": "LLaVA-1.5", "llava_siglip": "LLaVA with SigLIP", "vila": "VILA-like", "llava_next": "LLaVA-NeXT",
     "llava_onevision": "LLaVA-OneVision", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL",
@@ -26,56 +27,9 @@ NAMES = {
     "aya_vision": "Aya Vision (fallback)", "mistral3": "Mistral3 (fallback)",
 }  # fmt: skip
 
-HEAD = """# Families and methods
-
-Which method prunes which model, as the tests found: every family is a tiny random model of its own transformers class,
-with rows of one and two pictures, padded on the left. *works*: keep = 1 gives the same logits bit for bit, and keep =
-0.5 equals the whole sequence with the dropped tokens masked, and merged ones in their places, to 1e-5 in float32.
-*substitute*: the same, and something stands in for what the model or the picture lacks; the log, `explain()` and the
-trace say what, in the words below. *refused*: `prune` raises a ValueError.
-`fastv`, `pyramiddrop` and `sparsevlm` drop tokens inside the language model (`fastv` after the first of these models'
-two layers): there the later layers alone are held against the masked sequence. `temporal` is for videos, which
-`tests/vlm/test_video.py` holds against the masked sequence; here it gets pictures.
-
-Layers that count distance in columns see the whole prompt's under original positions: windows and chunks of attention
-(Gemma3, Cohere2 in Aya Vision, Mistral) are measured in it, and convolutions and linear attention (LFM2-VL, Qwen3.5)
-run over its whole length with zeros where a token is gone, so that these parts cost what they did. Under
-`positions="compact"` both work on what is left alone, as if the dropped tokens had never been there. Other attention
-kernels than sdpa and eager are refused once a prompt is longer than a window, and layers that choose among tokens by
-their place (sparse and compressed attention) are refused by `prune`. Positions of MiniCPM-V 4.7, PaddleOCR-VL and
-Cosmos3-Edge can't be "compact". GLM's videos are refused, whose tokens share the pictures' placeholder. Under beam
-search transformers' own `generate` mixes up a prompt's pictures with GLM and fails with Llama4, where pruned calls are
-right.
-
-Unmeasured: FlashAttention (no GPU was at hand); weights of 8 and 4 bits where bitsandbytes isn't installed (its test in
-`tests/vlm/test_placed.py` runs where it is); the own processors of InternVL, LLaVA-OneVision and Qwen's models, which
-need torchvision, so that videos and their pictures were given as tensors. VILA-like is LLaVA's class with a SigLIP
-tower and a down-sampling projector; `salience.vlm.families.vila` lists what differs from the original.
-
-Written by `python recipes/families_table.py` from a run of `tests/vlm/test_methods_by_family.py` with transformers
-{version}; not to be edited.
-
-"""
-
-
-EVERY_HEAD = """
-## Every class of AutoModelForImageTextToText
-
-Each class that transformers {version} maps, as a tiny random model of its own config: rows of one and two pictures,
-padded on the left. *works*: forward and three steps of generate equal the whole sequence with the dropped tokens masked
-(whole forwards without a cache) to 1e-4 of the largest logit, at keep = 1 and 0.5, in windows narrower than the prompt
-too. *Before*: `uniform`, `random`, `divprune` and a scorer; *attention*: `cls-attention`, on [CLS] or received
-attention; *inside*: `fastv`, `pyramiddrop` and `sparsevlm`. *refused*: `prune` raises a ValueError, in the words below.
-`prune` tries the same on a tiny copy of your model's class and config before it accepts it. Where generate drops the
-positions it is given, `positions="compact"` works and equals the sequence with the gaps closed.
-
-Written from a run of `tests/vlm/test_every_class.py`.
-
-"""
-
 
 class Outcomes:
-    """Collects what each test notes of itself."""
+    """Pytest plug-in that collects the outcome which each test records."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], str] = {}
@@ -93,12 +47,12 @@ class Outcomes:
 
 
 def table(found: dict[tuple[str, str], str]) -> str:
-    """The outcomes as Markdown; what stands in for what is lettered below, reasons of refusals are numbered."""
+    """Outcomes as Markdown, a line for each family; letters refer to substitutes, numbers to reasons of refusals."""
     families = sorted({family for family, _ in found}, key=list(NAMES).index)
     methods = sorted({method for _, method in found})
     reasons: list[str] = []
     substitutes: list[str] = []
-    lines = ["| | " + " | ".join(f"`{name}`" for name in methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    rows = []
     for family in families:
         cells = []
         for method in methods:
@@ -110,20 +64,21 @@ def table(found: dict[tuple[str, str], str]) -> str:
                     reasons.append(outcome)
                 outcome = f"refused ({reasons.index(outcome) + 1})"
             cells.append(outcome)
-        lines.append(f"| {NAMES[family]} | " + " | ".join(cells) + " |")
+        rows.append([NAMES[family], *cells])
+    lines = pages.table(["", *(f"`{name}`" for name in methods)], rows)
     if substitutes:
         said = [f"- {_letter(substitutes, one)}: {one}." for one in substitutes]
-        lines += ["", "Substitutes, in the words of the trace:", "", *said]
+        lines += ["", "Substitutes, as the trace reports them:", "", *said]
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
     if notes:
-        lines += ["", "Refused, in the words a caller reads:", "", *notes]
-    return "\n".join([*lines, ""])
+        lines += ["", "Refused, with these messages:", "", *notes]
+    return "\n".join(lines)
 
 
 def every_class(found: dict[tuple[str, str], str]) -> str:
-    """The outcomes by class as Markdown; reasons of refusals are numbered."""
+    """Outcomes as Markdown, a line for each model class; numbers refer to reasons of refusals."""
     reasons: list[str] = []
-    lines = ["| model type | before | attention | inside |", "|---|---|---|---|"]
+    rows = []
     for kind in dict.fromkeys(kind for kind, _ in found):
         cells = []
         for part in ("before", "attention", "inside"):
@@ -134,27 +89,27 @@ def every_class(found: dict[tuple[str, str], str]) -> str:
                     reasons.append(outcome)
                 outcome = f"{word} ({reasons.index(outcome) + 1})"
             cells.append(outcome)
-        lines.append(f"| `{kind}` | " + " | ".join(cells) + " |")
+        rows.append([f"`{kind}`", *cells])
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    return "\n".join([*lines, "", "In the words a caller reads, names left out:", "", *notes, ""])
+    lines = pages.table(["model type", "before", "attention", "inside"], rows)
+    return "\n".join([*lines, "", "Refused, with these messages (names left out):", "", *notes])
 
 
 def _letter(known: list[str], one: str) -> str:
-    """a for the first that came up, and so on; a new one is noted."""
+    """Letter of one of `known`, to which a new one is added: a for the first, and so on."""
     if one not in known:
         known.append(one)
     return chr(ord("a") + known.index(one))
 
 
 def main() -> int:
-    """Run the tests, write the page; the tests' exit code."""
+    """Run the tests and rewrite the page; returns the tests' exit code."""
     outcomes = Outcomes()
     words = "works_or_says_why_not or before_the or attention_of or inside_the"
     code = int(pytest.main([str(TESTS), str(EVERY), "-q", "-k", words], plugins=[outcomes]))
-    release = version("transformers")
-    page = HEAD.format(version=release) + table(outcomes.found)
-    page += EVERY_HEAD.format(version=release) + every_class(outcomes.every)
-    (ROOT / "docs" / "families.md").write_text(page, encoding="utf-8")
+    ran = f"Written from a run of the tests with transformers {version('transformers')}."
+    pages.fill(PAGE, "methods", SCRIPT, f"{table(outcomes.found)}\n\n{ran}")
+    pages.fill(PAGE, "classes", SCRIPT, f"{every_class(outcomes.every)}\n\n{ran}")
     return code
 
 

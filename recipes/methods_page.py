@@ -1,4 +1,4 @@
-"""Write docs/methods.md and docs/images/methods.svg, all methods side by side, from trade-offs' results.
+"""Fill docs/measured/pruning.md and draw docs/images/methods.svg, all methods side by side, from results of trade-offs.
 
 cd benchmarks/results
 ../../.venv/bin/python ../../recipes/methods_page.py methods_*.json methods-inside_*.json easy-vqa_*.json
@@ -11,125 +11,56 @@ import io
 import json
 from pathlib import Path
 
+import pages
+
 from salience.core.files import write_atomic
-from salience.lab.report.kit.finding import Finding
 from salience.lab.report.kit.method_styles import role, styles, title
 from salience.lab.report.kit.panel import RC, Curve, Scale, lines
 from salience.lab.report.kit.svg import standalone
 from salience.lab.report.kit.words import share
-from salience.lab.report.load import Results, load_results
+from salience.lab.report.load import Results
 from salience.lab.report.tradeoff.rankings import beside_random
 from salience.lab.report.tradeoff.series import Point, View
-from salience.lab.report.tradeoff.verdicts import RANDOM
+from salience.lab.report.tradeoff.verdicts import RANDOM, Difference
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE, FIGURE = ROOT / "docs" / "methods.md", ROOT / "docs" / "images" / "methods.svg"
-CURVE = ROOT / "recipes" / "curves" / "easy-vqa.jsonl"
-_BRACKETS = "In brackets the points by which accuracy differs on the same questions, 95 % intervals over pictures."
+SCRIPT = "recipes/methods_page.py"
+PAGE = pages.ROOT / "docs" / "measured" / "pruning.md"
+FIGURE = pages.ROOT / "docs" / "images" / "methods.svg"
+CURVE = pages.ROOT / "recipes" / "curves" / "easy-vqa.jsonl"
 _SIZE = (620.0, 480.0)  # points; every method has its own line and label
 
 
-def page(
-    results: Results, source: str, inside: tuple[Results, str] | None = None, easy: tuple[Results, str] | None = None
-) -> str:
-    """The Markdown: accuracies, the figure, differences from random tokens, and where the numbers come from.
+def blocks(before: tuple[Path, Results], inside: tuple[Path, Results], easy: tuple[Path, Results]) -> dict[str, str]:
+    """Markdown of each block of the page: accuracies and differences of methods before and inside the model, easy-VQA.
 
-    Raises: ValueError when there is no trade-off with differences in the results
+    Raises: ValueError when there is no trade-off with differences in one of the results
     """
-    view = _view(results, source)
-    config, verdict = view.config, _verdict(view)
-    baselines = (
-        f"{config['question_only_accuracy']:.3f} from the question alone, {config['majority_accuracy']:.3f} for "
-    )
-    return "\n".join([
-        "# All methods side by side", "",
-        "Accuracy of the bundled model at a share of its visual tokens, with 95 % intervals over pictures (widened to "
-        f"hold every seed): {config['n_questions']} questions about {config['n_pictures']} pictures. For comparison: "
-        f"{baselines}always the commonest answer. `oracle` is told where the items are, `untrained` is a scorer of "
-        "random weights: a reference and a control. This is one small model that knows coloured digits; which method "
-        "is best on another model this does not say.", "",
-        *_accuracies(view), "",
-        "![Accuracy against the visual tokens kept, a line for each method](images/methods.svg)", "",
-        "## Against random tokens", "",
-        f"**{verdict.lead}** {verdict.text} {_BRACKETS}", "",
-        "Points of accuracy above the mean of the random draws on the same questions, 95 % bootstrap intervals over "
-        "pictures, not corrected for their number; bold where the interval holds zero or lies below it.", "",
-        *_differences(view), "",
-        *_origin(results, source),
-        *_oracle(),
-        *(_inside(*inside) if inside else ()),
-        *(_easy_vqa(*easy) if easy else ()),
-        "Written by `python recipes/methods_page.py`; not to be edited.",
-        "",
-    ])  # fmt: skip
+    return {
+        "before": _accuracies(before),
+        "before-differences": _differences(before),
+        "inside": "\n\n".join([_accuracies(inside), _differences(inside)]),
+        "easy-vqa": "\n\n".join([_easy_vqa(easy), _accuracies(easy), _differences(easy)]),
+    }
 
 
-def _oracle() -> list[str]:
-    """Why the oracle is no bound at 14 tokens; the figures are what recipes/oracle_tokens.py printed."""
-    return [
-        "## Why DivPrune passes the oracle at 14 tokens", "",
-        "No item is starved: 14 tokens are 2.2 an item, every item has at least one. On 288 questions about 24 of the "
-        "pictures the oracle comes to .799 and DivPrune to .896, with 46 % of its tokens on items. **What the oracle "
-        "lacks is background.** Its first ten tokens and four from places without an item come to .875; its fourteen "
-        "and six such tokens *of another picture* to .851, so that it is not what those tokens say: a language model "
-        "that was trained on whole pictures reads items with nothing around them badly. DivPrune's own tokens on "
-        "items, alone, come to .674. The rest is the order within a box: neighbours in its middle say much the same, "
-        "and the 14 cells on items that are least alike come to .858 without any background. So the oracle is no "
-        "bound. Measured once, with `python recipes/oracle_tokens.py`.", "",
-    ]  # fmt: skip
-
-
-def _inside(results: Results, source: str) -> list[str]:
-    """The section about methods that work inside the model, measured apart since each question is asked alone."""
-    view = _view(results, source)
-    verdict = _verdict(view)
-    return [
-        "## Methods inside the model", "",
-        "FastV, PyramidDrop and SparseVLM drop tokens between the language model's layers, and their ratio is what is "
-        "left behind the last stage: the layers before it see more, so at one ratio they cost more than the methods "
-        "above. They also read the question, which those do not. ToMe merges inside the tower. Each question goes "
-        f"through `generate`, so this was measured on fewer: {view.config['n_questions']} questions about "
-        f"{view.config['n_pictures']} of the pictures.", "",
-        *_accuracies(view), "",
-        f"**{verdict.lead}** {verdict.text} {_BRACKETS}", "",
-        *_differences(view), "",
-        *_origin(results, source),
-    ]  # fmt: skip
-
-
-def _easy_vqa(results: Results, source: str) -> list[str]:
-    """The section about somebody else's benchmark, with what the model was trained on there and its blind line."""
-    view = _view(results, source)
-    verdict = _verdict(view)
+def _easy_vqa(found: tuple[Path, Results]) -> str:
+    """Sentences about the training on easy-VQA and the baselines there."""
+    view = view_of(found)
     config, whole = view.config, view.full("accuracy")
     assert whole is not None  # all tokens are always measured
-    lines = [json.loads(line) for line in CURVE.read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "loss" in line]
-    held = [line for line in lines if "held_accuracy" in line and line["step"] == steps[-1]["step"]]
-    watched = " and ".join(f"{_short(line['held_accuracy'])} with {line['cells']} tokens" for line in held)
-    kinds = [f"{_short(value)} of the {kind} questions" for kind, value in _by_kind(view)]
-    blind = float(config["question_only_accuracy"])
-    return [
-        "## easy-VQA", "",
-        "Somebody else's benchmark (the package `easy-vqa`): one coloured shape on a picture of 64 x 64 pixels, 13 "
-        "answers. `recipes/tune_easy_vqa.py` tunes the bundled model's projector and language model on the questions "
-        f"about 900 of its training pictures, {steps[-1]['step'] + 1} steps in {steps[-1]['cpu_s'] / 60:.0f} minutes "
-        "of one core's time; the vision tower stays as it was trained, on digits. On 100 training pictures held out it "
-        f"answers {watched}. Nothing was chosen on them or on the test split.", "",
-        f"On {config['n_questions']} questions about {config['n_pictures']} pictures of the test split: "
-        f"**{_short(whole)} with all tokens, {_short(blind)} from the question alone**, "
-        f"{_short(float(config['majority_accuracy']))} for "
-        f"always the commonest answer (both learnt from {config.get('baselines_learnt_from', 'training questions')}). "
-        f"It answers {', '.join(kinds)} rightly. The training is short, and shape is barely learnt: a third would be "
-        "right by chance. The learned saliency is the bundled scorer, fitted on digits, which never saw such a "
-        "picture. "
-        "Training dropped tokens uniformly at random, so random tokens and the grid are what this model is used to, "
-        "which the choices of the other methods are not; and one large shape is easily hit by chance.", "",
-        *_accuracies(view), "",
-        f"**{verdict.lead}** {verdict.text} {_BRACKETS}", "",
-        *_differences(view), "",
-        *_origin(results, source),
-    ]  # fmt: skip
+    logged = [json.loads(line) for line in CURVE.read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in logged if "loss" in line]
+    held = [line for line in logged if "held_accuracy" in line and line["step"] == steps[-1]["step"]]
+    watched = " and ".join(f"{pages.decimals(line['held_accuracy'])} with {line['cells']} tokens" for line in held)
+    kinds = [f"{pages.decimals(value)} of the {kind} questions" for kind, value in _by_kind(view)]
+    return (
+        f"The tuning took {steps[-1]['step'] + 1} steps, {steps[-1]['cpu_s'] / 60:.0f} minutes of one core. On 100 "
+        f"training pictures held out the model answers {watched}. On {config['n_questions']} questions about "
+        f"{config['n_pictures']} pictures of the test split it answers **{pages.decimals(whole)} with all tokens; the "
+        f"question alone gives {pages.decimals(float(config['question_only_accuracy']))}**, always the commonest "
+        f"answer {pages.decimals(float(config['majority_accuracy']))} (both learnt from "
+        f"{config.get('baselines_learnt_from', 'training questions')}). It answers {', '.join(kinds)} correctly."
+    )
 
 
 def _by_kind(view: View) -> list[tuple[str, float]]:
@@ -142,36 +73,25 @@ def _by_kind(view: View) -> list[tuple[str, float]]:
     return found
 
 
-def _origin(results: Results, source: str) -> list[str]:
-    found = results.environment
-    return [
-        f"`salience tradeoff --methods ... --no-costs` on {found.get('cpu') or found.get('device')} "
-        f"({str(found.get('date'))[:10]}, commit `{str(found.get('commit'))[:12]}`, torch {found.get('torch')}, "
-        f"transformers {found.get('transformers')}): [`{source}`](../{source}). Times were not measured in this run.",
-        "",
-    ]  # fmt: skip
-
-
-def _view(results: Results, source: str) -> View:
+def view_of(found: tuple[Path, Results]) -> View:
+    """The trade-off of a results file. Raises: ValueError when it has none with differences from random tokens"""
+    source, results = found
     records = results.of_kind("tradeoff")
     if not records or not records[0].extra.get("differences"):
-        raise ValueError(f"{source} holds no trade-off with differences from random tokens.")
+        raise ValueError(f"{source.name} holds no trade-off with differences from random tokens.")
     return View(records[0])
 
 
-def _verdict(view: View) -> Finding:
-    """Every method beside random tokens. Raises: ValueError where none was held against them."""
-    found = beside_random(view)
-    if found is None:
-        raise ValueError("no method was held against random tokens in this trade-off.")
-    return found
-
-
-def _accuracies(view: View) -> list[str]:
-    rows = [["method", *(share(keep) for keep in view.keeps)], ["---"] * (len(view.keeps) + 1)]
-    for method in view.methods:
-        rows.append([title(method), *(_cell(view.at(method, keep)) for keep in view.keeps)])
-    return [f"| {' | '.join(row)} |" for row in rows]
+def _accuracies(found: tuple[Path, Results]) -> str:
+    view = view_of(found)
+    config = view.config
+    rows = [[title(method), *(_cell(view.at(method, keep)) for keep in view.keeps)] for method in view.methods]
+    baselines = [pages.decimals(float(config[f"{name}_accuracy"])) for name in ("question_only", "majority")]
+    counted = (
+        f"{config['n_questions']} questions about {config['n_pictures']} pictures. The question alone gives "
+        f"{baselines[0]}, always the commonest answer {baselines[1]}."
+    )
+    return "\n".join([counted, "", *pages.table(["method", *(share(keep) for keep in view.keeps)], rows)])
 
 
 def _cell(point: Point | None) -> str:
@@ -179,30 +99,44 @@ def _cell(point: Point | None) -> str:
         return "not measured"
     own = point.get("tokens_kept") if point.method == "prumerge" and point.keep < 1 else None
     counted = "" if own is None else f", {own:.0f} tokens"
-    spread = "" if point.low is None or point.high is None else f" ({_short(point.low)}–{_short(point.high)}{counted})"
-    return _short(point.accuracy) + spread
+    known = point.low is not None and point.high is not None
+    spread = f" ({pages.decimals(point.low)}–{pages.decimals(point.high)}{counted})" if known else ""
+    return pages.decimals(point.accuracy) + spread
 
 
-def _short(accuracy: float) -> str:
-    return f"{accuracy:.3f}".removeprefix("0")
+def _differences(found: tuple[Path, Results]) -> str:
+    """The verdict, the table of differences from random tokens, and the origin of the numbers.
 
-
-def _differences(view: View) -> list[str]:
-    rows = [["method", *(share(keep) for keep in view.pruned)], ["---"] * (len(view.pruned) + 1)]
+    Raises: ValueError when no method was compared with random tokens
+    """
+    view = view_of(found)
+    verdict = beside_random(view)
+    if verdict is None:
+        raise ValueError("no method was compared with random tokens in this trade-off.")
+    rows = []
     for method in view.methods:
-        lines = [view.verdicts.of(method, keep, RANDOM) for keep in view.pruned]
-        if not any(lines):
-            continue
-        cells = []
-        for line in lines:
-            text = "" if line is None else line.written
-            cells.append(f"**{text}**" if line is not None and line.low <= 0 else text)
-        rows.append([title(method), *cells])
-    return [f"| {' | '.join(row)} |" for row in rows]
+        differences = [view.verdicts.of(method, keep, RANDOM) for keep in view.pruned]
+        if any(differences):
+            cells = [
+                "" if one is None else f"**{one.written}**" if one.low <= 0 else one.written for one in differences
+            ]
+            rows.append([title(method), *cells])
+    return "\n".join([
+        f"**{verdict.lead}** {verdict.text}", "",
+        *pages.table(["method", *(share(keep) for keep in view.pruned)], rows), "",
+        f"Measured by {pages.origin(found[1], 'salience tradeoff --methods ... --no-costs')}: "
+        f"{pages.link(found[0], PAGE)}. Times were not measured in this run.",
+    ])  # fmt: skip
+
+
+def _difference(one: Difference | None) -> str:
+    if one is None:
+        return ""
+    return f"**{one.written}**" if one.low <= 0 else one.written
 
 
 def figure(view: View) -> str:
-    """The SVG: every method against its own tokens, with intervals; oracles and controls too."""
+    """SVG of accuracy against each method's own token count, with intervals, oracles and controls."""
     import matplotlib
 
     looks, curves = styles(view.methods), []
@@ -232,28 +166,21 @@ def figure(view: View) -> str:
 
 
 def _tokens(view: View, keep: float) -> float | None:
-    """Of a method that keeps the whole budget."""
+    """Token count of a method that keeps the whole budget."""
     names = [method for method in view.methods if role(method) == "free" and method != "prumerge"]
     return view.value(names[0], keep, "tokens_kept") if names else None
 
 
 def main() -> None:
-    """Rewrite both files of this repository."""
+    """Rewrite the page and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("inside", type=Path, nargs="?", help="of the methods that work inside the model")
-    parser.add_argument("easy", type=Path, nargs="?", help="of easy-VQA")
-    given = parser.parse_args()
-    results, source = loaded(given.results)
-    inside, easy = (loaded(path) if path else None for path in (given.inside, given.easy))
-    write_atomic(PAGE, page(results, source, inside, easy))
-    write_atomic(FIGURE, figure(_view(results, source)))
-
-
-def loaded(path: Path) -> tuple[Results, str]:
-    """The results, and their file's place below the repository."""
-    path = path.resolve()
-    return load_results(path, path.parent), str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+    parser.add_argument("before", type=Path, help="methods before the language model")
+    parser.add_argument("inside", type=Path, help="methods inside it")
+    parser.add_argument("easy", type=Path, help="easy-VQA")
+    before, inside, easy = pages.loaded(vars(parser.parse_args()).values())
+    for name, text in blocks(before, inside, easy).items():
+        pages.fill(PAGE, name, SCRIPT, text)
+    write_atomic(FIGURE, figure(view_of(before)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks hold together: each runs at a small size, refuses a wrong answer, and the README's table is theirs.
+"""The benchmarks run at a small size and refuse a wrong answer, and the table of docs/measured/speed.md is theirs.
 
 Nothing here looks at a time.
 """
@@ -123,11 +123,11 @@ def test_every_claim_is_run_by_make_bench(bench: Run) -> None:
     assert claims == set(run.CLAIMS)
 
 
-def test_the_readme_s_table_is_what_the_results_say(bench: Run) -> None:
+def test_the_page_s_table_is_what_the_results_say(bench: Run) -> None:
     import run
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = re.search(r"\((benchmarks/results/[^)]+\.json)\)", readme.split(run.BEGIN)[1].split(run.END)[0])
+    page = (ROOT / "docs" / "measured" / "speed.md").read_text(encoding="utf-8")
+    named = re.search(r"\((\.\./\.\./(benchmarks/results/[^)]+\.json))\)", page.split(run.BEGIN)[1].split(run.END)[0])
     assert named is not None, "the table names no results file"
-    found = json.loads((ROOT / named[1]).read_text(encoding="utf-8"))
-    assert filled(readme, run.BEGIN, run.END, run.table(found, named[1])) == readme
+    found = json.loads((ROOT / named[2]).read_text(encoding="utf-8"))
+    assert filled(page, run.BEGIN, run.END, run.table(found, named[2], named[1])) == page

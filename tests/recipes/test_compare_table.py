@@ -1,4 +1,4 @@
-"""The README's table of sequence models comes from results documents, number by number."""
+"""The table of sequence models comes from results documents, number by number."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from compare_table import table
+from pages import ROOT
 
 from salience.lab.report.load import load_results
 
@@ -37,7 +38,7 @@ def document() -> dict[str, Any]:
 
 
 def test_the_table_holds_the_numbers_and_where_they_come_from() -> None:
-    text = table([("benchmarks/results/x.json", load_results(document(), Path()))])
+    text = table([(ROOT / "benchmarks/results/x.json", load_results(document(), Path()))])
     lines = text.splitlines()
     assert lines[2] == "| digit-tagging | mamba | .700 (.690–.720) | .111 | 3 × 5 | 1,234 | 23 min |"  # 1.4e6 / 1000 s
     assert lines[3].startswith("| digit-tagging | bimamba, both ways | .950 (.940–.970) |")
@@ -45,7 +46,7 @@ def test_the_table_holds_the_numbers_and_where_they_come_from() -> None:
     for words in (
         "`salience compare --task T` (made-up, 2026-01-02, 2 at a time, 1 thread each, commit `abc`, torch 9)",
         "bimamba is ahead of mamba by 25 points (95% interval 23.0 to 27.0, p below 0.001).",
-        "The control with shuffled labels passes.", "[`benchmarks/results/x.json`](benchmarks/results/x.json)",
+        "The control with shuffled labels passes.", "[`benchmarks/results/x.json`](../../benchmarks/results/x.json)",
     ):  # fmt: skip
         assert words in lines[-1]
 
@@ -54,7 +55,7 @@ def test_a_quick_run_and_a_document_without_comparisons_are_refused() -> None:
     quick = document()
     quick["records"][0]["config"]["quick"] = True
     with pytest.raises(ValueError, match=r"x\.json is of a quick run"):
-        table([("x.json", load_results(quick, Path()))])
+        table([(ROOT / "x.json", load_results(quick, Path()))])
     other = {"schema": 1, "environment": {}, "records": [{"kind": "profile", "config": {}, "rows": []}]}
     with pytest.raises(ValueError, match="holds no comparison"):
-        table([("x.json", load_results(other, Path()))])
+        table([(ROOT / "x.json", load_results(other, Path()))])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import ROOT
 from PIL import Image
 from readme_picture import draw, panels
 from readme_table import table
@@ -41,7 +42,7 @@ def results(tmp_path: Path) -> Results:
 
 
 def test_the_table_holds_the_numbers_and_where_they_come_from(results: Results) -> None:
-    text = table(results, "benchmarks/results/x.json")
+    text = table(results, ROOT / "benchmarks/results/x.json")
     assert "| 25% (144) | .800 (.790–.820) | .500 (.490–.520) | 4.0× | not measured | not measured |" in text
     assert text.splitlines()[2].startswith("| 100% (576) | .900 (.890–.920) | .900 (.890–.920) | 1.0×")
     for words in ("80 questions", "10 pictures", ".210", ".125", "made-up", "2026-01-02", "`abc`", "x.json"):
@@ -51,7 +52,7 @@ def test_the_table_holds_the_numbers_and_where_they_come_from(results: Results) 
 def test_a_quick_run_is_no_measurement(results: Results) -> None:
     results.records[0].config["quick"] = True  # type: ignore[index]
     with pytest.raises(ValueError, match="quick"):
-        table(results, "x.json")
+        table(results, ROOT / "x.json")
 
 
 def test_the_picture_shows_what_was_kept_and_answered(results: Results) -> None:

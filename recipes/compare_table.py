@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pages
 
-from salience.lab.report.compare.view import CompareView
-from salience.lab.report.compare.words import controls, tested
+from salience.lab.report.compare.compare_data import CompareData
+from salience.lab.report.compare.sentences import controls, tested
 from salience.lab.report.kit.words import DASH, finite
 from salience.lab.report.load import Results
 
@@ -37,7 +37,7 @@ def table(files: Sequence[tuple[Path, Results]]) -> str:
     """
     rows, notes = [], []
     for source, results in files:
-        views = [CompareView(record) for record in results.of_kind("compare")]
+        views = [CompareData(record) for record in results.of_kind("compare")]
         if not views:
             raise ValueError(f"{source.name} holds no comparison of sequence models.")
         for view in views:
@@ -50,7 +50,7 @@ def table(files: Sequence[tuple[Path, Results]]) -> str:
     return "\n".join([*pages.table(_HEAD, rows), "", *notes])
 
 
-def _row(view: CompareView, model: str) -> list[str]:
+def _row(view: CompareData, model: str) -> list[str]:
     final = view.final.get(model, {})
     low, high = finite(final.get("accuracy_low")), finite(final.get("accuracy_high"))
     accuracy, parameters = view.last(model), finite(final.get("parameters"))
@@ -67,7 +67,7 @@ def _short(accuracy: float | None) -> str:
     return DASH if accuracy is None else pages.decimals(accuracy)
 
 
-def _duration(view: CompareView, rate: float | None) -> str:
+def _duration(view: CompareData, rate: float | None) -> str:
     """Time of one fit's steps at the measured rate, without evaluations."""
     parts = [view.setting(name) for name in ("epochs", "train_examples", "length")]
     if not rate or any(part is None for part in parts):
@@ -79,14 +79,14 @@ def _duration(view: CompareView, rate: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 99.5 else f"{seconds / 60:.0f} min"
 
 
-def _words(view: CompareView) -> str:
+def _words(view: CompareData) -> str:
     """Sentences about the pairs that differ in direction alone, and about the control."""
     pairs = [tested(line) for causal, both in view.pairs if (line := view.test(both, causal)) is not None]
     named = f"{view.task}: " if pairs else ""
     return " ".join([named + " ".join(pairs), *(f"{found.lead} {found.text}" for found in controls(view))]).strip()
 
 
-def _origin(source: Path, results: Results, views: Sequence[CompareView]) -> str:
+def _origin(source: Path, results: Results, views: Sequence[CompareData]) -> str:
     found = results.environment
     commands = list(dict.fromkeys(str(view.config.get("command") or "make study") for view in views))
     where = f"{found.get('cpu') or found.get('device')}, {str(found.get('date'))[:10]}"
@@ -96,7 +96,7 @@ def _origin(source: Path, results: Results, views: Sequence[CompareView]) -> str
     )
 
 
-def _load(view: CompareView) -> str:
+def _load(view: CompareData) -> str:
     """Number of simultaneous fits and threads of each, which the rates depend on."""
     processes, threads = view.setting("processes"), view.setting("threads")
     if processes is None or threads is None:

@@ -20,7 +20,7 @@ from salience.lab.report.kit.svg import standalone
 from salience.lab.report.kit.words import share
 from salience.lab.report.load import Results
 from salience.lab.report.tradeoff.rankings import beside_random
-from salience.lab.report.tradeoff.series import Point, View
+from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData
 from salience.lab.report.tradeoff.verdicts import RANDOM, Difference
 
 SCRIPT = "recipes/methods_page.py"
@@ -63,7 +63,7 @@ def _easy_vqa(found: tuple[Path, Results]) -> str:
     )
 
 
-def _by_kind(view: View) -> list[tuple[str, float]]:
+def _by_kind(view: TradeoffData) -> list[tuple[str, float]]:
     """(kind, accuracy) with all tokens, of the kinds that this data has."""
     found = []
     for kind in ("yes_no", "colour", "shape"):
@@ -73,13 +73,13 @@ def _by_kind(view: View) -> list[tuple[str, float]]:
     return found
 
 
-def view_of(found: tuple[Path, Results]) -> View:
+def view_of(found: tuple[Path, Results]) -> TradeoffData:
     """The trade-off of a results file. Raises: ValueError when it has none with differences from random tokens"""
     source, results = found
     records = results.of_kind("tradeoff")
     if not records or not records[0].extra.get("differences"):
         raise ValueError(f"{source.name} holds no trade-off with differences from random tokens.")
-    return View(records[0])
+    return TradeoffData(records[0])
 
 
 def _accuracies(found: tuple[Path, Results]) -> str:
@@ -135,7 +135,7 @@ def _difference(one: Difference | None) -> str:
     return f"**{one.written}**" if one.low <= 0 else one.written
 
 
-def figure(view: View) -> str:
+def figure(view: TradeoffData) -> str:
     """SVG of accuracy against each method's own token count, with intervals, oracles and controls."""
     import matplotlib
 
@@ -165,7 +165,7 @@ def figure(view: View) -> str:
     return standalone(text.getvalue())
 
 
-def _tokens(view: View, keep: float) -> float | None:
+def _tokens(view: TradeoffData, keep: float) -> float | None:
     """Token count of a method that keeps the whole budget."""
     names = [method for method in view.methods if role(method) == "free" and method != "prumerge"]
     return view.value(names[0], keep, "tokens_kept") if names else None

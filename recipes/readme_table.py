@@ -13,11 +13,11 @@ from pathlib import Path
 import pages
 
 from salience.lab.report.kit.method_styles import title
-from salience.lab.report.kit.standing import notices, standing
+from salience.lab.report.kit.reliability import notices, reliability
 from salience.lab.report.kit.words import share, times
 from salience.lab.report.load import Results
-from salience.lab.report.tradeoff.answer import near_keep
-from salience.lab.report.tradeoff.series import Point, View
+from salience.lab.report.tradeoff.headline import near_keep
+from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData
 
 PAGE, BLOCK = pages.ROOT / "README.md", ("results", "recipes/readme_table.py")
 SPEEDS = ("prefill_ms", "prefill_batch4_ms", "first_token_ms")
@@ -34,7 +34,7 @@ def table(results: Results, source: Path) -> str:
         raise ValueError(f"{source.name} holds no trade-off.")
     if records[0].config.get("quick"):
         raise ValueError(f"{source.name} is of a quick run, which measures nothing; the table needs a whole study.")
-    view = View(records[0])
+    view = TradeoffData(records[0])
     methods = [method for method in METHODS if method in view.methods]
     head = ["visual tokens kept", *(title(method) for method in methods), "LM prefill", "of four", "first token"]
     rows = []
@@ -54,12 +54,12 @@ def _accuracy(point: Point | None) -> str:
     return pages.decimals(point.accuracy) + spread
 
 
-def _speed(view: View, keep: float, column: str) -> str:
+def _speed(view: TradeoffData, keep: float, column: str) -> str:
     ratio = view.ratio(view.subject, keep, column)
     return "not measured" if ratio is None else times(ratio)
 
 
-def _notes(view: View, results: Results, source: Path) -> list[str]:
+def _notes(view: TradeoffData, results: Results, source: Path) -> list[str]:
     """Baselines, the meaning of the columns, and the origin of the numbers."""
     config = view.config
     keep = near_keep(view, 0.25) or 1.0
@@ -79,7 +79,7 @@ def _notes(view: View, results: Results, source: Path) -> list[str]:
         "approaches this, batch 1 has a fixed cost.",
         "",
         f"Measured by {pages.origin(results, 'make study')}: {pages.link(source, PAGE)}.",
-        *(line for notice in notices(standing(config, results.environment)) for line in ("", f"**{notice}**")),
+        *(line for notice in notices(reliability(config, results.environment)) for line in ("", f"**{notice}**")),
     ]
 
 

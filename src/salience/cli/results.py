@@ -36,10 +36,10 @@ def present(results: Path, report: Path, *, as_json: bool) -> None:
 
 def _notices(document: Mapping[str, Any]) -> list[str]:
     """Limits of these results, as the report states them."""
-    from salience.lab.report.kit.standing import notices, standing
+    from salience.lab.report.kit.reliability import notices, reliability
 
     told = [line for record in document["records"] for line in
-            notices(standing(record.get("config") or {}, document["environment"]))]  # fmt: skip
+            notices(reliability(record.get("config") or {}, document["environment"]))]  # fmt: skip
     return list(dict.fromkeys(told))
 
 
@@ -52,10 +52,10 @@ def _show(document: Mapping[str, Any]) -> None:
     from salience.lab.report.kit.method_styles import title
     from salience.lab.report.kit.words import score, share, times
     from salience.lab.report.load import load_results
-    from salience.lab.report.tradeoff.series import View
+    from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
     for record in load_results(document, Path()).of_kind("tradeoff"):
-        view = View(record)
+        view = TradeoffData(record)
         table = Table("accuracy at a share of the tokens", box=box.SIMPLE_HEAD)
         for keep in view.keeps:
             table.add_column(share(keep), justify="right")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from salience.lab.report.load import Record, Row
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -192,8 +192,8 @@ def small_view(
     environment: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
     **config: Any,
-) -> View:
-    """A view of a few rows: method -> accuracy per ratio, +-`half`; `columns`: column -> method -> values.
+) -> TradeoffData:
+    """Data of a few rows: method -> accuracy per ratio, +-`half`; `columns`: column -> method -> values.
 
     apart: half the width of the interval of each difference, None for a record without differences   extra: tables
     """
@@ -215,10 +215,10 @@ def small_view(
     known = {(row.method, row.keep): value for row in rows if (value := row.number("accuracy")) is not None}
     lines = [] if apart is None else pair_lines(known, apart)
     tables = {"differences": lines, **(extra or {})}
-    return View(Record(kind="tradeoff", config=config, rows=raw, typed=tuple(rows), extra=tables), environment)
+    return TradeoffData(Record(kind="tradeoff", config=config, rows=raw, typed=tuple(rows), extra=tables), environment)
 
 
 @pytest.fixture
-def view_of() -> Callable[..., View]:
-    """The function that makes a small view from accuracies."""
+def view_of() -> Callable[..., TradeoffData]:
+    """The function that makes a small data from accuracies."""
     return small_view

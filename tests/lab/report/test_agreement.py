@@ -19,10 +19,10 @@ from report_claims import ALL, Reader, pair_lines
 from salience.lab.report import write_report
 from salience.lab.report.kit.method_styles import role
 from salience.lab.report.load import load_results
-from salience.lab.report.tradeoff import about, captions
-from salience.lab.report.tradeoff.answer import answer, headline, tiles
+from salience.lab.report.tradeoff import captions, limits
 from salience.lab.report.tradeoff.findings import findings
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.headline import answer, headline, tiles
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 Build = Callable[..., dict[str, Any]]
 KEEPS = (1.0, 0.5, 0.25, 0.05)
@@ -67,15 +67,15 @@ def check(record: dict[str, Any], texts: list[str]) -> Reader:
 def texts_of(document: dict[str, Any]) -> list[str]:
     """Everything that a report says of its first record, without drawing it."""
     results = load_results(document, Path())
-    view = View(results.of_kind("tradeoff")[0], results.environment)
+    data = TradeoffData(results.of_kind("tradeoff")[0], results.environment)
     drawn = (
         captions.accuracy_tokens, captions.accuracy_latency, captions.time_stages, captions.speedups,
-        captions.flop_stages, *((captions.loss_latency, captions.loss_tokens) if view.probe_reads else ()),
+        captions.flop_stages, *((captions.loss_latency, captions.loss_tokens) if data.probe_reads else ()),
     )  # fmt: skip
-    told = [finding.lead + " " + finding.text for finding in findings(view)]
-    shown = [f"{tile.value} {tile.label} {tile.note}" for tile in tiles(view)]
-    return [headline(view), *answer(view), *shown, *told, *(caption(view) for caption in drawn),
-            *(text for _, text in about.methods(view)), *about.limits(view, results)]  # fmt: skip
+    told = [finding.lead + " " + finding.text for finding in findings(data)]
+    shown = [f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data)]
+    return [headline(data), *answer(data), *shown, *told, *(caption(data) for caption in drawn),
+            *(text for _, text in limits.methods(data)), *limits.limits(data, results)]  # fmt: skip
 
 
 def document_of(
@@ -254,14 +254,14 @@ def test_whatever_a_record_holds_its_sentences_agree(document: dict[str, Any]) -
     texts = texts_of(document)
     check(document["records"][0], texts)
     results = load_results(document, Path())
-    view = View(results.of_kind("tradeoff")[0], results.environment)
+    data = TradeoffData(results.of_kind("tradeoff")[0], results.environment)
     assert not [text for text in texts if re.search(r"\bNone\b|\bnan\b|\binf\b", text)]
-    if view.standing.quick or view.blind is not None:
+    if data.reliability.quick or data.blind is not None:
         assert not [text for text in texts if _PRAISE.search(text)]
-        assert not [finding for finding in findings(view) if finding.tone == "good"]
-    if view.standing.title is not None:
-        assert texts[0].startswith((view.standing.title, "Quick run"))
-    if view.standing.busy:
+        assert not [finding for finding in findings(data) if finding.tone == "good"]
+    if data.reliability.title is not None:
+        assert texts[0].startswith((data.reliability.title, "Quick run"))
+    if data.reliability.busy:
         assert not [text for text in texts if re.search(r"\bms\b", text) and "Not measured" not in text
                     and "left out" not in text]  # fmt: skip
 

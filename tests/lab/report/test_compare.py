@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from salience.lab.report import write_report
-from salience.lab.report.compare.chapter import CompareChapter, compare_chapter
+from salience.lab.report.compare.page_content import CompareChapter, compare_chapter
 from salience.lab.report.load import load_results
 
 

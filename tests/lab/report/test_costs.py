@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from salience.lab.report.tradeoff import cost_findings as costs
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
-Make = Callable[..., View]
+Make = Callable[..., TradeoffData]
 FLAT = {"saliency": (0.9, 0.9, 0.9)}
 
 

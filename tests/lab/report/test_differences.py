@@ -9,10 +9,10 @@ import pytest
 
 from salience.lab.report.load import Record
 from salience.lab.report.tradeoff.rankings import beside_random
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 from salience.lab.report.tradeoff.verdicts import Verdicts
 
-Make = Callable[..., View]
+Make = Callable[..., TradeoffData]
 
 
 def line(method: str, keep: float, value: float, low: float, high: float, against: str = "random") -> dict[str, Any]:
@@ -46,11 +46,11 @@ def test_a_line_that_is_none_or_contradicts_its_rows_gives_no_verdict(broken: An
 
 
 def test_those_whose_interval_holds_zero_or_lies_below_are_named(view_of: Make) -> None:
-    view = view_of(
+    data = view_of(
         {"saliency": (0.9, 0.7), "random": (0.9, 0.5), "uniform": (0.9, 0.504), "divprune": (0.9, 0.3),
          "saliency-untrained": (0.9, 0.5), "oracle": (0.9, 0.5)}, keeps=(1.0, 0.1), apart=0.02,
     )  # fmt: skip
-    found = beside_random(view)
+    found = beside_random(data)
     assert found is not None and found.tone == "bad"
     assert "Not told from random tokens: a uniform grid at 10% [+0.4 (−1.6 to 2.4)]." in found.text
     assert "Worse than random tokens: DivPrune at 10% [−20.0 (−22.0 to −18.0)]." in found.text
@@ -67,8 +67,8 @@ def test_where_all_are_better_the_closest_is_named(view_of: Make) -> None:
 def test_a_record_without_differences_says_nothing_of_who_is_better(view_of: Make) -> None:
     from salience.lab.report.tradeoff.findings import findings
 
-    assert beside_random(View(Record(kind="tradeoff", config={}, rows=()))) is None
-    view = view_of({"saliency": (0.9, 0.89, 0.8), "random": (0.9, 0.4, 0.2), "uniform": (0.9, 0.6, 0.3),
+    assert beside_random(TradeoffData(Record(kind="tradeoff", config={}, rows=()))) is None
+    data = view_of({"saliency": (0.9, 0.89, 0.8), "random": (0.9, 0.4, 0.2), "uniform": (0.9, 0.6, 0.3),
                     "oracle": (0.9, 0.9, 0.9), "saliency-shuffled": (0.9, 0.8, 0.7)}, apart=None)  # fmt: skip
-    told = " ".join(f"{finding.lead} {finding.text}" for finding in findings(view))
+    told = " ".join(f"{finding.lead} {finding.text}" for finding in findings(data))
     assert not any(word in told for word in ("beats", "worse", "told from", "better", "Better"))

@@ -16,9 +16,9 @@ from salience.lab.report.kit.panel import RC, Curve, Scale, lines, spread
 from salience.lab.report.kit.svg import inline
 from salience.lab.report.tradeoff import captions
 from salience.lab.report.tradeoff.figures import draw_all
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
-Make = Callable[..., View]
+Make = Callable[..., TradeoffData]
 
 
 @given(some.lists(some.floats(0, 200), max_size=12))
@@ -76,10 +76,10 @@ def test_labels_stay_inside_at_any_resolution() -> None:
 
 
 def test_only_what_was_measured_is_drawn(view_of: Make, tmp_path: Path) -> None:
-    view = view_of(
+    data = view_of(
         {"saliency": (0.9, 0.9, 0.8), "random": (0.9, 0.8, 0.4)}, columns={"tokens_kept": {"saliency": (9, 5, 1)}}
     )
-    drawn = draw_all(view, tmp_path, "x_")
+    drawn = draw_all(data, tmp_path, "x_")
     assert list(drawn) == ["accuracy_tokens"]
     assert {path.name for path in tmp_path.iterdir()} == {"x_accuracy_tokens.svg", "x_accuracy_tokens.png"}
     svg = (tmp_path / "x_accuracy_tokens.svg").read_text()
@@ -90,27 +90,27 @@ def test_only_what_was_measured_is_drawn(view_of: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [(0.5, 0.5, 0.5), (0.0, 0.0, 0.0)])
 def test_flat_lines_are_drawn(view_of: Make, tmp_path: Path, values: tuple[float, ...]) -> None:
-    view = view_of({"random": values}, columns={"tokens_kept": {"random": (9, 5, 1)}})
-    assert "accuracy_tokens" in draw_all(view, tmp_path, "")
+    data = view_of({"random": values}, columns={"tokens_kept": {"random": (9, 5, 1)}})
+    assert "accuracy_tokens" in draw_all(data, tmp_path, "")
 
 
 def test_a_single_ratio_is_drawn(view_of: Make, tmp_path: Path) -> None:
     columns = {name: {"saliency": (5.0,)} for name in ("tokens_kept", "first_token_ms", "encode_ms", "prefill_ms")}
-    view = view_of({"saliency": (0.9,)}, keeps=(1.0,), columns=columns)
-    assert {"accuracy_tokens", "accuracy_latency", "time_stages"} <= set(draw_all(view, tmp_path, ""))
+    data = view_of({"saliency": (0.9,)}, keeps=(1.0,), columns=columns)
+    assert {"accuracy_tokens", "accuracy_latency", "time_stages"} <= set(draw_all(data, tmp_path, ""))
 
 
 def test_lines_say_which_method_they_are(view_of: Make, tmp_path: Path) -> None:
-    view = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns={"tokens_kept": {"cls-attention": (9, 5, 1)}})
-    svg = draw_all(view, tmp_path, "")["accuracy_tokens"].svg
+    data = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns={"tokens_kept": {"cls-attention": (9, 5, 1)}})
+    svg = draw_all(data, tmp_path, "")["accuracy_tokens"].svg
     assert re.search(r'data-m="cls-attention"', svg)
 
 
 def test_nothing_is_said_to_take_less_than_no_time(view_of: Make, tmp_path: Path) -> None:
     """A long name and a short time: the room for the name would begin at -60."""
     columns = {"first_token_ms": {"cls-attention": (260.0, 140.0, 9.0)}, "encode_ms": {"cls-attention": (5.0,) * 3}}
-    view = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns=columns)
-    svg = draw_all(view, tmp_path, "")["accuracy_latency"].svg
+    data = view_of({"cls-attention": (0.9, 0.9, 0.8)}, columns=columns)
+    svg = draw_all(data, tmp_path, "")["accuracy_latency"].svg
     numbers = [float(text.replace("\u2212", "-")) for text in re.findall(r">([-\u2212]?\d+)</text>", svg)]
     assert numbers and min(numbers) >= 0 and max(numbers) > 200
 
@@ -121,8 +121,8 @@ def test_the_tower_is_as_quick_as_merging_in_it_makes_it(view_of: Make) -> None:
             "first_token_ms": {"tome": (260.0, 140.0, 60.0)}, "encode_ms": {"tome": (100.0, 60.0, 40.0)},
             "flops_vision": {"tome": flops},
         }  # fmt: skip
-        view = view_of({"tome": (0.9, 0.9, 0.8)}, columns=columns)
-        return view.tower_ms, captions.loss_latency(view)
+        data = view_of({"tome": (0.9, 0.9, 0.8)}, columns=columns)
+        return data.tower_ms, captions.loss_latency(data)
 
     assert told((4e9, 4e9, 4e9))[0] == 100  # without merging the rest is the clock's
     quickest, caption = told((4e9, 2e9, 1e9))
@@ -144,8 +144,8 @@ def test_names_of_level_lines_stay_apart(values: tuple[float, float]) -> None:
     ("first", "encode"), [((0.0, 0.0), (5.0, 5.0)), ((7.0, 7.0), (9.0, 0.0)), ((-1.0, 3.0), (1.0, 1.0))]
 )
 def test_times_that_are_all_the_same_or_below_the_tower_are_drawn(
-    view_of: Callable[..., View], tmp_path: Path, first: tuple[float, ...], encode: tuple[float, ...]
+    view_of: Callable[..., TradeoffData], tmp_path: Path, first: tuple[float, ...], encode: tuple[float, ...]
 ) -> None:
     columns = {"first_token_ms": {"saliency": first}, "encode_ms": {"saliency": encode}}
-    view = view_of({"saliency": (0.9, 0.8)}, (1.0, 0.5), columns=columns)
-    assert "accuracy_latency" in draw_all(view, tmp_path, "")
+    data = view_of({"saliency": (0.9, 0.8)}, (1.0, 0.5), columns=columns)
+    assert "accuracy_latency" in draw_all(data, tmp_path, "")

@@ -9,11 +9,11 @@ import pytest
 
 from salience.lab.report.tradeoff import quality_findings as quality
 from salience.lab.report.tradeoff import rankings as comparisons
-from salience.lab.report.tradeoff.answer import BEST_FREE
 from salience.lab.report.tradeoff.findings import findings
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.headline import BEST_FREE
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
-Make = Callable[..., View]
+Make = Callable[..., TradeoffData]
 COUNT = {"accuracy_count": {"saliency": (0.7, 0.6, 0.2)}, "accuracy_is_there": {"saliency": (0.95, 0.94, 0.93)}}
 
 
@@ -26,8 +26,8 @@ def kind_lines(**by_kind: tuple[float, float]) -> dict[str, Any]:
 
 
 def test_what_is_alike_is_called_alike(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.88, 0.8), "random": (0.9, 0.87, 0.4)})
-    found = comparisons.alike(view)
+    data = view_of({"saliency": (0.9, 0.88, 0.8), "random": (0.9, 0.87, 0.4)})
+    found = comparisons.alike(data)
     assert found is not None
     assert found.lead == "No two methods can be told apart at 25%."
     assert "within 1 point of each other" in found.text
@@ -39,8 +39,8 @@ def test_nothing_is_alike_where_methods_part_or_were_not_compared(view_of: Make)
 
 
 def test_oracles_and_controls_do_not_compete(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.7, 0.5), "oracle": (0.9, 0.9, 0.9), "saliency-shuffled": (0.9, 0.1, 0.1)})
-    assert {point.method for point in comparisons.compared(view, 0.25)} == {"saliency"}
+    data = view_of({"saliency": (0.9, 0.7, 0.5), "oracle": (0.9, 0.9, 0.9), "saliency-shuffled": (0.9, 0.1, 0.1)})
+    assert {point.method for point in comparisons.compared(data, 0.25)} == {"saliency"}
 
 
 def test_against_random(view_of: Make) -> None:
@@ -63,10 +63,10 @@ def test_against_random(view_of: Make) -> None:
 
 def test_a_pairing_counts_where_intervals_overlap(view_of: Make) -> None:
     """Each accuracy +-5 points, their difference +-.5: better by the pairing, whatever the two intervals are."""
-    view = view_of({"saliency": (0.9, 0.89, 0.8), "random": (0.9, 0.88, 0.79)}, half=0.05, apart=0.005)
-    found = comparisons.against_random(view)
+    data = view_of({"saliency": (0.9, 0.89, 0.8), "random": (0.9, 0.88, 0.79)}, half=0.05, apart=0.005)
+    found = comparisons.against_random(data)
     assert found is not None and found.lead == "The learned saliency beats random tokens at 25% and 5%."
-    assert comparisons.alike(view) is None
+    assert comparisons.alike(data) is None
 
 
 def test_against_the_best_training_free_method(view_of: Make) -> None:
@@ -104,16 +104,16 @@ def test_one_lucky_control_is_not_hidden_by_the_mean(view_of: Make) -> None:
     by_seed = [{"seed": 0, "difference": 0.2, "low": 0.1, "high": 0.3}, {"seed": 1, "low": -0.3, "high": -0.1}]
     lines = [{"method": "saliency-untrained", "keep": 0.05, "against": "random", "difference": 0.0, "low": -0.02,
               "high": 0.02, "by_seed": by_seed}]  # fmt: skip
-    view = view_of({"random": (0.9, 0.6, 0.4), "saliency-untrained": (0.9, 0.6, 0.4)}, extra={"differences": lines})
-    found = comparisons.controls(view)
+    data = view_of({"random": (0.9, 0.6, 0.4), "saliency-untrained": (0.9, 0.6, 0.4)}, extra={"differences": lines})
+    found = comparisons.controls(data)
     assert found is not None and found.tone == "bad"
     assert "can\u2019t be told from random tokens at 5%. One of its seeds alone is better at 5%." in found.text
 
 
 def test_where_a_winning_control_looks(view_of: Make) -> None:
     on = {"random": (0.1, 0.1, 0.1), "saliency-untrained": (0.1, 0.3, 0.7)}
-    view = view_of({"random": (0.9, 0.6, 0.4), "saliency-untrained": (0.9, 0.6, 0.6)}, columns={"item_share": on})
-    found = comparisons.controls(view)
+    data = view_of({"random": (0.9, 0.6, 0.4), "saliency-untrained": (0.9, 0.6, 0.6)}, columns={"item_share": on})
+    found = comparisons.controls(data)
     assert found is not None
     assert (
         "At 5%, 70% of what the untrained control keeps lies on items; of random tokens 10%: items stand" in found.text
@@ -221,23 +221,23 @@ def test_another_picture_is_judged_by_the_interval(view_of: Make, low: float, to
 
 
 def test_training_free_methods_that_share_the_best_accuracy_are_all_named(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.9), "random": (0.9, 0.4), "cls-attention": (0.9, 0.85), "uniform": (0.9, 0.3),
+    data = view_of({"saliency": (0.9, 0.9), "random": (0.9, 0.4), "cls-attention": (0.9, 0.85), "uniform": (0.9, 0.3),
                     "divprune": (0.9, 0.8504), "visionzip": (0.9, 0.8496)}, (1.0, 0.25))  # fmt: skip
-    found = comparisons.against_free(view)
+    found = comparisons.against_free(data)
     assert found is not None and "At 25% it is DivPrune, as [CLS] attention and VisionZip: 0.850" in found.text
 
 
 def test_of_a_model_that_does_not_look_nothing_else_is_told(view_of: Make) -> None:
     columns = {"select_ms": {"saliency": (0, 0.1, 0.1)}, "prefill_ms": {"saliency": (40, 10, 5)}}
-    view = view_of({"saliency": (0.25, 0.45, 0.4), "random": (0.25, 0.2, 0.2)}, columns=columns,
+    data = view_of({"saliency": (0.25, 0.45, 0.4), "random": (0.25, 0.2, 0.2)}, columns=columns,
                    question_only_accuracy=0.24)  # fmt: skip
-    told = findings(view)
+    told = findings(data)
     assert told[0].lead == "The model answers no better than without the picture."
     assert [finding.lead for finding in told[1:]] == ["Choosing the tokens takes at most 3% of a prefill."]
     assert not [finding for finding in told if finding.tone == "good"]
 
 
 def test_a_method_with_a_hole_in_its_rows(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, None, 0.8), "random": (0.9, 0.8, 0.4), "uniform": (None, None, None)})
-    told = findings(view)
+    data = view_of({"saliency": (0.9, None, 0.8), "random": (0.9, 0.8, 0.4), "uniform": (None, None, None)})
+    told = findings(data)
     assert told and all("None" not in finding.lead + finding.text for finding in told)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from salience.core.files import write_atomic
-from salience.lab.report.compare.chapter import compare_chapter
+from salience.lab.report.compare.page_content import compare_chapter
 from salience.lab.report.kit.palette import css
 from salience.lab.report.load import Record, load_results
-from salience.lab.report.tradeoff import about
-from salience.lab.report.tradeoff.chapter import chapter
-from salience.lab.report.tradeoff.columns import COLUMNS, describe, table
+from salience.lab.report.tradeoff import limits
+from salience.lab.report.tradeoff.column_definitions import COLUMNS, describe, table
+from salience.lab.report.tradeoff.page_content import chapter
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _OTHERS = {"profile": "What pruning would save, counted"}
@@ -52,7 +52,7 @@ def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -
         chapters=chapters,
         compares=compares,
         others=others,
-        environment=about.facts(loaded.environment),
+        environment=limits.facts(loaded.environment),
         date=str(loaded.environment.get("date") or "")[:10],
         definitions=[column for column in COLUMNS if column.name in used]
         + [describe(name) for name in used if name.startswith("accuracy_") and describe(name) not in COLUMNS],
@@ -66,7 +66,7 @@ def _other(record: Record, number: int) -> dict[str, Any]:
     return {
         "id": f"{record.kind}{number + 1}",
         "title": _OTHERS.get(record.kind, record.kind),
-        "facts": about.facts(record.config),
+        "facts": limits.facts(record.config),
         "table": table(record.rows),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from salience.lab.report.compare.view import CompareView
+from salience.lab.report.compare.compare_data import CompareData
 from salience.lab.report.kit.palette import LIGHT
 from salience.lab.report.kit.panel import FONT, LABEL_GAP, RC, WIDE, Curve, blank, spread
 from salience.lab.report.kit.svg import inline
@@ -40,13 +40,13 @@ class _Plan:
     log: bool = False
 
 
-def draw_compare(view: CompareView, folder: Path, prefix: str) -> dict[str, Drawn]:
+def draw_compare(data: CompareData, folder: Path, prefix: str) -> dict[str, Drawn]:
     """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`."""
     import matplotlib
 
     made: dict[str, Drawn] = {}
     with matplotlib.rc_context(RC):
-        for plan in (*_by_epoch(view), *_by_length(view)):
+        for plan in (*_by_epoch(data), *_by_length(data)):
             if plan.curves:
                 svg = saved(_panel(plan), folder, prefix + plan.name)
                 picture = inline(svg, prefix + plan.name, f"Figure: {plan.title}. {plan.caption}")
@@ -54,68 +54,68 @@ def draw_compare(view: CompareView, folder: Path, prefix: str) -> dict[str, Draw
     return made
 
 
-def _levels(view: CompareView) -> list[tuple[str, float]]:
+def _levels(data: CompareData) -> list[tuple[str, float]]:
     """The accuracies that need no looking."""
     named = (("majority", "majority_accuracy"), ("chance", "chance_accuracy"))
-    return [(name, value) for name, column in named if (value := view.setting(column)) is not None]
+    return [(name, value) for name, column in named if (value := data.setting(column)) is not None]
 
 
-def _by_epoch(view: CompareView) -> list[_Plan]:
+def _by_epoch(data: CompareData) -> list[_Plan]:
     """Loss and accuracy: of the models that differ in their direction alone, and of all where there are others."""
-    pairs = view.pairs
-    apart = [model for model in view.models if any(model in pair for pair in pairs)]
+    pairs = data.pairs
+    apart = [model for model in data.models if any(model in pair for pair in pairs)]
     ways = {pairs[0][0]: "causal", pairs[0][1]: "non-causal"} if len(pairs) == 1 else {}
-    everyone = view.models if len(apart) < len(view.models) else []
+    everyone = data.models if len(apart) < len(data.models) else []
     plans: list[_Plan] = []
     for names, models, labels in ((PAIR, apart, ways), (EPOCHS, everyone, {})):
-        loss, right = (_epochs(view, column, models, labels) for column in EPOCHS)
+        loss, right = (_epochs(data, column, models, labels) for column in EPOCHS)
         plans += [
             _Plan(name=names[0], title="Training loss", label="loss, nats", curves=loss,
                   caption=f"Nats a target, mean over the epoch. {_SPANS}"),
-            _Plan(name=names[1], title="Test accuracy", label="accuracy", curves=right, levels=_levels(view),
+            _Plan(name=names[1], title="Test accuracy", label="accuracy", curves=right, levels=_levels(data),
                   caption=f"On data never trained on. {_SPANS}"),
         ]  # fmt: skip
     return plans
 
 
-def _by_length(view: CompareView) -> list[_Plan]:
-    trained = view.config.get("length")
+def _by_length(data: CompareData) -> list[_Plan]:
+    trained = data.config.get("length")
     return [
         _Plan(name="throughput", title="Inference speed", label="1,000 tokens a second (log scale)",
               by="length", log=True,
-              curves=_lengths(view, "throughput", "tokens_per_s", 1e-3),
+              curves=_lengths(data, "throughput", "tokens_per_s", 1e-3),
               caption="Untrained copies read one sequence whole, in turn; medians. Higher is better."),
         _Plan(name="memory", title="Inference memory", label="peak memory, MiB (log scale)", by="length", log=True,
-              curves=_lengths(view, "throughput", "peak_bytes", 2.0**-20),
+              curves=_lengths(data, "throughput", "peak_bytes", 2.0**-20),
               caption="The most bytes of tensors alive at once, weights included. Lower is better."),
         _Plan(name="longer", title="Accuracy beyond the training\u2019s length", label="accuracy", by="length",
-              curves=_lengths(view, "longer", "accuracy", 1.0), levels=_levels(view),
+              curves=_lengths(data, "longer", "accuracy", 1.0), levels=_levels(data),
               caption=f"Trained at {trained} steps. {_SPANS}"),
     ]  # fmt: skip
 
 
-def _epochs(view: CompareView, column: str, models: Sequence[str], labels: Mapping[str, str]) -> list[Curve]:
+def _epochs(data: CompareData, column: str, models: Sequence[str], labels: Mapping[str, str]) -> list[Curve]:
     found = []
     for model in models:
-        each = view.epochs(model, column)
+        each = data.epochs(model, column)
         if each:
             found.append(Curve(
-                method=_id(model), label=labels.get(model, model), style=view.styles[model], x=tuple(each),
+                method=_id(model), label=labels.get(model, model), style=data.styles[model], x=tuple(each),
                 y=tuple(at.mean for at in each.values()), low=tuple(at.low for at in each.values()),
                 high=tuple(at.high for at in each.values()),
             ))  # fmt: skip
     return found
 
 
-def _lengths(view: CompareView, part: str, column: str, unit: float) -> list[Curve]:
+def _lengths(data: CompareData, part: str, column: str, unit: float) -> list[Curve]:
     found = []
-    for model in view.models:
-        lines = [line for line in view.lines(part) if line.get("model") == model]
+    for model in data.models:
+        lines = [line for line in data.lines(part) if line.get("model") == model]
         points = [(finite(line.get("length")), finite(line.get(column))) for line in lines]
         known = sorted((x, y * unit) for x, y in points if x and y is not None)
         if known:
             found.append(Curve(
-                method=_id(model), label=model, style=view.styles[model], x=tuple(x for x, _ in known),
+                method=_id(model), label=model, style=data.styles[model], x=tuple(x for x, _ in known),
                 y=tuple(y for _, y in known),
             ))  # fmt: skip
     return found

@@ -14,8 +14,8 @@ from salience.lab.report.kit.words import (
     times,
     whole_share,
 )
-from salience.lab.report.tradeoff.answer import near_keep
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.headline import near_keep
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 #: A stage that takes this share of the time to the first token rules it.
 RULES = 0.5
@@ -25,11 +25,11 @@ AGREE = 0.25
 CHEAP = 0.03
 
 
-def tower(view: View) -> Finding | None:
+def tower(data: TradeoffData) -> Finding | None:
     """Whether encoding the picture, which pruning after the tower can't shorten, rules the time to the first token."""
     shares = []
-    for keep in view.keeps:
-        encode, first = (view.value(view.subject, keep, column) for column in ("encode_ms", "first_token_ms"))
+    for keep in data.keeps:
+        encode, first = (data.value(data.subject, keep, column) for column in ("encode_ms", "first_token_ms"))
         if encode is not None and first:
             shares.append((keep, encode / first, first))
     ruled = [keep for keep, part, _ in shares if part > RULES]
@@ -47,7 +47,7 @@ def tower(view: View) -> Finding | None:
     at_rule = next(first for keep, _, first in shares if keep == ruled[0])
     if len(ruled) > 1 and ruled[0] != least:
         text += f" From {share(ruled[0])} down to {share(least)} the first token comes {pace(at_rule / last)}."
-    lead = f"At {ranged(ruled, view.keeps)} the vision tower takes most of the time to the first token."
+    lead = f"At {ranged(ruled, data.keeps)} the vision tower takes most of the time to the first token."
     return Finding(tone="bad", lead=lead, text=text)
 
 
@@ -55,7 +55,7 @@ def _at(keep: float) -> str:
     return "with all tokens" if keep == 1 else f"at {share(keep)}"
 
 
-def prediction(view: View) -> Finding | None:
+def prediction(data: TradeoffData) -> Finding | None:
     """Measured speed-ups beside those that the FLOPs predict."""
     off: list[tuple[str, float, float, float]] = []
     fine: list[tuple[str, float, float, float]] = []
@@ -63,8 +63,8 @@ def prediction(view: View) -> Finding | None:
         ("prefill", "prefill_ms", "flops_llm"),
         ("first token", "first_token_ms", "flops_total"),
     ):
-        for keep in view.pruned:
-            measured, told = view.ratio(view.subject, keep, clock), view.ratio(view.subject, keep, flops)
+        for keep in data.pruned:
+            measured, told = data.ratio(data.subject, keep, clock), data.ratio(data.subject, keep, flops)
             if measured is None or told is None:
                 continue
             apart = measured / told - 1
@@ -76,27 +76,27 @@ def prediction(view: View) -> Finding | None:
         return Finding(
             tone="good",
             lead=lead,
-            text=f"Checked for prefill and first token at {ranged([keep for _, keep, *_ in fine], view.keeps)}.",
+            text=f"Checked for prefill and first token at {ranged([keep for _, keep, *_ in fine], data.keeps)}.",
         )
     parts = []
     for name in dict.fromkeys(item[0] for item in off):
         keeps = [item[1] for item in off if item[0] == name]
         _, keep, measured, told = next(item for item in reversed(off) if item[0] == name)
         parts.append(
-            f"{name} at {ranged(keeps, view.keeps)} "
+            f"{name} at {ranged(keeps, data.keeps)} "
             f"(at {share(keep)}: {times(measured)} measured, {times(told)} predicted)"
         )
     lead = f"FLOPs mispredict the clock by more than {share(AGREE)} in places."
-    return Finding(tone="bad", lead=lead, text=f"{capital(listed(parts))}.{_four(view)}")
+    return Finding(tone="bad", lead=lead, text=f"{capital(listed(parts))}.{_four(data)}")
 
 
-def _four(view: View) -> str:
+def _four(data: TradeoffData) -> str:
     """What a prefill's fixed cost hides: several pictures at once share it."""
-    keep = near_keep(view, 0.25)
+    keep = near_keep(data, 0.25)
     if keep is None:
         return ""
     one, four, told = (
-        view.ratio(view.subject, keep, name) for name in ("prefill_ms", "prefill_batch4_ms", "flops_llm")
+        data.ratio(data.subject, keep, name) for name in ("prefill_ms", "prefill_batch4_ms", "flops_llm")
     )
     if one is None or four is None or told is None:
         return ""
@@ -106,10 +106,10 @@ def _four(view: View) -> str:
     )
 
 
-def selection(view: View) -> Finding | None:
+def selection(data: TradeoffData) -> Finding | None:
     """What choosing the tokens costs."""
-    full, keep = view.full("prefill_ms"), near_keep(view, 0.25)
-    select = view.value(view.subject, keep, "select_ms")
+    full, keep = data.full("prefill_ms"), near_keep(data, 0.25)
+    select = data.value(data.subject, keep, "select_ms")
     if not full or select is None or keep is None:
         return None
     part = select / full
@@ -119,10 +119,10 @@ def selection(view: View) -> Finding | None:
     return Finding(tone="good" if tone == "good" else "bad", lead=lead, text=text)
 
 
-def memory(view: View) -> Finding | None:
+def memory(data: TradeoffData) -> Finding | None:
     """Cache and peak memory."""
-    keep = near_keep(view, 0.25)
-    cache, peak = (_change(view, keep, column) for column in ("kv_bytes", "peak_bytes"))
+    keep = near_keep(data, 0.25)
+    cache, peak = (_change(data, keep, column) for column in ("kv_bytes", "peak_bytes"))
     if keep is None or (cache is None and peak is None):
         return None
     parts = []
@@ -139,11 +139,11 @@ def memory(view: View) -> Finding | None:
     return Finding(tone=tone, lead=lead, text=capital(listed(parts)) + ".")
 
 
-def _change(view: View, keep: float | None, column: str) -> tuple[float, float] | None:
-    before, now = view.full(column), view.value(view.subject, keep, column)
+def _change(data: TradeoffData, keep: float | None, column: str) -> tuple[float, float] | None:
+    before, now = data.full(column), data.value(data.subject, keep, column)
     return None if not before or now is None else (before, now)
 
 
-COSTS: tuple[Callable[[View], Finding | None], ...] = (tower, prediction, selection, memory)
+COSTS: tuple[Callable[[TradeoffData], Finding | None], ...] = (tower, prediction, selection, memory)
 #: Those that a busy machine makes worthless.
 TIMES = (tower, prediction, selection)

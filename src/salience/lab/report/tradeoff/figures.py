@@ -15,7 +15,7 @@ from salience.lab.report.kit.panel import RC, SMALL, Curve, Scale, lines
 from salience.lab.report.kit.svg import inline, standalone
 from salience.lab.report.kit.words import flop_count, milliseconds, share
 from salience.lab.report.tradeoff import captions
-from salience.lab.report.tradeoff.series import Point, View, kind_column
+from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData, kind_column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,11 +52,11 @@ class Plan:
 
     name: str
     title: str
-    caption: Callable[[View], str]
-    draw: Callable[[View], Figure | None]
+    caption: Callable[[TradeoffData], str]
+    draw: Callable[[TradeoffData], Figure | None]
 
 
-def draw_all(view: View, folder: Path, prefix: str) -> dict[str, Drawn]:
+def draw_all(data: TradeoffData, folder: Path, prefix: str) -> dict[str, Drawn]:
     """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`.
 
     Returns: the figures by name (without the prefix); those whose columns are null are missing
@@ -65,12 +65,12 @@ def draw_all(view: View, folder: Path, prefix: str) -> dict[str, Drawn]:
 
     made: dict[str, Drawn] = {}
     with matplotlib.rc_context(RC):
-        for plan in [*PLANS, *(_kind_plan(kind) for kind in view.kinds)]:
-            figure = plan.draw(view)
+        for plan in [*PLANS, *(_kind_plan(kind) for kind in data.kinds)]:
+            figure = plan.draw(data)
             if figure is None:
                 continue
             svg = saved(figure, folder, prefix + plan.name)
-            caption = plan.caption(view)
+            caption = plan.caption(data)
             picture = inline(svg, prefix + plan.name, f"Figure: {plan.title}. {caption}")
             made[plan.name] = Drawn(name=prefix + plan.name, title=plan.title, caption=caption, svg=picture)
     return made
@@ -90,19 +90,25 @@ Measure = Callable[[Point], float | None]
 
 
 def curves(
-    view: View, x: Measure, y: Measure, bounds: bool = False, column: str = "", scale: float = 1.0, few: bool = False
+    data: TradeoffData,
+    x: Measure,
+    y: Measure,
+    bounds: bool = False,
+    column: str = "",
+    scale: float = 1.0,
+    few: bool = False,
 ) -> list[Curve]:
     """The methods' lines for which both quantities are known.
 
     bounds: with the accuracy's intervals   column: with the range of its seeds, times `scale`   few: main methods only
     """
-    looks, made = styles(view.methods), []
-    best = [point.method for keep in view.pruned if (point := view.best_free(keep)) is not None]
-    for method in drawn([m for m in view.methods if not few or _main(m)], most=7 if few else 9, best=best):
+    looks, made = styles(data.methods), []
+    best = [point.method for keep in data.pruned if (point := data.best_free(keep)) is not None]
+    for method in drawn([m for m in data.methods if not few or _main(m)], most=7 if few else 9, best=best):
         known = [
-            (point, a, b) for point in view.line(method) if (a := x(point)) is not None and (b := y(point)) is not None
+            (point, a, b) for point in data.line(method) if (a := x(point)) is not None and (b := y(point)) is not None
         ]
-        if not known or (view.pruned and all(point.keep == 1 for point, *_ in known)):
+        if not known or (data.pruned and all(point.keep == 1 for point, *_ in known)):
             continue  # a line needs a place where its method was measured
         low: tuple[float | None, ...] = tuple(point.low for point, *_ in known) if bounds else ()
         high: tuple[float | None, ...] = tuple(point.high for point, *_ in known) if bounds else ()
@@ -133,67 +139,67 @@ def _seed_range(
     return ends[0], ends[1]
 
 
-def token_scale(view: View) -> Scale:
+def token_scale(data: TradeoffData) -> Scale:
     """Tokens kept, logarithmic, with the ratio under each tick."""
-    ticks = [(tokens, f"{tokens:.0f}\n{share(keep)}") for keep in view.keeps if (tokens := view.tokens(keep))]
+    ticks = [(tokens, f"{tokens:.0f}\n{share(keep)}") for keep in data.keeps if (tokens := data.tokens(keep))]
     return Scale(label="visual tokens kept (log scale)", ticks=tuple(ticks), log=True)
 
 
-def time_scale(view: View) -> Scale:
+def time_scale(data: TradeoffData) -> Scale:
     """Milliseconds to the first token, the subject's ratios along the top and the vision tower's time as a bound."""
     marks = [
-        (ms, share(point.keep)) for point in view.line(view.subject) if (ms := point.get("first_token_ms")) is not None
+        (ms, share(point.keep)) for point in data.line(data.subject) if (ms := point.get("first_token_ms")) is not None
     ]
-    floor = None if view.tower_ms is None else (view.tower_ms, "tower alone")
+    floor = None if data.tower_ms is None else (data.tower_ms, "tower alone")
     return Scale(label="time to the first token, ms", marks=tuple(marks), floor=floor)
 
 
-def _tokens(view: View) -> Measure:
-    return lambda point: view.tokens(point.keep)
+def _tokens(data: TradeoffData) -> Measure:
+    return lambda point: data.tokens(point.keep)
 
 
-def _lost(view: View) -> Measure:
+def _lost(data: TradeoffData) -> Measure:
     """The information loss in points."""
 
     def measure(point: Point) -> float | None:
-        loss = view.loss(point.method, point.keep)
+        loss = data.loss(point.method, point.keep)
         return None if loss is None else 100 * loss
 
     return measure
 
 
-def _loss_latency(view: View) -> Figure | None:
-    if not view.probe_reads:
+def _loss_latency(data: TradeoffData) -> Figure | None:
+    if not data.probe_reads:
         return None
     found = curves(
-        view, lambda p: p.get("first_token_ms"), _lost(view), few=True, column="probe_accuracy", scale=-100.0
+        data, lambda p: p.get("first_token_ms"), _lost(data), few=True, column="probe_accuracy", scale=-100.0
     )
-    return lines(found, time_scale(view), "points that the probe loses") if found else None
+    return lines(found, time_scale(data), "points that the probe loses") if found else None
 
 
-def _accuracy_latency(view: View) -> Figure | None:
-    found = curves(view, lambda p: p.get("first_token_ms"), lambda p: p.accuracy, bounds=True, few=True)
-    return lines(found, time_scale(view), "answer accuracy") if found else None
+def _accuracy_latency(data: TradeoffData) -> Figure | None:
+    found = curves(data, lambda p: p.get("first_token_ms"), lambda p: p.accuracy, bounds=True, few=True)
+    return lines(found, time_scale(data), "answer accuracy") if found else None
 
 
-def _accuracy_tokens(view: View) -> Figure | None:
-    found = curves(view, _tokens(view), lambda p: p.accuracy, bounds=True)
+def _accuracy_tokens(data: TradeoffData) -> Figure | None:
+    found = curves(data, _tokens(data), lambda p: p.accuracy, bounds=True)
     named = (("question only", "question_only_accuracy"), ("majority", "majority_accuracy"))
-    levels = [(name, value) for name, column in named if (value := view.setting(column)) is not None]
-    return lines(found, token_scale(view), "answer accuracy, 95% intervals", levels) if found else None
+    levels = [(name, value) for name, column in named if (value := data.setting(column)) is not None]
+    return lines(found, token_scale(data), "answer accuracy, 95% intervals", levels) if found else None
 
 
-def _loss_tokens(view: View) -> Figure | None:
-    if not view.probe_reads:
+def _loss_tokens(data: TradeoffData) -> Figure | None:
+    if not data.probe_reads:
         return None
-    found = curves(view, _tokens(view), _lost(view), column="probe_accuracy", scale=-100.0)
-    return lines(found, token_scale(view), "points that the probe loses") if found else None
+    found = curves(data, _tokens(data), _lost(data), column="probe_accuracy", scale=-100.0)
+    return lines(found, token_scale(data), "points that the probe loses") if found else None
 
 
-def _against_tokens(column: str, label: str) -> Callable[[View], Figure | None]:
-    def draw(view: View) -> Figure | None:
-        found = curves(view, _tokens(view), lambda p: p.get(column), column=column, few=True)
-        return lines(found, token_scale(view), label, size=SMALL) if found else None
+def _against_tokens(column: str, label: str) -> Callable[[TradeoffData], Figure | None]:
+    def draw(data: TradeoffData) -> Figure | None:
+        found = curves(data, _tokens(data), lambda p: p.get(column), column=column, few=True)
+        return lines(found, token_scale(data), label, size=SMALL) if found else None
 
     return draw
 
@@ -201,33 +207,33 @@ def _against_tokens(column: str, label: str) -> Callable[[View], Figure | None]:
 def _kind_plan(kind: str) -> Plan:
     column = kind_column(kind)
 
-    def draw(view: View) -> Figure | None:
-        found = curves(view, _tokens(view), lambda p: p.get(column), column=column, few=True)
+    def draw(data: TradeoffData) -> Figure | None:
+        found = curves(data, _tokens(data), lambda p: p.get(column), column=column, few=True)
         named = (("question only", "question_only_by_kind"), ("majority", "majority_by_kind"))
-        levels = [(name, value) for name, table in named if (value := view.kind_line(kind, table)) is not None]
-        return lines(found, token_scale(view), f"accuracy, {kind}", levels, size=SMALL) if found else None
+        levels = [(name, value) for name, table in named if (value := data.kind_line(kind, table)) is not None]
+        return lines(found, token_scale(data), f"accuracy, {kind}", levels, size=SMALL) if found else None
 
     return Plan(
         name="kind_" + kind.replace("-", "_"),
         title=captions.kind_title(kind),
-        caption=lambda view: captions.kind(view, kind),
+        caption=lambda data: captions.kind(data, kind),
         draw=draw,
     )
 
 
-def _time_stages(view: View) -> Figure | None:
-    return _stages(view, TIME_STAGES, "median ms by stage", "ms", milliseconds, 1.0)
+def _time_stages(data: TradeoffData) -> Figure | None:
+    return _stages(data, TIME_STAGES, "median ms by stage", "ms", milliseconds, 1.0)
 
 
-def _flop_stages(view: View) -> Figure | None:
+def _flop_stages(data: TradeoffData) -> Figure | None:
     stages: Sequence[tuple[str, str, str]] = FLOP_STAGES
-    if view.full("flops_vision") is None:
+    if data.full("flops_vision") is None:
         stages = (("flops_before", "before the language model", "stage-encode"), FLOP_STAGES[-1])
-    return _stages(view, stages, "arithmetic by stage, GFLOP", "GFLOP to the first token", flop_count, 1e9)
+    return _stages(data, stages, "arithmetic by stage, GFLOP", "GFLOP to the first token", flop_count, 1e9)
 
 
 def _stages(
-    view: View,
+    data: TradeoffData,
     stages: Sequence[tuple[str, str, str]],
     y_label: str,
     x_label: str,
@@ -236,34 +242,34 @@ def _stages(
 ) -> Figure | None:
     stacks = []
     for column, name, colour in stages:
-        values = [stage_value(view, keep, column) for keep in view.keeps]
+        values = [stage_value(data, keep, column) for keep in data.keeps]
         if any(value is not None for value in values):
             scaled = tuple(None if value is None else value / unit for value in values)
             stacks.append(Stack(name=name, colour=colour, values=scaled))
     if not stacks:
         return None
-    return stacked([share(keep) for keep in view.keeps], stacks, y_label, x_label, lambda value: tell(value * unit))
+    return stacked([share(keep) for keep in data.keeps], stacks, y_label, x_label, lambda value: tell(value * unit))
 
 
-def stage_value(view: View, keep: float, column: str) -> float | None:
+def stage_value(data: TradeoffData, keep: float, column: str) -> float | None:
     """The subject's column; `flops_before` is all arithmetic before the language model."""
     if column != "flops_before":
-        return view.value(view.subject, keep, column)
-    total, model = (view.value(view.subject, keep, name) for name in ("flops_total", "flops_llm"))
+        return data.value(data.subject, keep, column)
+    total, model = (data.value(data.subject, keep, name) for name in ("flops_total", "flops_llm"))
     return None if total is None or model is None else total - model
 
 
-def _speedups(view: View) -> Figure | None:
+def _speedups(data: TradeoffData) -> Figure | None:
     pairs = []
     for name, colour, marker, clock, flops in (
         ("prefill", "blue", "o", "prefill_ms", "flops_llm"),
         ("first token", "orange", "s", "first_token_ms", "flops_total"),
     ):
-        measured = tuple(view.ratio(view.subject, keep, clock) for keep in view.pruned)
-        predicted = tuple(view.ratio(view.subject, keep, flops) for keep in view.pruned)
+        measured = tuple(data.ratio(data.subject, keep, clock) for keep in data.pruned)
+        predicted = tuple(data.ratio(data.subject, keep, flops) for keep in data.pruned)
         if any(measured):
             pairs.append(Pair(name=name, colour=colour, marker=marker, measured=measured, predicted=predicted))
-    names = [share(keep) for keep in view.pruned]
+    names = [share(keep) for keep in data.pruned]
     return (
         speedups(names, pairs, "how many times faster", "against all tokens (log scale)") if pairs and names else None
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from salience.lab.report.tradeoff.answer import (
+from salience.lab.report.tradeoff.headline import (
     BEST_FREE,
     NEUTRAL,
     answer,
@@ -15,24 +15,24 @@ from salience.lab.report.tradeoff.answer import (
     telling_keep,
     tiles,
 )
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
-Make = Callable[..., View]
+Make = Callable[..., TradeoffData]
 TIMES = {"first_token_ms": {"saliency": (60.0, 30.0, 25.0)}}
 
 
 def test_a_method_that_wins(view_of: Make) -> None:
-    view = view_of(
+    data = view_of(
         {"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4), "cls-attention": (0.9, 0.89, 0.8)},
         columns=TIMES | {"tokens_kept": {"saliency": (576, 144, 29)}}, n_visual_tokens=576,
     )  # fmt: skip
-    assert operating_keep(view) == 0.05
-    assert telling_keep(view) == 0.25
-    assert headline(view) == (
+    assert operating_keep(data) == 0.05
+    assert telling_keep(data) == 0.25
+    assert headline(data) == (
         "With the learned saliency, 5% of the visual tokens lose 2 points of accuracy, and the first token comes "
         "2.4\u00d7 sooner"
     )
-    first, second = answer(view)
+    first, second = answer(data)
     assert first == (
         "With the learned saliency, 29 of 576 visual tokens (5%) answer 0.880 of the questions correctly, against "
         "0.900 with all of them, \u22122.0 points (\u22123.5 to \u22120.5), and the first token comes after 25 ms "
@@ -45,50 +45,50 @@ def test_a_method_that_wins(view_of: Make) -> None:
 
 
 def test_a_loss_within_the_interval_is_nothing_measurable(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.895, 0.3), "random": (0.9, 0.8, 0.3)})
-    assert headline(view) == "With the learned saliency, 25% of the visual tokens lose nothing measurable"
+    data = view_of({"saliency": (0.9, 0.895, 0.3), "random": (0.9, 0.8, 0.3)})
+    assert headline(data) == "With the learned saliency, 25% of the visual tokens lose nothing measurable"
 
 
 def test_random_tokens_that_do_as_well_are_in_the_title(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.3), "random": (0.9, 0.89, 0.3)})
-    assert headline(view).startswith("With the learned saliency as with random tokens, 25%")
+    data = view_of({"saliency": (0.9, 0.9, 0.3), "random": (0.9, 0.89, 0.3)})
+    assert headline(data).startswith("With the learned saliency as with random tokens, 25%")
 
 
 def test_a_method_that_beats_everything(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.88, 0.85), "random": (0.9, 0.7, 0.4), "uniform": (0.9, 0.8, 0.5)})
-    assert f"and beats {BEST_FREE}, a uniform grid (0.800)" in answer(view)[1]
-    assert "first token" not in headline(view)
+    data = view_of({"saliency": (0.9, 0.88, 0.85), "random": (0.9, 0.7, 0.4), "uniform": (0.9, 0.8, 0.5)})
+    assert f"and beats {BEST_FREE}, a uniform grid (0.800)" in answer(data)[1]
+    assert "first token" not in headline(data)
 
 
 def test_a_method_that_loses_to_the_best_training_free_one(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.88, 0.6), "random": (0.9, 0.88, 0.4), "cls-attention": (0.9, 0.88, 0.8)})
-    assert f"is worse than {BEST_FREE}, [CLS] attention (0.800)" in answer(view)[1]
+    data = view_of({"saliency": (0.9, 0.88, 0.6), "random": (0.9, 0.88, 0.4), "cls-attention": (0.9, 0.88, 0.8)})
+    assert f"is worse than {BEST_FREE}, [CLS] attention (0.800)" in answer(data)[1]
 
 
 def test_the_best_training_free_method_is_the_best_in_the_rows(view_of: Make) -> None:
-    view = view_of(
+    data = view_of(
         {"saliency": (0.9, 0.85, 0.5), "random": (0.9, 0.6, 0.3), "cls-attention": (0.9, 0.8, 0.4),
          "divprune": (0.9, 0.88, 0.87)}
     )  # fmt: skip
-    assert f"is worse than {BEST_FREE}, DivPrune (0.880)" in answer(view)[1]
+    assert f"is worse than {BEST_FREE}, DivPrune (0.880)" in answer(data)[1]
 
 
 def test_a_method_worse_than_random(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.5, 0.2), "random": (0.9, 0.7, 0.5)})
-    assert headline(view) == "With the learned saliency, pruning costs accuracy at every ratio tried"
-    assert f"is worse than random tokens (0.700), {BEST_FREE}." in answer(view)[1]
+    data = view_of({"saliency": (0.9, 0.5, 0.2), "random": (0.9, 0.7, 0.5)})
+    assert headline(data) == "With the learned saliency, pruning costs accuracy at every ratio tried"
+    assert f"is worse than random tokens (0.700), {BEST_FREE}." in answer(data)[1]
 
 
 def test_no_ratio_that_separates(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.9), "random": (0.9, 0.9, 0.89)})
-    assert answer(view)[1].startswith("At 5%, the learned saliency answers 0.900: it can\u2019t be told from random")
+    data = view_of({"saliency": (0.9, 0.9, 0.9), "random": (0.9, 0.9, 0.89)})
+    assert answer(data)[1].startswith("At 5%, the learned saliency answers 0.900: it can\u2019t be told from random")
 
 
 def test_without_a_learned_method_the_best_training_free_one_is_the_subject(view_of: Make) -> None:
-    view = view_of({"random": (0.9, 0.7, 0.3), "uniform": (0.9, 0.8, 0.5)})
-    assert view.subject == "uniform"
-    assert "a uniform grid answers 0.800: it beats random tokens (0.700)." in answer(view)[1]
-    assert BEST_FREE not in answer(view)[1]
+    data = view_of({"random": (0.9, 0.7, 0.3), "uniform": (0.9, 0.8, 0.5)})
+    assert data.subject == "uniform"
+    assert "a uniform grid answers 0.800: it beats random tokens (0.700)." in answer(data)[1]
+    assert BEST_FREE not in answer(data)[1]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_without_a_learned_method_the_best_training_free_one_is_the_subject(view
      (90.0, "but the first token comes 1.5\u00d7 later")],
 )  # fmt: skip
 def test_no_time_is_won(view_of: Make, after: float, said: str) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"first_token_ms": {"saliency": (60.0, after, after)}})
-    assert headline(view).endswith(said)
-    value = next(tile for tile in tiles(view) if "first token" in tile.label)
+    data = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"first_token_ms": {"saliency": (60.0, after, after)}})
+    assert headline(data).endswith(said)
+    value = next(tile for tile in tiles(data) if "first token" in tile.label)
     assert (value.value, value.label.split(" to ")[0]) == (("1.5\u00d7", "later") if after == 90 else
                                                          ("1.0\u00d7", "as soon"))  # fmt: skip
 
@@ -109,14 +109,14 @@ def test_a_ratio_counts_only_when_all_larger_ones_hold(view_of: Make) -> None:
 
 
 def test_nothing_but_all_tokens(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9,)}, keeps=(1.0,))
-    assert headline(view) == NEUTRAL
-    assert answer(view) == []
+    data = view_of({"saliency": (0.9,)}, keeps=(1.0,))
+    assert headline(data) == NEUTRAL
+    assert answer(data) == []
 
 
 def test_a_model_that_answers_nothing(view_of: Make) -> None:
-    view = view_of({"saliency": (0.0, 0.0, 0.0), "random": (0.0, 0.0, 0.0)})
-    assert headline(view) == NEUTRAL
+    data = view_of({"saliency": (0.0, 0.0, 0.0), "random": (0.0, 0.0, 0.0)})
+    assert headline(data) == NEUTRAL
 
 
 BLIND_LINE = {"method": "all tokens", "keep": 1.0, "against": "question only", "difference": 0.02}
@@ -132,45 +132,45 @@ BLIND_LINE = {"method": "all tokens", "keep": 1.0, "against": "question only", "
 )
 def test_a_model_that_does_not_look_is_not_praised(view_of: Make, about: dict[str, Any]) -> None:
     """A method 1.8 times as accurate as all tokens, on a model that guesses: nothing was kept."""
-    view = view_of({"saliency": (0.25, 0.45, 0.2), "random": (0.25, 0.2, 0.2)}, question_only_accuracy=0.24,
+    data = view_of({"saliency": (0.25, 0.45, 0.2), "random": (0.25, 0.2, 0.2)}, question_only_accuracy=0.24,
                    columns=TIMES, **about)  # fmt: skip
-    assert headline(view) == NEUTRAL
-    assert "answers 0.250 of the questions correctly, no better than without the picture" in answer(view)[0]
-    (tile,) = tiles(view)
+    assert headline(data) == NEUTRAL
+    assert "answers 0.250 of the questions correctly, no better than without the picture" in answer(data)[0]
+    (tile,) = tiles(data)
     assert (tile.value, tile.note) == ("0.250", "question only 0.240: no better than without the picture")
 
 
 def test_a_model_that_looks_a_little_is_held_against_what_the_picture_brings(view_of: Make) -> None:
     """97 % of the accuracy of all tokens is no more than a guess here: nothing holds."""
     line = {**BLIND_LINE, "low": 0.01, "high": 0.04}
-    view = view_of({"saliency": (0.27, 0.262, 0.25)}, question_only_accuracy=0.25, apart=0.002,
+    data = view_of({"saliency": (0.27, 0.262, 0.25)}, question_only_accuracy=0.25, apart=0.002,
                    extra={"blind_differences": [line]})  # fmt: skip
-    assert operating_keep(view) is None
+    assert operating_keep(data) is None
 
 
 def test_no_share_of_the_accuracy_is_told(view_of: Make) -> None:
-    view = view_of({"saliency": (0.5, 0.9, 0.7), "random": (0.5, 0.6, 0.4)}, columns=TIMES)
-    told = [headline(view), *answer(view), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(view))]
+    data = view_of({"saliency": (0.5, 0.9, 0.7), "random": (0.5, 0.6, 0.4)}, columns=TIMES)
+    told = [headline(data), *answer(data), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data))]
     assert not [text for text in told if re.search(r"% of (?:the|its) (?:full )?accuracy|accuracy kept", text)]
     assert any("+40.0 points" in text for text in told)
 
 
 def test_what_became_slower_is_called_so(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"first_token_ms": {"saliency": (30.0, 60.0, 59.0)}})
-    told = {tile.label: tile.value for tile in tiles(view)}
+    data = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"first_token_ms": {"saliency": (30.0, 60.0, 59.0)}})
+    told = {tile.label: tile.value for tile in tiles(data)}
     assert told["later to the first token at 25%"] == "2.0\u00d7"
 
 
 def test_tiles_leave_out_what_was_not_measured_and_say_nothing_twice(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.9)}, keeps=(1.0, 0.25), columns={"first_token_ms": {"saliency": (60.0, 30.0)}})
-    told = [tile.label for tile in tiles(view)]
+    data = view_of({"saliency": (0.9, 0.9)}, keeps=(1.0, 0.25), columns={"first_token_ms": {"saliency": (60.0, 30.0)}})
+    told = [tile.label for tile in tiles(data)]
     assert told == ["accuracy with all tokens", "accuracy at 25%, learned saliency", "sooner to the first token at 25%"]
 
 
 def test_a_quick_run_makes_no_headline(view_of: Make) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4)}, columns=TIMES, quick=True)
-    assert headline(view).startswith("Quick run: ")
-    assert answer(view) == [] and tiles(view) == []
+    data = view_of({"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4)}, columns=TIMES, quick=True)
+    assert headline(data).startswith("Quick run: ")
+    assert answer(data) == [] and tiles(data) == []
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_quick_run_makes_no_headline(view_of: Make) -> None:
     ],
 )  # fmt: skip
 def test_a_busy_machine_makes_no_headline_and_no_times(view_of: Make, environment: dict[str, Any]) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4)}, columns=TIMES, environment=environment)
-    assert headline(view).startswith("Busy machine: ")
-    told = [*answer(view), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(view))]
+    data = view_of({"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4)}, columns=TIMES, environment=environment)
+    assert headline(data).startswith("Busy machine: ")
+    told = [*answer(data), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data))]
     assert told and not [text for text in told if "first token" in text or " ms" in text]

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from salience.lab.report.kit.method_styles import role
-from salience.lab.report.kit.standing import standing
+from salience.lab.report.kit.reliability import reliability
 from salience.lab.report.kit.words import finite, score
 from salience.lab.report.load import Record, Row
 from salience.lab.report.tradeoff.verdicts import Verdicts
@@ -73,17 +73,17 @@ class Blind:
     high: float | None
 
 
-def blind_answers(view: View) -> Blind | None:
-    """See `View.blind`. By the difference on the same questions; else by the interval of all tokens' accuracy."""
-    full = view.full("accuracy")
+def blind_answers(data: TradeoffData) -> Blind | None:
+    """See `TradeoffData.blind`: by the difference on the same questions, else by the interval of all tokens."""
+    full = data.full("accuracy")
     paired = {
         str(line.get("against")): (finite(line.get("low")), finite(line.get("high")))
-        for line in view.record.extra.get("blind_differences") or ()
+        for line in data.record.extra.get("blind_differences") or ()
         if isinstance(line, Mapping)
     }
-    bounds = [point.low for (_, keep), point in view.points.items() if keep == 1 and point.low is not None]
+    bounds = [point.low for (_, keep), point in data.points.items() if keep == 1 and point.low is not None]
     for name, column in (("question only", "question_only_accuracy"), ("majority answer", "majority_accuracy")):
-        line = view.setting(column)
+        line = data.setting(column)
         low, high = paired.get(name, (None, None))
         if line is None or full is None:
             continue
@@ -93,12 +93,12 @@ def blind_answers(view: View) -> Blind | None:
     return None
 
 
-class View:
+class TradeoffData:
     """One trade-off record, ready to be asked."""
 
     def __init__(self, record: Record, environment: Mapping[str, Any] | None = None) -> None:
         self.record = record
-        self.standing = standing(record.config, environment or {})
+        self.reliability = reliability(record.config, environment or {})
         self.config: Mapping[str, Any] = record.config
         groups: dict[tuple[str, float], list[Row]] = {}
         for row in record.typed:

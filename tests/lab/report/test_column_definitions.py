@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from salience.lab import report
-from salience.lab.report.tradeoff.columns import COLUMNS, COMPARE, csv, describe, table
+from salience.lab.report.tradeoff.column_definitions import COLUMNS, COMPARE, csv, describe, table
 
 ROWS = ({"method": "a", "keep": 0.025, "accuracy": 0.5, "accuracy_count": None, "extra": "x", "kv_bytes": 2097152},)
 

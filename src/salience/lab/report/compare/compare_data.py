@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from salience.lab.report.kit.method_styles import Style
-from salience.lab.report.kit.standing import standing
+from salience.lab.report.kit.reliability import reliability
 from salience.lab.report.kit.words import finite
 from salience.lab.report.load import Record
 
@@ -47,12 +47,12 @@ class Against:
     ratios: Mapping[float, float]
 
 
-class CompareView:
+class CompareData:
     """One comparison, ready to be asked."""
 
     def __init__(self, record: Record, environment: Mapping[str, Any] | None = None) -> None:
         self.record, self.config = record, record.config
-        self.standing = standing(record.config, environment or {})
+        self.reliability = reliability(record.config, environment or {})
         self.models = list(dict.fromkeys(str(row["model"]) for row in record.rows))
         self.final = {str(line["model"]): line for line in self.lines("final")}
         spare = iter(_SPARE * (1 + len(self.models) // len(_SPARE)))

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salience.lab.report.compare import words as compare_words
+from salience.lab.report.compare import sentences
+from salience.lab.report.compare.compare_data import CompareData
 from salience.lab.report.compare.figures import EPOCHS, PAIR, draw_compare
-from salience.lab.report.compare.view import CompareView
 from salience.lab.report.kit.finding import Finding
-from salience.lab.report.kit.standing import notices
+from salience.lab.report.kit.reliability import notices
 from salience.lab.report.kit.words import DASH, finite
 from salience.lab.report.load import Record
-from salience.lab.report.tradeoff import about
-from salience.lab.report.tradeoff.columns import COMPARE, Table, table
+from salience.lab.report.tradeoff import limits
+from salience.lab.report.tradeoff.column_definitions import COMPARE, Table, table
 from salience.lab.report.tradeoff.figures import Drawn
 
 _SHOWN = (
@@ -54,35 +54,35 @@ def compare_chapter(
     record: Record, folder: Path, number: int, environment: Mapping[str, Any] | None = None
 ) -> CompareChapter:
     """Draws a comparison's figures into `folder` and writes its words; `number` counts comparisons from 0."""
-    view = CompareView(record, environment)
-    drawn = draw_compare(view, folder, "compare_" if number == 0 else f"compare{number + 1}_")
+    data = CompareData(record, environment)
+    drawn = draw_compare(data, folder, "compare_" if number == 0 else f"compare{number + 1}_")
     return CompareChapter(
         id=f"compare{number + 1}",
-        task=view.task,
-        notices=notices(view.standing),
-        headline=compare_words.headline(view),
-        answer=compare_words.answer(view),
-        pair_title=compare_words.epochs_title(view, pair=True),
+        task=data.task,
+        notices=notices(data.reliability),
+        headline=sentences.headline(data),
+        answer=sentences.answer(data),
+        pair_title=sentences.epochs_title(data, pair=True),
         pair_figures=[drawn[name] for name in PAIR if name in drawn],
-        pair_caption=compare_words.pair_caption(view),
-        epochs_title=compare_words.epochs_title(view, pair=False),
+        pair_caption=sentences.pair_caption(data),
+        epochs_title=sentences.epochs_title(data, pair=False),
         figures=[drawn[name] for name in EPOCHS if name in drawn],
         cost_figures=[figure for name, figure in drawn.items() if name not in EPOCHS + PAIR],
-        crossings=compare_words.crossings(view),
-        final=[_final(view, model) for model in view.models],
-        final_note=compare_words.matched(view),
-        tests=compare_words.tests(view),
-        controls=compare_words.controls(view),
-        cautions=compare_words.cautions(view),
+        crossings=sentences.crossings(data),
+        final=[_final(data, model) for model in data.models],
+        final_note=sentences.matched(data),
+        tests=sentences.tests(data),
+        controls=sentences.controls(data),
+        cautions=sentences.cautions(data),
         table=table(record.rows, COMPARE),
-        facts=about.facts({name: view.config[name] for name in _SHOWN if name in view.config}),
+        facts=limits.facts({name: data.config[name] for name in _SHOWN if name in data.config}),
     )
 
 
-def _final(view: CompareView, model: str) -> tuple[str, ...]:
-    line = view.final.get(model, {})
+def _final(data: CompareData, model: str) -> tuple[str, ...]:
+    line = data.final.get(model, {})
     low, high = finite(line.get("accuracy_low")), finite(line.get("accuracy_high"))
-    accuracy = view.last(model)
+    accuracy = data.last(model)
     span = DASH if low is None or high is None else f"{low:.3f}{DASH}{high:.3f}"
     way = {True: "forwards", False: "both ways"}.get(line.get("forwards"), DASH)  # type: ignore[arg-type]
     width, layers = line.get("d_model"), line.get("n_layers")

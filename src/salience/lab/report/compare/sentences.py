@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from salience.lab.report.compare.view import Against, CompareView
+from salience.lab.report.compare.compare_data import Against, CompareData
 from salience.lab.report.kit.finding import Finding
 from salience.lab.report.kit.words import MINUS, TIMES, capital, finite, listed, points, score, times
 
@@ -16,64 +16,64 @@ _NEAR = 0.05  # above the majority line: too near to it to speak of learning
 _CONTROL = 0.03  # as near as a control must come to it
 
 
-def headline(view: CompareView) -> str:
+def headline(data: CompareData) -> str:
     """Gain from the second direction, where that was compared and learnt; else the task.
 
     A quick run and one on a busy machine make none.
     """
-    neutral = f"Sequence models under identical training: {view.task}"
-    if view.standing.title is not None:
-        return f"{view.standing.title}: {neutral[0].lower()}{neutral[1:]}"
+    neutral = f"Sequence models under identical training: {data.task}"
+    if data.reliability.title is not None:
+        return f"{data.reliability.title}: {neutral[0].lower()}{neutral[1:]}"
     found = []
-    for causal, both in view.pairs:
-        line = view.test(both, causal)
-        if line is not None and not (_near(view, causal) and _near(view, both)):
+    for causal, both in data.pairs:
+        line = data.test(both, causal)
+        if line is not None and not (_near(data, causal) and _near(data, both)):
             found.append(float(line["difference"]) if _apart(line) else 0.0)
     if not found:
         return neutral
     if not any(found):
-        return f"Reading both ways makes no measurable difference on {view.task}"
+        return f"Reading both ways makes no measurable difference on {data.task}"
     if all(found) and min(found) * max(found) > 0:  # of several pairs, all to the same side
         worth = listed(list(dict.fromkeys(points(each) for each in found)))
-        return f"Reading both ways {'gains' if found[0] > 0 else 'loses'} {worth} on {view.task}"
-    return f"What reading both ways is worth on {view.task} depends on the model"
+        return f"Reading both ways {'gains' if found[0] > 0 else 'loses'} {worth} on {data.task}"
+    return f"What reading both ways is worth on {data.task} depends on the model"
 
 
-def _near(view: CompareView, model: str) -> bool:
+def _near(data: CompareData, model: str) -> bool:
     """Whether a model ends near the majority line."""
-    value, majority = view.last(model), view.setting("majority_accuracy")
+    value, majority = data.last(model), data.setting("majority_accuracy")
     return value is not None and majority is not None and value < majority + _NEAR
 
 
-def answer(view: CompareView) -> str:
+def answer(data: CompareData) -> str:
     """Every model's last accuracy, best first, beside what needs no looking; nothing of a quick run."""
-    if view.standing.quick:
+    if data.reliability.quick:
         return ""
-    known = [(value, model) for model in view.models if (value := view.last(model)) is not None]
+    known = [(value, model) for model in data.models if (value := data.last(model)) is not None]
     if not known:
         return "No model came to the end of its training."
     told = ", ".join(f"{model} {score(value)}" for value, model in sorted(known, reverse=True))
-    line = view.setting("majority_accuracy")
+    line = data.setting("majority_accuracy")
     beside = "" if line is None else f" Always saying the commonest answer scores {score(line)}."
     return f"Accuracy after the last epoch: {told}.{beside}"
 
 
-def epochs_title(view: CompareView, *, pair: bool) -> str:
+def epochs_title(data: CompareData, *, pair: bool) -> str:
     """The title of the figures by epoch."""
     both = ", causal and non-causal" if pair else ", all models"
-    count = view.config.get("epochs")
-    return f"Training loss and test accuracy{both if view.pairs else ''}" + (f", {count} epochs" if count else "")
+    count = data.config.get("epochs")
+    return f"Training loss and test accuracy{both if data.pairs else ''}" + (f", {count} epochs" if count else "")
 
 
-def pair_caption(view: CompareView) -> str:
+def pair_caption(data: CompareData) -> str:
     """Who is ahead at the end, in loss and in accuracy."""
     told = []
-    for causal, both in view.pairs:
-        ends = [view.epochs(model, "train_loss") for model in (both, causal)]
-        line = view.test(both, causal)
-        if view.standing.quick:
+    for causal, both in data.pairs:
+        ends = [data.epochs(model, "train_loss") for model in (both, causal)]
+        line = data.test(both, causal)
+        if data.reliability.quick:
             told.append(f"Causal: {causal}; non-causal: {both}.")
-        if line is None or not all(ends) or view.standing.quick:
+        if line is None or not all(ends) or data.reliability.quick:
             continue
         losses = [each[max(each)].mean for each in ends]
         ended = f"training ends at a loss of {losses[0]:.2f} nats with {both}, {losses[1]:.2f} with {causal}"
@@ -81,15 +81,15 @@ def pair_caption(view: CompareView) -> str:
     return " ".join(told)
 
 
-def tests(view: CompareView) -> list[str]:
+def tests(data: CompareData) -> list[str]:
     """Every pair in words; none of a quick run."""
-    return [] if view.standing.quick else [tested(_with_seeds(view, line)) for line in view.lines("tests")]
+    return [] if data.reliability.quick else [tested(_with_seeds(data, line)) for line in data.lines("tests")]
 
 
-def _with_seeds(view: CompareView, line: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_seeds(data: CompareData, line: Mapping[str, Any]) -> Mapping[str, Any]:
     """The line, marked where a model has more seeds than were compared: its mean accuracy is then of others, too."""
     compared = finite(line.get("seeds"))
-    most = max(finite(view.final.get(line[side], {}).get("seeds")) or 0 for side in ("first", "second"))
+    most = max(finite(data.final.get(line[side], {}).get("seeds")) or 0 for side in ("first", "second"))
     return line if compared is None or most <= compared else {**line, _APART_SEEDS: True}
 
 
@@ -119,16 +119,16 @@ def _signed(value: float) -> str:
     return MINUS + text if value < 0 and text != "0.0" else text
 
 
-def crossings(view: CompareView) -> list[str]:
+def crossings(data: CompareData) -> list[str]:
     """Lengths from which each model beats causal attention in speed and in memory, if it does.
 
     Nothing of a quick run, and no speed of a busy machine.
     """
-    if view.standing.quick:
+    if data.reliability.quick:
         return []
-    timed = view.against("tokens_per_s") if view.standing.times else []
+    timed = data.against("tokens_per_s") if data.reliability.times else []
     speed = [_crossing(each, "speed", "is {} as fast", 1) for each in timed]
-    return speed + [_crossing(each, "memory", "takes {} the memory", -1) for each in view.against("peak_bytes")]
+    return speed + [_crossing(each, "memory", "takes {} the memory", -1) for each in data.against("peak_bytes")]
 
 
 def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
@@ -151,15 +151,15 @@ def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
     return f"{first} overtakes {second} in {what} between {between}; {end}."
 
 
-def controls(view: CompareView) -> list[Finding]:
+def controls(data: CompareData) -> list[Finding]:
     """The shuffled labels: passed where every model fell to what needs no looking. Nothing of a quick run."""
-    lines = (view.setting("majority_accuracy"), view.setting("chance_accuracy"))
+    lines = (data.setting("majority_accuracy"), data.setting("chance_accuracy"))
     blind = max((value for value in lines if value is not None), default=None)
-    if blind is None or view.standing.quick:
+    if blind is None or data.reliability.quick:
         return []
     held: list[str] = []
     leaking: list[str] = []
-    for control in view.lines("control"):
+    for control in data.lines("control"):
         low, value = finite(control.get("accuracy_low")), finite(control.get("accuracy"))
         if value is None:
             continue
@@ -175,32 +175,32 @@ def controls(view: CompareView) -> list[Finding]:
     return [Finding(tone="good", lead="The control with shuffled labels passes.", text=text)]
 
 
-def cautions(view: CompareView) -> list[Finding]:
+def cautions(data: CompareData) -> list[Finding]:
     """Findings on failures and caveats. Of a quick run only failures."""
     found = []
-    for line in view.lines("diverged"):
+    for line in data.lines("diverged"):
         text = f"{line['model']}, seed {line['seed']}: {line['said']}"
         found.append(Finding(tone="bad", lead="A training diverged.", text=text))
-    if view.standing.quick:
+    if data.reliability.quick:
         return found
-    majority = view.setting("majority_accuracy")
-    for model in view.models:
-        value = view.last(model)
-        if value is not None and majority is not None and _near(view, model):
+    majority = data.setting("majority_accuracy")
+    for model in data.models:
+        value = data.last(model)
+        if value is not None and majority is not None and _near(data, model):
             text = f"{score(value)} against {score(majority)} for always saying the commonest answer."
             lead = f"{model} ends within {points(_NEAR)} of the majority line."
             found.append(Finding(tone="bad", lead=lead, text=text))
-    seeds = finite(view.config.get("seeds"))
+    seeds = finite(data.config.get("seeds"))
     if seeds is not None and seeds < 2:
         found.append(Finding(tone="bad", lead="One seed.", text="Another may differ; no spread could be measured."))
     return found
 
 
-def matched(view: CompareView) -> str:
+def matched(data: CompareData) -> str:
     """How near the widths came to the number of parameters asked for; nothing where none was."""
-    target = view.setting("parameters_target")
+    target = data.setting("parameters_target")
     known = [
-        (count - target, count, line) for line in view.final.values()
+        (count - target, count, line) for line in data.final.values()
         if target and (count := finite(line.get("parameters"))) is not None
     ]  # fmt: skip
     if not target or not known:

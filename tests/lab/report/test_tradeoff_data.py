@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from salience.lab.report.load import Record, Row
-from salience.lab.report.tradeoff.series import View, combined
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData, combined
 
 
 def row(seed: int, **values: float | None) -> Row:
@@ -36,18 +36,18 @@ def test_a_negative_time_was_not_measured() -> None:
     assert point.get("select_ms") == 0.0
 
 
-def test_information_loss_is_against_all_tokens(view_of: Callable[..., View]) -> None:
-    view = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"probe_accuracy": {"saliency": (0.95, 0.9, None)}})
-    assert view.loss("saliency", 0.25) == pytest.approx(0.05)  # a difference of binary fractions
-    assert view.loss("saliency", 0.05) is None
+def test_information_loss_is_against_all_tokens(view_of: Callable[..., TradeoffData]) -> None:
+    data = view_of({"saliency": (0.9, 0.9, 0.9)}, columns={"probe_accuracy": {"saliency": (0.95, 0.9, None)}})
+    assert data.loss("saliency", 0.25) == pytest.approx(0.05)  # a difference of binary fractions
+    assert data.loss("saliency", 0.05) is None
 
 
 def test_kinds_and_their_lines() -> None:
     values = {"method": "random", "keep": 1.0, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_is_there": 0.7}
     typed = Row(method="random", keep=1.0, seed=None, values=values)
     config = {"majority_by_kind": {"is-there": 0.5}, "question_only_by_kind": {"is_there": 0.6}}
-    view = View(Record(kind="tradeoff", config=config, rows=(values,), typed=(typed,)))
-    assert view.kinds == ["is-there"]
-    assert view.kind_line("is-there", "majority_by_kind") == 0.5
-    assert view.kind_line("is-there", "question_only_by_kind") == 0.6
-    assert view.kind_line("count", "majority_by_kind") is None
+    data = TradeoffData(Record(kind="tradeoff", config=config, rows=(values,), typed=(typed,)))
+    assert data.kinds == ["is-there"]
+    assert data.kind_line("is-there", "majority_by_kind") == 0.5
+    assert data.kind_line("is-there", "question_only_by_kind") == 0.6
+    assert data.kind_line("count", "majority_by_kind") is None

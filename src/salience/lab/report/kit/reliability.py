@@ -11,7 +11,7 @@ from salience.lab.report.kit.words import finite
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Reliability:
     """quick: only to see that every step works   busy: why its times can't be relied on, in a sentence"""
 
     quick: bool = False
@@ -28,17 +28,17 @@ class Standing:
         return not self.quick and not self.busy
 
 
-def standing(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Standing:
+def reliability(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Reliability:
     """Of one record in its document."""
     given = environment.get("busy_because")
     seen = {name: finite(environment.get(name)) for name in ("load_average_start", "load_average_end", "floor_spread")}
     because = given if isinstance(given, str) and given else None
     if because is None and "busy_because" not in environment:
         because = busy_because(seen, int(finite(environment.get("cores")) or 1))
-    return Standing(quick=bool(config.get("quick")), busy=because)
+    return Reliability(quick=bool(config.get("quick")), busy=because)
 
 
-def notices(found: Standing) -> list[str]:
+def notices(found: Reliability) -> list[str]:
     """Notice at the top of the page."""
     told = []
     if found.quick:

@@ -10,18 +10,18 @@ from salience.core.files import write_atomic
 from salience.lab.report.kit.palette import LIGHT
 from salience.lab.report.kit.words import share
 from salience.lab.report.load import Cut, Example
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 #: What is left of a dropped cell's brightness.
 DIMMED = 0.22
 _SIDE, _GAP, _TEXT = 168, 10, 46
 
 
-def draw_strip(view: View, examples: Sequence[Example], folder: Path, prefix: str) -> Path | None:
+def draw_strip(data: TradeoffData, examples: Sequence[Example], folder: Path, prefix: str) -> Path | None:
     """Writes `<prefix>kept.png`: the whole picture, then the subject's cuts. None when no picture can be read."""
     for example in examples:
         cuts = sorted(
-            (cut for cut in example.cuts if cut.method == view.subject and cut.keep < 1), key=lambda cut: -cut.keep
+            (cut for cut in example.cuts if cut.method == data.subject and cut.keep < 1), key=lambda cut: -cut.keep
         )
         if cuts and example.image is not None and example.image.is_file():
             return _draw(example, cuts, folder / f"{prefix}kept.png")

@@ -6,8 +6,8 @@ from typing import Any
 from salience.lab.report.kit.method_styles import phrase, role
 from salience.lab.report.kit.words import MINUS, capital, finite, listed, ranged, score, share
 from salience.lab.report.load import Results, is_time
-from salience.lab.report.tradeoff.columns import describe
-from salience.lab.report.tradeoff.series import View
+from salience.lab.report.tradeoff.column_definitions import describe
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 from salience.lab.report.tradeoff.verdicts import RANDOM
 
 #: Configuration that has a place of its own on the page, or is too long for a list of facts.
@@ -87,27 +87,27 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def licences(view: View) -> list[str]:
+def licences(data: TradeoffData) -> list[str]:
     """The configuration's licences, a list or a mapping, as lines."""
-    found = view.config.get("licences", view.config.get("licenses"))
+    found = data.config.get("licences", data.config.get("licenses"))
     if isinstance(found, Mapping):
         return [f"{name}: {_plain(text)}" for name, text in found.items()]
     if isinstance(found, str):
         return [found]
     if isinstance(found, Sequence):
         return [_plain(item) for item in found]
-    return list(_TASKS.get(str(view.config.get("task")), ("", ()))[1])
+    return list(_TASKS.get(str(data.config.get("task")), ("", ()))[1])
 
 
-def description(view: View) -> str:
+def description(data: TradeoffData) -> str:
     """What the task is."""
-    return str(view.config.get("task_description") or _TASKS.get(str(view.config.get("task")), ("", ()))[0])
+    return str(data.config.get("task_description") or _TASKS.get(str(data.config.get("task")), ("", ()))[0])
 
 
-def methods(view: View) -> list[tuple[str, str]]:
+def methods(data: TradeoffData) -> list[tuple[str, str]]:
     """(name in the record, what it does) of every method."""
     told = []
-    for method in view.methods:
+    for method in data.methods:
         text = _METHODS.get(method)
         if text is None and role(method) == "control":
             text = "a control that should know nothing: it shows what a scorer's form alone is worth."
@@ -119,52 +119,52 @@ def methods(view: View) -> list[tuple[str, str]]:
     return told
 
 
-def baselines(view: View) -> list[str]:
+def baselines(data: TradeoffData) -> list[str]:
     """The trivial baselines as sentences."""
     named = (
         ("majority_accuracy", "Always giving the commonest answer scores {}."),
         ("question_only_accuracy", "Reading the question without the picture scores {}."),
     )
-    return [text.format(score(value)) for column, text in named if (value := view.setting(column)) is not None]
+    return [text.format(score(value)) for column, text in named if (value := data.setting(column)) is not None]
 
 
-def limits(view: View, results: Results) -> list[str]:
+def limits(data: TradeoffData, results: Results) -> list[str]:
     """What to keep in mind, as far as it applies."""
     found = []
-    single = [m for m in view.of_role("learned") + view.of_role("control") if _seeds(view, m) < 2]
+    single = [m for m in data.of_role("learned") + data.of_role("control") if _seeds(data, m) < 2]
     if single:
         verb = "is" if len(single) == 1 else "are"
         found.append(f"{capital(listed([phrase(m) for m in single]))} {verb} from one fit: another seed may differ.")
-    if "random" in view.methods and _seeds(view, "random") < 2:
+    if "random" in data.methods and _seeds(data, "random") < 2:
         found.append("Random tokens are from one draw.")
     missing = sorted(
-        {c for row in view.record.rows for c in row}
-        - {c for p in view.points.values() for c in p.means}
+        {c for row in data.record.rows for c in row}
+        - {c for p in data.points.values() for c in p.means}
         - {"method", "seed"}
     )
-    if view.config.get("task") != "scenes":
+    if data.config.get("task") != "scenes":
         missing = [name for name in missing if not name.startswith("accuracy_")]  # kinds that other tasks don't have
     if missing:
         found.append(f"Not measured in this run: {listed([name.replace('_', ' ') for name in missing])}.")
-    gaps = {m: [k for k in view.keeps if view.at(m, k) is None] for m in view.methods}
+    gaps = {m: [k for k in data.keeps if data.at(m, k) is None] for m in data.methods}
     for method, keeps in gaps.items():
         if keeps:
-            found.append(f"{capital(phrase(method))} was not measured at {ranged(keeps, view.keeps)}.")
-    found += _fewer_pictures(view)
-    if view.full("first_token_ms") is not None and view.standing.times:
+            found.append(f"{capital(phrase(method))} was not measured at {ranged(keeps, data.keeps)}.")
+    found += _fewer_pictures(data)
+    if data.full("first_token_ms") is not None and data.reliability.times:
         device = results.environment.get("device") or "one machine"
         found.append(
             f"Times are medians from one interleaved, warmed-up run on {device}: trust the ratios more than the "
             "milliseconds."
         )
-    part = _tower_share(view)
+    part = _tower_share(data)
     if part is not None:
         found.append(
             f"The vision tower is {share(round(part, 2))} of the arithmetic here. In a model of usual size it is a few "
             "per cent, so that pruning saves a larger share there."
         )
-    found += _negative_times(view)
-    found += _not_compared(view)
+    found += _negative_times(data)
+    found += _not_compared(data)
     found.append(
         "The interval of an accuracy is of that method by itself. Which of two is better is told from their difference "
         "on the same questions, not from whether two intervals overlap. Intervals are not corrected for their number."
@@ -172,37 +172,37 @@ def limits(view: View, results: Results) -> list[str]:
     return found
 
 
-def _negative_times(view: View) -> list[str]:
+def _negative_times(data: TradeoffData) -> list[str]:
     """Times that can't be, as the difference of two measurements may come out on a busy machine."""
     columns = sorted(
-        {name for row in view.record.rows for name, value in row.items() if is_time(name) and (finite(value) or 0) < 0}
+        {name for row in data.record.rows for name, value in row.items() if is_time(name) and (finite(value) or 0) < 0}
     )
     return [f"Negative times were left out: {listed([describe(name).short for name in columns])}."] if columns else []
 
 
-def _not_compared(view: View) -> list[str]:
+def _not_compared(data: TradeoffData) -> list[str]:
     """Pairs without a verdict."""
     found = []
-    if view.verdicts.refused:
+    if data.verdicts.refused:
         found.append(
-            f"{view.verdicts.refused} of the record's differences are no differences of its rows, and were left out."
+            f"{data.verdicts.refused} of the record's differences are no differences of its rows, and were left out."
         )
-    own, lacking = view.subject, []
-    for keep in view.pruned:
-        others = [RANDOM, *([free.method] if (free := view.best_free(keep)) else [])]
-        if any(other != own and view.verdicts.of(own, keep, other) is None for other in others if view.at(other, keep)):
+    own, lacking = data.subject, []
+    for keep in data.pruned:
+        others = [RANDOM, *([free.method] if (free := data.best_free(keep)) else [])]
+        if any(other != own and data.verdicts.of(own, keep, other) is None for other in others if data.at(other, keep)):
             lacking.append(keep)
-    if lacking and view.at(own, lacking[0]) is not None:
+    if lacking and data.at(own, lacking[0]) is not None:
         found.append(
-            f"At {ranged(lacking, view.keeps)} the record lacks differences on the same questions between "
+            f"At {ranged(lacking, data.keeps)} the record lacks differences on the same questions between "
             f"{phrase(own)} and another method, so nothing is said of which is better."
         )
     return found
 
 
-def _fewer_pictures(view: View) -> list[str]:
+def _fewer_pictures(data: TradeoffData) -> list[str]:
     """Methods that were measured on a part of the pictures only."""
-    counts = {m: [n for point in view.line(m) if (n := point.get("n_pictures")) is not None] for m in view.methods}
+    counts = {m: [n for point in data.line(m) if (n := point.get("n_pictures")) is not None] for m in data.methods}
     most = max((n for counted in counts.values() for n in counted), default=0)
     return [
         f"{capital(phrase(method))} was measured on {min(counted):.0f} of the {most:.0f} pictures."
@@ -211,13 +211,13 @@ def _fewer_pictures(view: View) -> list[str]:
     ]
 
 
-def _seeds(view: View, method: str) -> int:
-    return max((point.seeds for point in view.line(method)), default=0)
+def _seeds(data: TradeoffData, method: str) -> int:
+    return max((point.seeds for point in data.line(method)), default=0)
 
 
-def _tower_share(view: View) -> float | None:
+def _tower_share(data: TradeoffData) -> float | None:
     """The share of the FLOPs before the language model, where it is large enough to be worth a word."""
-    total, model = view.full("flops_total"), view.full("flops_llm")
+    total, model = data.full("flops_total"), data.full("flops_llm")
     if not total or model is None or 1 - model / total < 0.15:
         return None
     return 1 - model / total

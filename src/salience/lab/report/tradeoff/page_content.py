@@ -9,17 +9,17 @@ from pathlib import Path
 
 from salience.lab.report.kit.finding import Finding
 from salience.lab.report.kit.method_styles import phrase, title
-from salience.lab.report.kit.standing import notices
+from salience.lab.report.kit.reliability import notices
 from salience.lab.report.kit.words import milliseconds, score, share, times
 from salience.lab.report.load import Record, Results
-from salience.lab.report.tradeoff import about
-from salience.lab.report.tradeoff.answer import Tile, answer, headline, tiles
-from salience.lab.report.tradeoff.columns import Table, csv, table
+from salience.lab.report.tradeoff import limits
+from salience.lab.report.tradeoff.column_definitions import Table, csv, table
 from salience.lab.report.tradeoff.figures import Drawn, draw_all
 from salience.lab.report.tradeoff.findings import findings
+from salience.lab.report.tradeoff.headline import Tile, answer, headline, tiles
+from salience.lab.report.tradeoff.sample_strip import draw_strip
 from salience.lab.report.tradeoff.samples import Sample, Strip, sample
-from salience.lab.report.tradeoff.series import View, kind_column
-from salience.lab.report.tradeoff.strip import draw_strip
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData, kind_column
 
 _SECTIONS = {
     "findings": "Findings", "latency": "Loss and latency", "tokens": "Tokens kept", "cost": "Time and FLOPs",
@@ -102,41 +102,41 @@ class Chapter:
 
 def chapter(record: Record, results: Results, figures: Path, number: int) -> Chapter:
     """Draws a trade-off's figures into `figures` and writes its words; `number` counts trade-offs from 0."""
-    view = View(record, results.environment)
+    data = TradeoffData(record, results.environment)
     name = "" if number == 0 else f"tradeoff{number + 1}_"
-    drawn = draw_all(view, figures, name)
+    drawn = draw_all(data, figures, name)
     pictured = [sample(example, f"{name}picture{index}") for index, example in enumerate(record.examples)]
-    told = findings(view)
-    draw_strip(view, record.examples, figures, name)
+    told = findings(data)
+    draw_strip(data, record.examples, figures, name)
     made = Chapter(
         id=f"tradeoff{number + 1}",
-        model=str(view.config.get("model") or "a vision-language model"),
-        task=str(view.config.get("task") or ""),
-        subject=phrase(view.subject),
-        notices=notices(view.standing),
+        model=str(data.config.get("model") or "a vision-language model"),
+        task=str(data.config.get("task") or ""),
+        subject=phrase(data.subject),
+        notices=notices(data.reliability),
         sections=[],
-        headline=headline(view),
-        answer=answer(view),
-        tiles=tiles(view),
-        hero=_hero(view, pictured),
+        headline=headline(data),
+        answer=answer(data),
+        tiles=tiles(data),
+        hero=_hero(data, pictured),
         findings=[finding for finding in told if finding.tone != "bad"],
         failures=[finding for finding in told if finding.tone == "bad"],
         figures=drawn,
         kinds=[figure for key, figure in drawn.items() if key.startswith("kind_")],
-        keeps=[share(keep) for keep in view.keeps],
-        kind_rows=[_kind_row(view, kind) for kind in view.kinds],
-        speed_rows=_speed_rows(view),
-        sample_note=_sample_note(view, pictured),
+        keeps=[share(keep) for keep in data.keeps],
+        kind_rows=[_kind_row(data, kind) for kind in data.kinds],
+        speed_rows=_speed_rows(data),
+        sample_note=_sample_note(data, pictured),
         samples=pictured[:OPEN_SAMPLES],
         more_samples=pictured[OPEN_SAMPLES:],
         table=table(record.rows),
         csv="data:text/csv;base64," + base64.b64encode(csv(record.rows).encode()).decode("ascii"),
-        facts=about.facts(view.config),
-        description=about.description(view),
-        licences=about.licences(view),
-        methods=about.methods(view),
-        baselines=about.baselines(view),
-        limits=about.limits(view, results),
+        facts=limits.facts(data.config),
+        description=limits.description(data),
+        licences=limits.licences(data),
+        methods=limits.methods(data),
+        baselines=limits.baselines(data),
+        limits=limits.limits(data, results),
     )
     made.sections.extend(_sections(made))
     return made
@@ -158,30 +158,30 @@ def _sections(made: Chapter) -> list[tuple[str, str]]:
     return [(anchor, name) for anchor, name in _SECTIONS.items() if there[anchor]]
 
 
-def _hero(view: View, samples: Sequence[Sample]) -> tuple[Sample, Strip] | None:
+def _hero(data: TradeoffData, samples: Sequence[Sample]) -> tuple[Sample, Strip] | None:
     """The first sample that has the subject's cuts: the first, not the best."""
     for pictured in samples:
         for strip in pictured.strips:
-            if strip.method == title(view.subject) and pictured.picture is not None:
+            if strip.method == title(data.subject) and pictured.picture is not None:
                 return pictured, strip
     return None
 
 
-def _sample_note(view: View, samples: Sequence[Sample]) -> str:
+def _sample_note(data: TradeoffData, samples: Sequence[Sample]) -> str:
     """In how many samples the subject is right at every ratio."""
-    strips = [strip for item in samples for strip in item.strips if strip.method == title(view.subject)]
+    strips = [strip for item in samples for strip in item.strips if strip.method == title(data.subject)]
     if not strips:
         return ""
     held = sum(all(cell is None or cell.right for cell in strip.cells) for strip in strips)
-    return f"In {held} of these {len(strips)} samples {phrase(view.subject)} leads to the right answer at every ratio."
+    return f"In {held} of these {len(strips)} samples {phrase(data.subject)} leads to the right answer at every ratio."
 
 
-def _kind_row(view: View, kind: str) -> KindRow:
+def _kind_row(data: TradeoffData, kind: str) -> KindRow:
     column = kind_column(kind)
-    line = view.kind_line(kind, "majority_by_kind")
+    line = data.kind_line(kind, "majority_by_kind")
     cells = []
-    for keep in view.keeps:
-        value = view.value(view.subject, keep, column)
+    for keep in data.keeps:
+        value = data.value(data.subject, keep, column)
         level = max(0.0, min(1.0, value)) if value is not None else 0.0
         idle = value is not None and line is not None and value <= line
         cells.append(KindCell(text=_score(value), level=level, idle=idle))
@@ -189,35 +189,35 @@ def _kind_row(view: View, kind: str) -> KindRow:
         kind=kind,
         cells=tuple(cells),
         majority=_score(line),
-        question_only=_score(view.kind_line(kind, "question_only_by_kind")),
+        question_only=_score(data.kind_line(kind, "question_only_by_kind")),
     )
 
 
-def _speed_rows(view: View) -> list[SpeedRow]:
+def _speed_rows(data: TradeoffData) -> list[SpeedRow]:
     rows = []
-    for keep in view.keeps:
-        first, prefill = (view.value(view.subject, keep, name) for name in ("first_token_ms", "prefill_ms"))
+    for keep in data.keeps:
+        first, prefill = (data.value(data.subject, keep, name) for name in ("first_token_ms", "prefill_ms"))
         if first is None and prefill is None:
             continue
-        tokens = view.tokens(keep)
+        tokens = data.tokens(keep)
         rows.append(
             SpeedRow(
                 keep=share(keep),
                 tokens="" if tokens is None else f"{tokens:.0f}",
                 first=_ms(first),
-                first_faster=_ratio(view, keep, "first_token_ms"),
-                first_told=_ratio(view, keep, "flops_total"),
+                first_faster=_ratio(data, keep, "first_token_ms"),
+                first_told=_ratio(data, keep, "flops_total"),
                 prefill=_ms(prefill),
-                prefill_faster=_ratio(view, keep, "prefill_ms"),
-                four_faster=_ratio(view, keep, "prefill_batch4_ms"),
-                prefill_told=_ratio(view, keep, "flops_llm"),
+                prefill_faster=_ratio(data, keep, "prefill_ms"),
+                four_faster=_ratio(data, keep, "prefill_batch4_ms"),
+                prefill_told=_ratio(data, keep, "flops_llm"),
             )
         )
     return rows
 
 
-def _ratio(view: View, keep: float, column: str) -> str:
-    ratio = view.ratio(view.subject, keep, column)
+def _ratio(data: TradeoffData, keep: float, column: str) -> str:
+    ratio = data.ratio(data.subject, keep, column)
     return "\u2013" if ratio is None else times(ratio)
 
 

@@ -188,7 +188,7 @@ class TestRefused:
     def test_a_convolution_that_is_not_known(self, tiny_family: Any) -> None:
         model = tiny_family("llava").model()
         model.model.language_model.layers[1].mixer = torch.nn.Conv1d(32, 32, 3)
-        with pytest.raises(ValueError, match="Conv1d in its layers puts neighbouring tokens together") as caught:
+        with pytest.raises(ValueError, match="Conv1d in its layers combines neighbouring tokens") as caught:
             salience.prune(model, "uniform", keep=0.4)
         one_sentence(caught)
 

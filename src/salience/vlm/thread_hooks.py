@@ -1,8 +1,8 @@
-"""Hooks of many threads on one module.
+"""Forward hooks that each thread sets for its own calls.
 
-A module has one dictionary of hooks for all threads, which torch goes through while it runs the module: adding or
-removing a hook breaks the calls of other threads. So a module gets one hook of ours before it and one behind it, which
-ask the running thread for its own listeners, and which stay until nobody is left who needs them.
+All threads share a module's dictionary of hooks, and torch iterates over it while it runs the module: adding or
+removing a hook breaks the calls of other threads. So a module gets one shared hook before it and one after it. The
+shared hook runs the hooks of the current thread, and it stays until no thread needs it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, Literal
 
 from torch import nn
 
-lock = threading.RLock()  # held by whoever changes the hooks of a module, and by whoever copies a model
-_here = threading.local()  # `calls`: those whose call this thread runs
-_MARK = "_salience_listens"
+lock = threading.RLock()  # held while a module's hooks change, and while a model is copied
+_here = threading.local()  # `calls`: the `RunningCalls` that this thread's call belongs to
+_MARK = "_salience_hook"
 
 
 @dataclass(frozen=True)
 class ThreadHook:
-    """A hook of one thread's call.
+    """A hook for one thread's runs of a module.
 
-    place: "before" the module runs, then `hook(module, args, kwargs)` returns the two to run with or None; "after" it,
-    then `hook(module, args, output)` returns an output to go on with or None.
+    "before" the module: `hook(module, args, kwargs)` returns new args and kwargs, or None to leave them.
+    "after" it: `hook(module, args, output)` returns a new output, or None to leave it.
     """
 
     module: nn.Module
@@ -34,12 +34,12 @@ class ThreadHook:
     hook: Callable[..., Any]
 
 
-class _Post:
-    """The one hook before or behind a module, there while it has users."""
+class _SharedHook:
+    """The one hook before or after a module, on it while it has users."""
 
     def __init__(self, module: nn.Module, place: str) -> None:
         self.module, self.place = weakref.ref(module), place
-        self.mine = threading.local()  # `listeners`: a tuple, this thread's
+        self.mine = threading.local()  # `hooks`: a tuple, this thread's
         self.users = 0
         self._handle: Any = None
 
@@ -61,91 +61,91 @@ class _Post:
             self._handle = None
 
 
-_posts: weakref.WeakKeyDictionary[nn.Module, dict[str, _Post]] = weakref.WeakKeyDictionary()
+_shared: weakref.WeakKeyDictionary[nn.Module, dict[str, _SharedHook]] = weakref.WeakKeyDictionary()
 
 
 def _before(mine: threading.local) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: Any, kwargs: Any = None) -> Any:
-        # torch notes that a hook wants the keywords after it notes the hook: another thread may call it without
+    def run_hooks(module: nn.Module, args: Any, kwargs: Any = None) -> Any:
+        # torch first registers a hook and then that it wants keywords: another thread may call it without them
         changed = False
-        for listener in getattr(mine, "listeners", ()):
-            new = listener(module, args, kwargs)
+        for hook in getattr(mine, "hooks", ()):
+            new = hook(module, args, kwargs)
             if new is not None:
                 (args, kwargs), changed = new, True
         return (args, kwargs) if changed else None
 
-    return hook
+    return run_hooks
 
 
 def _after(mine: threading.local) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+    def run_hooks(module: nn.Module, args: Any, output: Any) -> Any:
         changed = False
-        for listener in getattr(mine, "listeners", ()):
-            new = listener(module, args, output)
+        for hook in getattr(mine, "hooks", ()):
+            new = hook(module, args, output)
             if new is not None:
                 output, changed = new, True
         return output if changed else None
 
-    return hook
+    return run_hooks
 
 
 @contextmanager
-def hooked(*listeners: ThreadHook) -> Iterator[None]:
-    """Have these hooks in this thread's runs of their modules, and in no other's; they go again on leaving.
+def hooked(*hooks: ThreadHook) -> Iterator[None]:
+    """Set hooks for this thread's runs of their modules, and remove them on leaving.
 
-    Inside a call of `RunningCalls` the modules keep their (silent) hook until the last call of these ends.
+    Inside a call of `RunningCalls` the shared hook, which then does nothing, stays until the last of these calls ends.
     """
-    posts = _open(listeners)
+    shared = _open(hooks)
     try:
         yield
     finally:
-        _close(posts)
+        _close(shared)
 
 
-def _open(listeners: tuple[ThreadHook, ...]) -> list[_Post]:
+def _open(hooks: tuple[ThreadHook, ...]) -> list[_SharedHook]:
     calls: RunningCalls | None = getattr(_here, "calls", None)
-    posts = []
+    shared = []
     with lock:
-        for listener in listeners:
-            kinds = _posts.setdefault(listener.module, {})
-            post = kinds.setdefault(listener.place, _Post(listener.module, listener.place))
-            post.acquire()
-            posts.append(post)
+        for hook in hooks:
+            places = _shared.setdefault(hook.module, {})
+            shared_hook = places.setdefault(hook.place, _SharedHook(hook.module, hook.place))
+            shared_hook.acquire()
+            shared.append(shared_hook)
             if calls is not None:
-                calls.keep(post)
-    for post, listener in zip(posts, listeners, strict=True):
-        post.mine.listeners = (*getattr(post.mine, "listeners", ()), listener.hook)
-    return posts
+                calls.keep(shared_hook)
+    for shared_hook, hook in zip(shared, hooks, strict=True):
+        shared_hook.mine.hooks = (*getattr(shared_hook.mine, "hooks", ()), hook.hook)
+    return shared
 
 
-def _close(posts: list[_Post]) -> None:
-    for post in reversed(posts):
-        post.mine.listeners = post.mine.listeners[:-1]
+def _close(shared: list[_SharedHook]) -> None:
+    for shared_hook in reversed(shared):
+        shared_hook.mine.hooks = shared_hook.mine.hooks[:-1]
     with lock:
-        for post in posts:
-            post.release()
+        for shared_hook in shared:
+            shared_hook.release()
 
 
 class RunningCalls:
-    """The calls of one handle that are under way, in any thread.
+    """The running calls of one handle, in all threads.
 
-    From the second call on, a module that an earlier one listened to has its hook before any of them begins and until
-    the last of them ends, so that no call meets a change.   ended: what is done when the last of them ends.
+    A module that one call has hooked keeps its shared hook from the beginning of the first call to the end of the last,
+    so that hooks never change during a call.   ended: called when the last call ends.
     """
 
     def __init__(self, ended: Callable[[], None]) -> None:
         self.running, self._ended = 0, ended
-        self._kept: dict[_Post, None] = {}
+        self._kept: dict[_SharedHook, None] = {}
 
-    def keep(self, post: _Post) -> None:
-        """Leave a module's hook on it until the last call ends."""
-        if post not in self._kept:
-            self._kept[post] = None
-            post.acquire()
+    def keep(self, shared_hook: _SharedHook) -> None:
+        """Leave a shared hook on its module until the last call ends."""
+        if shared_hook not in self._kept:
+            self._kept[shared_hook] = None
+            shared_hook.acquire()
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Around one call."""
+        """Context of one call."""
         outer = getattr(_here, "calls", None)
         self._begin()
         _here.calls = self
@@ -159,21 +159,21 @@ class RunningCalls:
         with lock:
             self.running += 1
             if self.running == 1:
-                for post in self._kept:
-                    post.acquire()
+                for shared_hook in self._kept:
+                    shared_hook.acquire()
 
     def _end(self) -> None:
         with lock:
             self.running -= 1
             if self.running:
                 return
-            for post in self._kept:
-                post.release()
+            for shared_hook in self._kept:
+                shared_hook.release()
             self._ended()
 
 
 def remove_hooks(model: nn.Module) -> None:
-    """Take our hooks off a copy that was made while calls were under way."""
+    """Remove our hooks from a copy of a model that was made during calls."""
     for module in model.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in hooks.items() if hasattr(hook, _MARK)]:
@@ -182,7 +182,7 @@ def remove_hooks(model: nn.Module) -> None:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Whether accelerate keeps weights elsewhere between the calls of their modules."""
+    """Whether accelerate keeps weights on another device between the runs of their modules."""
     for module in model.modules():
         hook: Any = getattr(module, "_hf_hook", None)
         if any(getattr(each, "offload", False) for each in (hook, *getattr(hook, "hooks", ()))):

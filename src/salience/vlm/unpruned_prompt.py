@@ -1,4 +1,4 @@
-"""`generate` runs on a shortened prompt; this gives everyone who looks at its ids the whole prompt back."""
+"""The unpruned prompt for streamers, logits processors and stopping criteria, while `generate` runs a shorter one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What transformers' own criteria and processors call a length counted from the start of the prompt.
+# Attributes of transformers' own criteria and processors that hold a length counted from the start of the prompt.
 _LENGTHS = ("max_length", "min_length", "prompt_length_to_skip", "begin_index", "regulation_start")
 
 
 class UnprunedPrompt:
-    """The caller's prompt (B, T) beside the one that runs, (B, L) `running`, whose ids need not be told."""
+    """The caller's prompt (B, T), and the one that runs: `length` tokens L, and its ids `running` (B, L) if known."""
 
     def __init__(self, prompt: Tensor, length: int, running: Tensor | None = None) -> None:
         self.prompt, self.length, self._running = prompt, length, running
         self.dropped = prompt.shape[1] - length
 
     def begins(self, ids: Tensor) -> bool:
-        """Whether these are ids of sequences that go on from the prompt that runs."""
+        """Whether these are ids of sequences that continue the prompt that runs."""
         rows, length = len(self.prompt), self.length
         if ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] < length or not len(ids) or len(ids) % rows:
             return False
@@ -31,25 +31,25 @@ class UnprunedPrompt:
         return torch.equal(ids[:, :length].to(running.dtype), running)
 
     def require_room(self, given: dict[str, Any], model: Any) -> None:
-        """Raise a ValueError unless `max_length`, where that counts, is more than the caller's prompt."""
+        """Raise a ValueError unless `max_length`, if it is in force, is more than the length of the caller's prompt."""
         if effective("max_new_tokens", given, model) is not None:
             return
         longest, length = effective("max_length", given, model), self.prompt.shape[1]
         if longest is not None and longest <= length:
             raise ValueError(
-                f"max_length must be more than the {length} tokens of the prompt, which count whole however many are "
-                f"pruned, not {longest}: raise it, or set max_new_tokens."
+                f"max_length must be more than the {length} tokens of the unpruned prompt, not {longest}: raise it, or "
+                "set max_new_tokens."
             )
 
     def restore(self, ids: Tensor) -> Tensor:
-        """(B * m, L + new) -> (B * m, T + new); m rows in a row belong to one prompt (beams, returned sequences)."""
+        """(B * m, L + new) -> (B * m, T + new); m consecutive rows belong to one prompt (beams, sequences)."""
         if ids.shape[0] % self.prompt.shape[0]:
             raise ValueError(f"{ids.shape[0]} sequences do not belong to {self.prompt.shape[0]} prompts.")
         prompt = self.prompt.repeat_interleave(ids.shape[0] // self.prompt.shape[0], 0)
         return torch.cat([prompt.to(ids.device), ids[:, self.length :]], dim=1)
 
     def arguments(self, given: dict[str, Any], model: Any) -> dict[str, Any]:
-        """`generate`'s arguments, those that count from the prompt's start or look at its ids adjusted."""
+        """`generate`'s arguments; those that count from the prompt's start or read its ids are adjusted."""
         if self.dropped == 0:
             return given
         given = self._lengths(given, model)
@@ -66,7 +66,7 @@ class UnprunedPrompt:
         return given
 
     def _lengths(self, given: dict[str, Any], model: Any) -> dict[str, Any]:
-        """`max_length` and `min_length`, wherever they come from, less what was dropped."""
+        """`max_length` and `min_length` less the dropped tokens, in the argument or the config that they come from."""
         config = given.get("generation_config")
         if config is not None:
             given["generation_config"] = config = copy.deepcopy(config)
@@ -81,7 +81,7 @@ class UnprunedPrompt:
         return given
 
     def _adjusted(self, item: Any, shown: Callable[[Any, UnprunedPrompt], Any]) -> Any:
-        """transformers' own criteria and processors get their lengths shifted; others are `shown` the whole prompt."""
+        """A criterion or processor: transformers' own get shorter lengths, others are `shown` the whole prompt."""
         if not type(item).__module__.startswith("transformers."):
             return shown(item, self)
         item = copy.copy(item)
@@ -92,7 +92,7 @@ class UnprunedPrompt:
 
 
 def effective(name: str, given: dict[str, Any], model: Any) -> Any:
-    """A generation setting as `generate` will see it: its argument, else its config's, else the model's."""
+    """A generation setting in force: the argument, else that of its config, else that of the model."""
     for source in (given.get("generation_config"), model.generation_config):
         if given.get(name) is not None:
             return given[name]
@@ -102,7 +102,7 @@ def effective(name: str, given: dict[str, Any], model: Any) -> Any:
 
 
 class _Streamer:
-    """Hands the whole prompt to a streamer, whose first `put` is the prompt."""
+    """A streamer that gets the whole prompt in its first `put`."""
 
     def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
         self._inner, self._whole, self._started = inner, whole, False
@@ -116,7 +116,7 @@ class _Streamer:
 
 
 class _Processor:
-    """Calls the caller's logits processor with the ids the caller knows."""
+    """A logits processor of the caller, called with the ids of the unpruned sequence."""
 
     def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
         self._inner, self._whole = inner, whole
@@ -126,7 +126,7 @@ class _Processor:
 
 
 class _Criterion:
-    """Calls the caller's stopping criterion with the ids the caller knows."""
+    """A stopping criterion of the caller, called with the ids of the unpruned sequence."""
 
     def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
         self._inner, self._whole = inner, whole

@@ -16,7 +16,7 @@ from torch import Tensor
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.evaluate.packing import pack, run
 from salience.vlm.families import Adapter
-from salience.vlm.in_llm.text_attention import watch_attention
+from salience.vlm.in_llm.llm_layers import watch_columns
 from salience.vlm.methods.finite import require_finite
 
 ROWS = ("answer", "question")
@@ -82,7 +82,7 @@ def text_saliency(
             into.append(shares.cpu())
 
         behind = slice(packed.visual.stop, packed.ids.shape[1])
-        with watch_attention(adapter.language_model, rows=behind, columns=packed.visual, keep=keep):
+        with watch_columns(adapter.language_model, rows=behind, columns=packed.visual, keep=keep):
             run(adapter, packed, pictures.projected[span.start : span.stop])
         stacked = torch.stack(layers)  # (layers, B, rows, n)
         for row, picture in enumerate(span):

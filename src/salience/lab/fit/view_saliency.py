@@ -19,7 +19,7 @@ from salience.lab.fit.attention_source import top_tokens
 from salience.lab.fit.text_saliency import Look, joined_shares
 from salience.lab.fit.view_samples import Viewed, answered, arguments, token_columns, view
 from salience.vlm.families import Adapter
-from salience.vlm.in_llm.llm_layers import LLMLayers, watched
+from salience.vlm.in_llm.llm_layers import LLMLayers, watch_layers
 
 
 def require_attention(adapter: Adapter) -> None:
@@ -75,7 +75,7 @@ def _attention(
         layers.append(torch.cat([part[: len(row)] for part, row in zip(found, rows, strict=True)]))
 
     options = arguments(adapter, viewed, batch, viewed.every(), generating=False)
-    with watched(LLMLayers(adapter.language_model), looking, keep):
+    with watch_layers(LLMLayers(adapter.language_model), looking, keep):
         adapter.model(**options, use_cache=False, logits_to_keep=1)
     return torch.stack(layers)
 

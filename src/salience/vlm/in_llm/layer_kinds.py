@@ -1,4 +1,4 @@
-"""Layers of a language model that count distance along the sequence: windows, chunks, convolutions and recurrences."""
+"""Layers of a language model whose work depends on distance in columns: windows, chunks, convolutions, recurrences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-_WHOLE = frozenset({"full_attention", "moe", "mlp", "sparse", "dense"})  # distance is in the position ids, if anywhere
+_WHOLE = frozenset({"full_attention", "moe", "mlp", "sparse", "dense"})  # these know distance from position ids alone
 _RECURRENT = frozenset({"linear_attention", "conv"})
 _MIXERS = ("linear_attn", "conv", "mamba", "mixer")
 
@@ -24,10 +24,11 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class LayerKinds:
-    """reaches: of the layers that have one.   mixers: the recurrent part of the layers that have one.
+    """Layers of one language model, sorted by how they depend on distance.
 
+    reaches: windows and chunks by layer.   mixers: convolutions and recurrences by layer.
     scaled: attention modules that scale their queries by column, Llama4's "temperature tuning".
-    unknown: why distance cannot be kept in some layer, a clause; empty where it can.
+    unknown: reason why distance cannot be kept in some layer, a clause; empty where it can.
     """
 
     layers: list[Any] = field(default_factory=list)
@@ -61,13 +62,13 @@ def layer_kinds(language_model: Any) -> LayerKinds:
                 return LayerKinds(unknown=f"it has {name!r} layers whose mask cannot be reached")
             reaches[index] = Reach(int(size), chunked)
         elif name not in _WHOLE:
-            return LayerKinds(unknown=f"it has {name!r} layers, for which a dropped token's place cannot be kept")
+            return LayerKinds(unknown=f"it has {name!r} layers, which cannot keep the place of a dropped token")
     inside = {id(part) for mixer in mixers.values() for part in mixer.modules()}
     for layer in layers:
         for part in layer.modules():
             convolves = isinstance(part, nn.Conv1d) or "ShortConv" in type(part).__name__
             if convolves and id(part) not in inside:
-                return LayerKinds(unknown=f"{type(part).__name__} in its layers puts neighbouring tokens together")
+                return LayerKinds(unknown=f"{type(part).__name__} in its layers combines neighbouring tokens")
     attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
     scaled = [a for a in attentions if getattr(a, "attn_temperature_tuning", False) and not a.use_rope]
     return LayerKinds(layers, reaches, mixers, scaled)
@@ -82,7 +83,7 @@ def _names(language_model: Any, config: Any, depth: int) -> list[str]:
     names = getattr(config, "layer_types", None)
     if names:
         return list(names)[: depth or None]
-    # Without a list all layers are alike; some configs have a window that their model does not read.
+    # Without a list all layers are equal. Some configs have a window that their model does not read.
     source = sys.modules.get(type(language_model).__module__)
     if getattr(config, "sliding_window", None) is not None and hasattr(source, "create_sliding_window_causal_mask"):
         return ["sliding_attention"] * max(depth, 1)
@@ -90,7 +91,7 @@ def _names(language_model: Any, config: Any, depth: int) -> list[str]:
 
 
 def _mixer(layer: Any) -> nn.Module | None:
-    """The part of a layer that mixes tokens one after the other and takes a mask of its own; None if unknown."""
+    """The recurrent part of a layer, which takes a mask of its own; None if unknown."""
     for name in _MIXERS:
         part = getattr(layer, name, None)
         if isinstance(part, nn.Module):

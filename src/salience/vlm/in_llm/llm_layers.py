@@ -1,4 +1,4 @@
-"""A language model's layers, as one needs them to look into: what a token pays the others, how far a layer reaches."""
+"""The layers of a language model and their attention, computed a second time for a few rows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from salience.vlm.thread_hooks import ThreadHook, hooked
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _PARTS = ("q_proj", "k_proj", "head_dim", "scaling", "layer_idx")
-# Layers without a window get no rotary embedding in these, whatever is handed to them.
-_TURNS_IN_WINDOWS = frozenset({"Cohere2Attention"})
+# Their layers without a window get no rotary embedding, although one is handed to them.
+_ROTARY_IN_WINDOWS_ONLY = frozenset({"Cohere2Attention"})
 
 
 class LLMLayers:
-    """The decoder layers of a language model of transformers, in the order they run.
+    """The layers of a transformers language model, in the order they run.
 
     Raises:  ValueError when they are not Llama-like: `input_layernorm`, and `self_attn` with q_proj, k_proj and rotary
              embeddings of its own module
@@ -49,35 +49,38 @@ class LLMLayers:
         return str(getattr(self.config, "_attn_implementation", ""))
 
     def window(self, index: int) -> int | None:
-        """How many columns a layer reaches back, its own counted; None for all."""
+        """Number of columns a layer reaches back, its own counted; None for all."""
         kinds, window = getattr(self.config, "layer_types", None), getattr(self.config, "sliding_window", None)
         return window if not kinds or kinds[index] == "sliding_attention" else None
 
-    @torch.no_grad()
     def attention(self, index: int, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
-        """(B, R, L) float32: what the tokens `rows` pay all in a layer, mean over heads, whatever kernel it runs.
+        """(B, R, L) float32: attention that the tokens `rows` pay all tokens in a layer, mean over heads.
 
-        The softmax is over all that a row may see. Only these rows are computed, and the keys a second time.
+        Any attention kernel will do: only these rows are computed, and the keys a second time.
 
-        Args:    hidden: (B, L, d), what enters the layer   rows: (B, R) int64, which of the L
+        Args:    hidden: (B, L, d), the layer's input   rows: (B, R) int64, indices into L
                  rotary: cos and sin, (B or 1, L, d_head)   mask: (B or 1, 1, L, L) bool or additive, None for causal
         """
         layer = self.layers[index]
-        normed = layer.input_layernorm(hidden)
-        return attend(layer.self_attn, normed, rows, rotary, mask)
+        with torch.no_grad():
+            hidden = layer.input_layernorm(hidden)
+        return attention_by_head(layer.self_attn, hidden, rows, rotary, mask).mean(1)
 
 
 @torch.no_grad()
-def attend(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
-    """(B, R, L) float32: see `LLMLayers.attention`; hidden is what enters the attention itself."""
+def attention_by_head(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
+    """(B, heads, R, L) float32: see `LLMLayers.attention`; hidden is the input of the attention module itself.
+
+    The softmax is over all tokens that a row may see.
+    """
     batch, length, width = hidden.shape
     query = _heads(attention, "q", hidden.gather(1, rows[..., None].expand(-1, -1, width)))  # (B, H, R, d_head)
     key = _heads(attention, "k", hidden)  # (B, H_kv, L, d_head)
-    if _turns(attention):
-        turn = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+    if _has_rotary(attention):
+        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
         cos, sin = (part.expand(batch, -1, -1) for part in rotary)
         own = [part.gather(1, rows[..., None].expand(-1, -1, part.shape[-1])) for part in (cos, sin)]
-        query, key = turn(query, query, *own)[0], turn(key, key, cos, sin)[0]
+        query, key = rotate(query, query, *own)[0], rotate(key, key, cos, sin)[0]
     key = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     with full_precision(query.device):
         logits = query.float() @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
@@ -90,8 +93,7 @@ def attend(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tens
         mine = mask.expand(batch, 1, -1, -1).gather(2, rows[:, None, :, None].expand(-1, -1, -1, length))
         boolean = mine.dtype == torch.bool
         logits = logits.masked_fill(~mine, torch.finfo(torch.float32).min) if boolean else logits + mine.float()
-    shares: Tensor = logits.softmax(-1).mean(1)
-    return shares
+    return logits.softmax(-1)
 
 
 def _heads(attention: Any, kind: str, hidden: Tensor) -> Tensor:
@@ -101,8 +103,8 @@ def _heads(attention: Any, kind: str, hidden: Tensor) -> Tensor:
     return (heads if norm is None else norm(heads)).transpose(1, 2)
 
 
-def _turns(attention: Any) -> bool:
-    if type(attention).__name__ in _TURNS_IN_WINDOWS:
+def _has_rotary(attention: Any) -> bool:
+    if type(attention).__name__ in _ROTARY_IN_WINDOWS_ONLY:
         return attention.sliding_window is not None
     return bool(getattr(attention, "use_rope", True))
 
@@ -117,30 +119,54 @@ def _is_known(layer: Any) -> bool:
 
 
 @contextmanager
-def watched(decoder: LLMLayers, rows: Tensor, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Hand `keep` each layer's attention while the language model runs: `keep(layer, (B, R, L) float32)`.
-
-    See `LLMLayers.attention`; rows: (B, R) int64, of the L columns. The hooks go again on leaving.
+def watch_layers(layers: LLMLayers, rows: Tensor, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Hand `keep` the number of each layer and what the tokens `rows` (B, R) pay all in it, (B, R, L), as it runs.
 
     Raises:  ValueError when the language model runs another attention kernel than sdpa or eager
     """
-    if decoder.kernel not in ("sdpa", "eager"):
+    if layers.kernel not in ("sdpa", "eager"):
         raise ValueError(
-            f"attention is read with the masks of sdpa and eager attention, not {decoder.kernel}'s: use "
+            f"attention is read with the masks of sdpa and eager attention, not {layers.kernel}'s: use "
             "model.set_attn_implementation('sdpa')."
         )
 
-    def hook_of(index: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            keep(
-                index,
-                decoder.attention(
-                    index, hidden, rows.to(hidden.device), kwargs["position_embeddings"], kwargs.get("attention_mask")
-                ),
-            )
+    def read(index: int, hidden: Tensor, rotary: Any, mask: Tensor | None) -> None:
+        keep(index, layers.attention(index, hidden, rows.to(hidden.device), rotary, mask))
 
-        return hook
-
-    with hooked(*(ThreadHook(layer, "before", hook_of(index)) for index, layer in enumerate(decoder.layers))):
+    with hooked(*(_before(layer, index, read) for index, layer in enumerate(layers.layers))):
         yield
+
+
+@contextmanager
+def watch_columns(
+    language_model: nn.Module, *, rows: slice, columns: slice, keep: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """Hand `keep` the number of each layer and its attention from `rows` to `columns`, as the language model runs.
+
+    Attention is (B, rows, columns) float32, mean over heads; the softmax is over all that a row may see, so that a
+    row's shares add up to at most 1.
+
+    Raises:  ValueError when the layers are not Llama-like (q_proj, k_proj and rotary embeddings handed to each)
+    """
+    layers: Any = getattr(language_model, "layers", None)
+    if layers is None or not all(hasattr(getattr(layer, "self_attn", None), "q_proj") for layer in layers):
+        kind = type(language_model).__name__
+        raise ValueError(f"text attention needs Llama-like layers, which {kind} does not have.")
+
+    def read(index: int, hidden: Tensor, rotary: Any, mask: Tensor | None) -> None:
+        chosen = torch.arange(hidden.shape[1], device=hidden.device)[rows].expand(len(hidden), -1)
+        shares = attention_by_head(layers[index].self_attn, hidden, chosen, rotary, mask)
+        keep(index, shares[..., columns].mean(1))
+
+    with hooked(*(_before(layer.self_attn, index, read) for index, layer in enumerate(layers))):
+        yield
+
+
+def _before(module: nn.Module, index: int, read: Callable[[int, Tensor, Any, Tensor | None], None]) -> ThreadHook:
+    """A hook in front of a module of layer `index`, that hands `read` its input, rotary embeddings and mask."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        read(index, hidden, kwargs["position_embeddings"], kwargs.get("attention_mask"))
+
+    return ThreadHook(module, "before", hook)

@@ -1,4 +1,4 @@
-"""A tiny model of any class, and a call of it with pictures: tried in the few forms that processors give them in."""
+"""A tiny random model of any class, and the arguments of a call with pictures in the form that this class takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRIDS = ((1, 4, 6), (1, 4, 4), (1, 8, 4))  # patches of one picture: time, heigh
 
 
 def tiny_model(kind: type[Any], config: Any, *, is_small: bool = False) -> Any:
-    """A random model of a class in float32 on the CPU, its weights large enough for every token to be noticed.
+    """A random model of a class in float32 on the CPU, with weights large enough that every token changes the logits.
 
     Args:    config: of any size, made small here unless it `is_small`
     Raises:  whatever the class raises where it can't be built
@@ -27,15 +27,17 @@ def tiny_model(kind: type[Any], config: Any, *, is_small: bool = False) -> Any:
         torch.manual_seed(0)
         model = kind._from_config(config if is_small else tiny_config(config), dtype=torch.float32).eval()
         for name, parameter in model.named_parameters():
-            if parameter.dim() >= 2:  # from the initial .02: attention far from uniform, logits of order one
+            if (
+                parameter.dim() >= 2
+            ):  # larger than the usual .02: attention is far from uniform, logits are of order one
                 parameter.copy_(torch.randn(parameter.shape) * (0.04 if "vis" in name else 0.12))
     return model
 
 
 def tiny_batch(model: Any, counts: Sequence[int] = (1, 2), *, seed: int = 0) -> dict[str, Any]:
-    """A call's arguments: rows of as many pictures, words around each, padded on the left.
+    """Arguments of a call: one row for each count, with that many pictures and words around each, padded on the left.
 
-    Raises:  ValueError when the model is of no family known here, or takes pictures in none of the forms tried
+    Raises:  ValueError when the model is of no family known here, or takes pictures in none of the known forms
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     given, sizes = _pictures(model, sum(counts), generator)
@@ -51,7 +53,7 @@ def tiny_batch(model: Any, counts: Sequence[int] = (1, 2), *, seed: int = 0) -> 
     for i, words in enumerate(rows):
         ids[i, width - len(words) :], mask[i, width - len(words) :] = torch.tensor(words), 1
     named = inspect.signature(type(model).forward).parameters
-    prefix = model.config.model_type == "paligemma"  # its marks are of what follows the prompt
+    prefix = model.config.model_type == "paligemma"  # its token types mark what follows the prompt
     marks = {name: torch.zeros_like(ids) if prefix else (ids == token).long() for name in MARKS if name in named}
     return {"input_ids": ids, "attention_mask": mask, **marks, **given}
 
@@ -70,17 +72,17 @@ def _pictures(model: Any, count: int, generator: torch.Generator) -> tuple[dict[
             output = model.base_model.get_image_features(**given, return_dict=True)
             tokens = _tokens(output)
             sizes = [part.reshape(-1, part.shape[-1]).shape[0] for part in tokens]
-        except Exception as error:  # another class's form, which fails anywhere in this one's tower
+        except Exception as error:  # the form of another class can fail anywhere in the tower
             failures.append(f"{type(error).__name__}: {error}".partition("\n")[0][:120])
             continue
         if len(sizes) != count:
             sizes = [sum(sizes) // count] * count
         return given, sizes
-    raise ValueError(f"pictures of no form that was tried fit {type(model).__name__}: {'; '.join(failures)}.")
+    raise ValueError(f"none of the known forms of pictures fits {type(model).__name__}: {'; '.join(failures)}.")
 
 
 def _tokens(output: Any) -> Any:
-    """A tensor or a list for each picture, wherever the class has them."""
+    """Tokens of each picture, a tensor or a list, from the field where this class returns them."""
     if getattr(output, "pooler_output", None) is not None:
         return output.pooler_output
     if getattr(output, "last_hidden_state", None) is not None:
@@ -89,7 +91,7 @@ def _tokens(output: Any) -> Any:
 
 
 def _forms(model: Any, count: int, generator: torch.Generator) -> Iterator[dict[str, Any]]:
-    """`count` pictures in every form that may be this model's, by the arguments that go with them."""
+    """`count` pictures in every form that this model may take, according to the arguments of its encoder."""
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -143,7 +145,7 @@ def _forms(model: Any, count: int, generator: torch.Generator) -> Iterator[dict[
 
 
 def _packed(vision: Any, patch: int, count: int, noise: Any, *, merges: bool) -> Iterator[dict[str, Any]]:
-    """Pictures of any size, all patches in one row."""
+    """Pictures of several sizes, all patches in one row."""
     grids = torch.tensor([GRIDS[i % len(GRIDS)] for i in range(count)])
     n, more = int(grids.prod(-1).sum()), {"image_merge_sizes": torch.full((count,), 2)} if merges else {}
     own = getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", None)

@@ -1,16 +1,17 @@
-"""A configuration with widths, depths and vocabulary made small: a model of the same class, built in a moment."""
+"""A configuration with small widths, depths and vocabulary, from which a model of the same class is built quickly."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 WIDTH, HEADS, HEAD = 64, 4, 16
 VOCABULARY = 160
-PAD, END, BEGIN, FIRST_SPECIAL, FIRST_WORD = 0, 1, 2, 3, 64  # ids from FIRST_WORD on have no meaning to any model
+PAD, END, BEGIN, FIRST_SPECIAL, FIRST_WORD = 0, 1, 2, 3, 64  # ids from FIRST_WORD on are ordinary words to every model
 
-# What a setting is at most. Widths of streams are one number, so that towers, projectors and language models fit.
+# The largest value of a setting. Widths of hidden states are one number, so that towers, projectors and LLMs fit.
 _SIZES = {
     WIDTH: """hidden_size embed_dim d_model out_hidden_size text_hidden_size vision_hidden_size encoder_hidden_size
         projection_dim projection_hidden_dim projection_hidden_size projector_hidden_size projector_input_dim
@@ -49,94 +50,102 @@ _TOKEN = re.compile(r"\w+_(id|index)|visual_indicator_token_ids")
 
 
 def tiny_config(config: Any) -> Any:
-    """A config of the same class, made small: of its layers the first of each kind, of its special tokens all.
+    """A small config of the same class: the first layer of each kind stays, and all special tokens.
 
-    Raises:  whatever the class raises where it can't be had so small
+    Raises:  whatever the class raises where it can't be this small
     """
     plain = config.to_dict()
     return type(config)(**_shrunk(plain, _small_ids(plain)))
 
 
-def _shrunk(plain: dict[str, Any], ids: dict[int, int], turned: float = 1.0) -> dict[str, Any]:
-    """One part of a config.   turned: the share of a head that rotary embeddings turn."""
-    of_its_own = _SIZE_OF["qk_rope_head_dim"] / HEAD if plain.get("qk_rope_head_dim") else turned
-    turned = plain.get("partial_rotary_factor") or of_its_own
+def _shrunk(plain: dict[str, Any], ids: dict[int, int], rotary: float = 1.0) -> dict[str, Any]:
+    """One part of a config; rotary: the share of a head that has rotary embeddings."""
+    own = _SIZE_OF["qk_rope_head_dim"] / HEAD if plain.get("qk_rope_head_dim") else rotary
+    rotary = plain.get("partial_rotary_factor") or own
     depth = next((int(plain[name]) for name in _DEPTHS if isinstance(plain.get(name), int)), 0)
-    layers = _layers(plain, depth)
-    return {
-        name: _small(name, value, plain, ids, depth, layers, turned)
-        for name, value in plain.items()
-        if name not in _LEFT_OUT
-    }
+    part = _Part(plain=plain, ids=ids, depth=depth, layers=_layers(plain, depth), rotary=rotary)
+    return {name: part.small(name, value) for name, value in plain.items() if name not in _LEFT_OUT}
 
 
-def _small(
-    name: str, value: Any, plain: dict[str, Any], ids: dict[int, int], depth: int, layers: list[int], turned: float
-) -> Any:
-    """One setting."""
-    if _is_per_layer(value, depth):
-        parts = {int(layer): part for layer, part in value.items()}
-        return {i: _shrunk(parts[layer], ids) for i, layer in enumerate(layers) if layer in parts}
-    if isinstance(value, dict):
-        return _shrunk(value, ids, turned) if all(isinstance(key, str) for key in value) else value
-    if value is None or isinstance(value, bool) or name == "model_type":
-        return value
-    if isinstance(value, list | tuple):
-        return _small_list(name, list(value), plain, ids, depth, layers, turned)
-    if name in _DEPTHS:
-        return len(layers)
-    if name in _VOCABULARIES:
-        return VOCABULARY
-    if _TOKEN.fullmatch(name):
-        return ids.get(value, value)
-    if name == "vision_feature_layer":
-        return _within(value)
-    if name.endswith("num_key_value_heads"):
-        heads = plain.get("num_attention_heads")
-        return HEADS if isinstance(heads, int) and value >= heads else min(value, 2)
-    if name == "head_dim" and value == plain.get("qk_rope_head_dim"):
-        return _SIZE_OF["qk_rope_head_dim"]
-    if name == "out_hidden_size" and "vision_config" in plain:  # of several of the tower's patches, side by side
-        return WIDTH * max(1, value // int(plain["vision_config"].get("hidden_size", value)))
-    if name == "partial_rotary_factor":
-        return max(0.5, value)
-    if name == "first_k_dense_replace":
-        return min(1, value)
-    if name == "image_size":
-        return 4 * _patch(plain)
-    if name == "mm_tokens_per_image":
-        return 4
-    if name == "num_position_embeddings" and plain.get("image_size") is not None:
-        return 16
-    size = _SIZE_OF.get(name) or next((size for end, size in _SUFFIXES.items() if name.endswith(end)), None)
-    return min(size, value) if isinstance(value, int) and size is not None else value
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A config or a part of one.
 
+    plain: its settings.   ids: each special token's id -> its small one.   depth: number of its layers.
+    layers: indices of those that stay.   rotary: the share of a head that has rotary embeddings.
+    """
 
-def _small_list(
-    name: str, value: list[Any], plain: dict[str, Any], ids: dict[int, int], depth: int, layers: list[int],
-    turned: float,
-) -> list[Any]:  # fmt: skip
-    if _TOKEN.fullmatch(name):
-        return [ids.get(item, item) for item in value]
-    if _LAYER_NUMBERS.fullmatch(name) and layers:
-        return [i for i, layer in enumerate(layers) if layer in value]
-    if depth and len(value) == depth:
-        return [value[layer] for layer in layers]
-    if name == "vision_feature_layer":
-        return [_within(layer) for layer in value]
-    if name == "mrope_section":
-        pairs = int(HEAD * max(0.5, turned)) // 2
-        return [pairs - 2 * (pairs // 4), pairs // 4, pairs // 4]
-    if name == "image_grid_pinpoints":
-        vision = plain.get("vision_config") or {}
-        return [[4 * _patch(vision) * edge // _one(vision.get("image_size", 336)) for edge in pair] for pair in value]
-    if name == "image_size":
-        return [4 * _patch(plain)] * len(value)
-    return [WIDTH] * len(value) if name == "downsample_channels" else value
+    plain: dict[str, Any]
+    ids: dict[int, int]
+    depth: int
+    layers: list[int]
+    rotary: float
+
+    def small(self, name: str, value: Any) -> Any:
+        """The small value of a setting."""
+        if _is_per_layer(value, self.depth):
+            parts = {int(layer): part for layer, part in value.items()}
+            return {i: _shrunk(parts[layer], self.ids) for i, layer in enumerate(self.layers) if layer in parts}
+        if isinstance(value, dict):
+            named = all(isinstance(key, str) for key in value)
+            return _shrunk(value, self.ids, self.rotary) if named else value
+        if value is None or isinstance(value, bool) or name == "model_type":
+            return value
+        return self._list(name, list(value)) if isinstance(value, list | tuple) else self._scalar(name, value)
+
+    def _scalar(self, name: str, value: Any) -> Any:
+        plain = self.plain
+        if name in _DEPTHS:
+            return len(self.layers)
+        if name in _VOCABULARIES:
+            return VOCABULARY
+        if _TOKEN.fullmatch(name):
+            return self.ids.get(value, value)
+        if name == "vision_feature_layer":
+            return _within(value)
+        if name.endswith("num_key_value_heads"):
+            heads = plain.get("num_attention_heads")
+            return HEADS if isinstance(heads, int) and value >= heads else min(value, 2)
+        if name == "head_dim" and value == plain.get("qk_rope_head_dim"):
+            return _SIZE_OF["qk_rope_head_dim"]
+        if name == "out_hidden_size" and "vision_config" in plain:  # of several of the tower's patches, side by side
+            return WIDTH * max(1, value // int(plain["vision_config"].get("hidden_size", value)))
+        if name == "partial_rotary_factor":
+            return max(0.5, value)
+        if name == "first_k_dense_replace":
+            return min(1, value)
+        if name == "image_size":
+            return 4 * _patch(plain)
+        if name == "mm_tokens_per_image":
+            return 4
+        if name == "num_position_embeddings" and plain.get("image_size") is not None:
+            return 16
+        size = _SIZE_OF.get(name) or next((size for end, size in _SUFFIXES.items() if name.endswith(end)), None)
+        return min(size, value) if isinstance(value, int) and size is not None else value
+
+    def _list(self, name: str, value: list[Any]) -> list[Any]:
+        if _TOKEN.fullmatch(name):
+            return [self.ids.get(item, item) for item in value]
+        if _LAYER_NUMBERS.fullmatch(name) and self.layers:
+            return [i for i, layer in enumerate(self.layers) if layer in value]
+        if self.depth and len(value) == self.depth:
+            return [value[layer] for layer in self.layers]
+        if name == "vision_feature_layer":
+            return [_within(layer) for layer in value]
+        if name == "mrope_section":
+            pairs = int(HEAD * max(0.5, self.rotary)) // 2
+            return [pairs - 2 * (pairs // 4), pairs // 4, pairs // 4]
+        if name == "image_grid_pinpoints":
+            vision = self.plain.get("vision_config") or {}
+            side = _one(vision.get("image_size", 336))
+            return [[4 * _patch(vision) * edge // side for edge in pair] for pair in value]
+        if name == "image_size":
+            return [4 * _patch(self.plain)] * len(value)
+        return [WIDTH] * len(value) if name == "downsample_channels" else value
 
 
 def _patch(plain: dict[str, Any]) -> int:
-    """A tower's patch, pixels a side."""
+    """Side of a tower's patch in pixels."""
     return _one(plain.get("patch_size", 14))
 
 
@@ -159,7 +168,7 @@ def _is_per_layer(value: Any, depth: int) -> bool:
 
 
 def _layers(plain: dict[str, Any], depth: int) -> list[int]:
-    """Indices of the layers that stay in a part: the first of each kind, two at least."""
+    """Indices of the layers that stay: the first of each kind, at least two."""
     lists = {n: v for n, v in plain.items() if isinstance(v, list | tuple)}
     numbers = [v for n, v in lists.items() if _LAYER_NUMBERS.fullmatch(n)]
     numbers += [[int(key) for key in v] for v in plain.values() if _is_per_layer(v, depth)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from salience.vlm.in_llm.text_attention import watch_attention
+from salience.vlm.in_llm.llm_layers import watch_columns
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -22,7 +22,7 @@ def test_equals_eager_attention(tiny_llava: Callable[..., Any], masked: bool) ->
     additive = torch.zeros(2, 1, 20, 20).masked_fill(~allowed, torch.finfo(torch.float32).min)
     seen: dict[int, Tensor] = {}
     with torch.no_grad():
-        with watch_attention(model, rows=slice(12, 20), columns=slice(2, 10), keep=seen.__setitem__):
+        with watch_columns(model, rows=slice(12, 20), columns=slice(2, 10), keep=seen.__setitem__):
             model(inputs_embeds=embeddings, attention_mask=additive, use_cache=False)
         model.set_attn_implementation("eager")
         try:
@@ -43,7 +43,7 @@ def test_no_hook_stays(tiny_llava: Callable[..., Any]) -> None:
 
     with (
         pytest.raises(RuntimeError, match="stop"),
-        watch_attention(model, rows=slice(0, 1), columns=slice(0, 1), keep=fail),
+        watch_columns(model, rows=slice(0, 1), columns=slice(0, 1), keep=fail),
     ):
         model(inputs_embeds=torch.zeros(1, 2, 32))
     assert not any(layer.self_attn._forward_pre_hooks for layer in model.layers)
@@ -52,6 +52,6 @@ def test_no_hook_stays(tiny_llava: Callable[..., Any]) -> None:
 def test_refuses_other_layers() -> None:
     with (
         pytest.raises(ValueError, match="Llama-like"),
-        watch_attention(nn.Linear(1, 1), rows=slice(0, 1), columns=slice(0, 1), keep=lambda layer, shares: None),
+        watch_columns(nn.Linear(1, 1), rows=slice(0, 1), columns=slice(0, 1), keep=lambda layer, shares: None),
     ):
         pass

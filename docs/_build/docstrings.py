@@ -1,7 +1,7 @@
 """Docstrings as Markdown: a griffe extension for the API pages.
 
 Our docstrings have short sections, `Args:    x: ...   y: ...`, `Returns: ...` and `Raises:  ...`, whose further lines are
-indented. They become lists and paragraphs here. Other text stays as it is.
+indented, and paragraphs that describe fields, `x: ...`, one on each line. Both become lists here. Other text stays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 import griffe
 
 _SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Source|Deviation|Shapes|Glossary):\s*")
-_ARGUMENT = re.compile(r"(?:^|(?<=\s{3}))(?=[A-Za-z_*][\w*, ]{0,50}: )")
+_NAMES = r"\*{0,2}[A-Za-z_]\w*(?:, \*{0,2}[A-Za-z_]\w*){0,5}: "
+_ARGUMENT = re.compile(rf"(?:^|(?<=\s{{3}}))(?={_NAMES})")
+_FIELD = re.compile(rf"^(?=[a-z_*]|[A-Z]\b){_NAMES}")  # "Note: ..." is prose
 
 
 class Sections(griffe.Extension):
@@ -24,36 +26,44 @@ class Sections(griffe.Extension):
 
 
 def as_markdown(text: str) -> str:
-    """The docstring with its sections as Markdown lists."""
+    """The docstring with its sections and fields as Markdown lists."""
     out: list[str] = []
-    title, lines = "", list[str]()
+    title, lines = "", list[str]()  # the section that is being read; title "" for fields
     for line in [*text.splitlines(), ""]:
-        found = _SECTION.match(line)
-        if title and not found and line.startswith("  "):
+        section, field = _SECTION.match(line), _FIELD.match(line) and not _in_prose(out, lines)
+        if lines and not section and (line.startswith("  ") if title else line.strip() and not field):
             lines.append(line.strip())
-            continue
-        if title:
-            out += _section(title, lines)
-            title = ""
-        if found:
-            title, lines = found[1], [line[found.end() :].strip()]
+        elif lines and not title and field:
+            lines.append(line)
         else:
-            out.append(_escaped(line))
+            out += _section(title, lines) if lines else []
+            title, lines = "", []
+            if section:
+                title, lines = section[1], [line[section.end() :].strip()]
+            elif field:
+                lines = [line]
+            else:
+                out.append(_escaped(line))
     return "\n".join(out).strip()
 
 
+def _in_prose(out: list[str], lines: list[str]) -> bool:
+    """Whether a paragraph has begun already, so that a colon in its next line names no field."""
+    return not lines and bool(out) and bool(out[-1].strip())
+
+
 def _section(title: str, lines: list[str]) -> list[str]:
-    if title != "Args":
+    if title not in ("", "Args"):
         return ["", f"**{title}:** {_escaped(' '.join(lines))}", ""]
     items: list[str] = []
     for line in lines:
-        parts = [part.strip() for part in _ARGUMENT.split(line)]
-        if parts[0] and not items:
-            items.append(parts[0])
-        elif parts[0]:
-            items[-1] += f" {parts[0]}"
-        items += parts[1:]
-    return ["", "**Args:**", "", *(f"- {_named(item)}" for item in items if item), ""]
+        before, *parts = [part.strip() for part in _ARGUMENT.split(line)]
+        if before and items:
+            items[-1] += f" {before}"
+        elif before:
+            items.append(before)
+        items += parts
+    return ["", *([f"**{title}:**", ""] if title else []), *(f"- {_named(item)}" for item in items), ""]
 
 
 def _named(item: str) -> str:

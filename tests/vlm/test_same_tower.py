@@ -87,7 +87,7 @@ def test_is_taken_on_one_s_word(model: Any, theirs: salience.Scorer, make_batch:
 
 
 def test_the_sentence_says_what_differs(tiny_llava: Callable[..., Any], model: Any, theirs: salience.Scorer) -> None:
-    with pytest.raises(ValueError, match="the same shape, other weights"):
+    with pytest.raises(ValueError, match="the same shape, but other weights"):
         salience.prune(model, theirs, keep=0.25)
     deeper = salience.Scorer(24, model=adapter_for(tiny_llava(side=56, layers=4)).fingerprint())
     with pytest.raises(ValueError, match="layers 4, here 3"):

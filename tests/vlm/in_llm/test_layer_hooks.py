@@ -281,7 +281,7 @@ class TestRefused:
         self.check(lambda: salience.prune(model, "pyramiddrop", mass=0.5), "needs a method with scores")
 
     def test_union_and_first_of_then(self) -> None:
-        self.check(lambda: union(FastV(), Uniform()), "can't share a budget in `union`")
+        self.check(lambda: union(FastV(), Uniform()), "not part of a `union`")
         self.check(lambda: then(FastV(), Uniform(), keep=0.5), "only be the second of `then`")
 
     def test_cropped_cache(self, model: Any, make_batch: Any) -> None:

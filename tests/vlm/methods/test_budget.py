@@ -108,7 +108,7 @@ class TestBounds:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"keep": 0.5, "min": 3}, "min and max bound a mass budget, and keep is none"),
+            ({"keep": 0.5, "min": 3}, "min and max bound a mass budget, and keep is not a mass budget"),
             ({"mass": 0.5, "min": 5, "max": 4}, "min must be at most max, not 5 with max=4"),
             ({"mass": 0.5, "max": 0}, "max must be a whole number of at least 1, not 0"),
         ],

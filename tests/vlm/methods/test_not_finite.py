@@ -150,8 +150,8 @@ class TestScorer:
     def test_in_half_precision_that_overflows(self) -> None:
         scorer = Scorer(D)
         with torch.no_grad():
-            scorer.fc1.weight.mul_(3e4)
-            scorer.fc2.weight.mul_(3e4)
+            scorer.network.fc1.weight.mul_(3e4)
+            scorer.network.fc2.weight.mul_(3e4)
         with pytest.raises(ValueError, match=r"'saliency' ranks tokens by scores .* or float16 too narrow"):
             Saliency(scorer=scorer.half()).select(context(), BUDGET)
         assert len(Saliency(scorer=scorer.float()).select(context(), BUDGET).kept) == 4
@@ -159,7 +159,7 @@ class TestScorer:
     def test_with_weights_that_are_not_finite(self, tmp_path: Any) -> None:
         scorer = Scorer(D)
         with torch.no_grad():
-            scorer.fc1.weight[0, 0] = float("nan")
+            scorer.network.fc1.weight[0, 0] = float("nan")
         with pytest.raises(ValueError, match=r"weights must be finite, and fc1\.weight holds NaN or infinity"):
             Saliency(scorer=scorer).check(d_features=D)
         folder = scorer.save_pretrained(tmp_path)

@@ -89,7 +89,7 @@ def test_all_tokens_stay_as_they_are() -> None:
 
 def test_what_it_says_of_pictures() -> None:
     picture = TokenContext(features=noise(1)[0], grid=GRID)
-    assert "uniform grid stands in" in Temporal().remark([picture])
+    assert "uniform grid replaces" in Temporal().remark([picture])
     assert Temporal().remark(video(noise(2))) == ""
 
 

@@ -132,7 +132,7 @@ def test_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = torch.Generator().manual_seed(1)
     query, key = (torch.randn(2, 3, 10, 4, generator=draw) for _ in range(2))
     whole = received(query, key, 0.5)
-    monkeypatch.setattr("salience.vlm.tower.tower_attention._AT_ONCE", 3 * 10 * 4)  # four queries at once
+    monkeypatch.setattr("salience.vlm.tower.tower_attention._LOGITS_AT_A_TIME", 3 * 10 * 4)  # four queries at once
     torch.testing.assert_close(received(query, key, 0.5), whole, atol=SHARES, rtol=0)
 
 

@@ -164,7 +164,7 @@ class TestRefused:
         assert ". " not in str(caught.value).rstrip(".")
 
     def test_fewer_than_halving_leaves(self, tiny_family: Any) -> None:
-        with pytest.raises(ValueError, match=r"each of 2 layers: 3 of 9 are left then, not 2\."):
+        with pytest.raises(ValueError, match=r"each of 2 layers, which leaves 3 of 9, not 2\."):
             salience.prune(tiny_family("llava").model(), "tome", tokens=2)
 
     def test_mass(self, tiny_family: Any) -> None:
@@ -181,7 +181,7 @@ class TestRefused:
     def test_features_that_are_encoded_already(self, tiny_family: Any) -> None:
         family = tiny_family("llava")
         encoded = adapter_for(family.model()).encode(family.batch([1])["pixel_values"])
-        with pytest.raises(ValueError, match="merges while the vision tower runs"):
+        with pytest.raises(ValueError, match="merges tokens while the vision tower runs"):
             ToMe().select(encoded.context(0), Budget(keep=0.5))
 
     def test_several_layers_features(self, tiny_family: Any) -> None:

@@ -247,7 +247,7 @@ def _loss(
     objective = OBJECTIVES[config.objective]
     if isinstance(features, Tensor) and isinstance(shares, Tensor):
         return objective(scorer(features[chosen]), shares[chosen])
-    device = scorer.fc1.weight.device
+    device = next(scorer.parameters()).device
     views = [features[i] for i in chosen.tolist()]
     logits = torch.split(scorer(torch.cat(views).to(device)), [len(view) for view in views])
     wanted = [shares[i].to(device) for i in chosen.tolist()]

@@ -1,7 +1,7 @@
-"""The base of every method: a method scores tokens; ranking, budget and raster order live here, once.
+"""Base class of pruning methods: a method scores tokens; ranking, budget and raster order are done here.
 
-A method whose choice is more than a ranking (tokens chosen one after the other, merged, or as many as it finds) gives
-`choose` in place of `score`, and sees all pictures of one size at once.
+A method that does more than rank (it chooses tokens one after the other, merges them, or finds their number) overrides
+`choose` instead of `score`, and sees all pictures of one size at once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from salience.vlm.scorers.scorer import Scorer
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Method:
-    """A pruning method. A subclass gives `name` and `score`; `needs` names the context's optional fields it reads.
+    """A pruning method. A subclass gives `name` and `score`.
 
-    `scored` is False where `score` only ranks (a draw, a fixed order), and where there is `choose` in its place: a
-    `mass` budget is then refused, and selections carry no scores but what `choose` puts there. `in_tower`: it merges
-    tokens inside the vision tower, as `merges` says, and `choose` only finds what is left. `needs_all`: it looks at
-    places or layers, and can't choose among the tokens that another method left.
+    needs: names of the optional fields of `TokenContext` that it reads.
+    scored: False where `score` only ranks (a random draw, a fixed order) or `choose` replaces it. A `mass` budget is
+    then refused, and selections carry no scores except those that `choose` sets.
+    in_tower: it merges tokens inside the vision tower, as `merges` says; `choose` only collects the remaining tokens.
+    needs_all: it depends on places or layers, so it can't choose among the tokens that another method kept.
     """
 
     name: ClassVar[str] = "method"
@@ -37,11 +38,11 @@ class Method:
     needs_all: ClassVar[bool] = False
 
     def score(self, ctx: TokenContext) -> Tensor:
-        """(n,) a number a token, the highest stay."""
+        """(n,) one number for each token; the highest are kept."""
         raise NotImplementedError
 
     def shares(self, scores: Tensor) -> Tensor:
-        """(..., n) scores -> each token's share of the mass, adding up to 1: the softmax, or what a method says."""
+        """(..., n) scores -> each token's share of the mass, adding up to 1; the softmax unless overridden."""
         return scores.softmax(-1)
 
     def towers(self) -> list[Mapping[str, Any]]:
@@ -52,11 +53,11 @@ class Method:
         """Raise a ValueError if the method cannot work on features `d_features` wide."""
 
     def merges(self, n: int, layers: int, budget: Budget) -> Sequence[int]:
-        """How many of n tokens are merged away in each of a vision tower's layers, where `in_tower`."""
+        """Number of the n tokens that are merged away in each of a vision tower's layers, where `in_tower`."""
         return [0] * layers
 
     def remark(self, contexts: Sequence[TokenContext]) -> str:
-        """What the trace has to say of a call with these pictures: what stands in for what, a clause; mostly empty."""
+        """Optional note stored on the trace: a clause that names substitutes used for these pictures; usually empty."""
         return ""
 
     def to(self, device: torch.device) -> Method:
@@ -64,17 +65,17 @@ class Method:
         return self
 
     def select(self, ctx: TokenContext, budget: Budget) -> Selection:
-        """The tokens of one picture that stay, ties going to the earlier token; see `select_all`."""
+        """The kept tokens of one picture, ties going to the earlier token; see `select_all`."""
         return self.select_all([ctx], budget)[0]
 
     @torch.no_grad()
     def select_all(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
-        """The tokens of each picture that stay; pictures of one size are ranked together, with one copy to the CPU.
+        """The kept tokens of each picture; pictures of one size are ranked together, with one copy to the CPU.
 
-        Where the budget is all tokens, all stay as they are, whatever the method.
+        Any method keeps all tokens unchanged where the budget is all tokens.
 
-        Raises:  ValueError when a context lacks what `needs` names, the scores are not one a token or what is ranked
-                 is not finite, or the budget cannot be met
+        Raises:  ValueError when a context lacks what `needs` names, there is not one score for each token, ranked
+                 values are not finite, or the budget cannot be met
         """
         if len({ctx.features.shape[0] for ctx in contexts}) > 1:
             groups = itertools.groupby(contexts, key=lambda ctx: ctx.features.shape[0])  # a video's frames are of one
@@ -93,11 +94,11 @@ class Method:
 
     @property
     def ranks(self) -> bool:
-        """Whether `score` says it all: what stays at a budget is the top k, so one scoring serves every budget."""
+        """Whether the top k of `score` are kept at every budget, so that one scoring serves all budgets."""
         return type(self).choose is Method.choose
 
     def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
-        """The tokens of each picture that stay, the pictures of one size and the budget less than all: the top k."""
+        """The kept tokens of each picture, of pictures of one size and a budget below all tokens: the top k."""
         scores = torch.stack([self.checked_scores(ctx) for ctx in contexts])  # (pictures, n)
         counts = budget.counts(scores, self._finite_shares if self.scored else None)
         ranked = scores.sort(dim=1, descending=True, stable=True).indices.cpu()
@@ -133,15 +134,15 @@ class Method:
         return scores
 
     def _require_finite(self, ctx: TokenContext) -> None:
-        """Raise a ValueError where what a method looks at has numbers that cannot be ranked."""
+        """Raise a ValueError where values that the method reads are not finite."""
         seen = set(self.needs & {"cls_attention", "keys", "projected"})
-        if not self.ranks and not self.in_tower:  # what only ranks has its scores looked at
+        if not self.ranks and not self.in_tower:  # of a method that only ranks, the scores are checked
             seen.add("features")
         for field in sorted(seen):
             require_finite(getattr(ctx, field), self.name, f"{field.replace('_', ' ')} values")
 
     def check_selection(self, found: Selection, n: int) -> None:
-        """Raise a ValueError for tokens that are not there, and for scores that nobody could rank."""
+        """Raise a ValueError for tokens that do not exist, and for scores that are not finite."""
         kept = found.kept
         rising = kept.dim() == 1 and kept.numel() > 0 and bool((kept[1:] > kept[:-1]).all())
         if kept.dtype != torch.int64 or not rising or int(kept[0]) < 0 or int(kept[-1]) >= n:
@@ -154,7 +155,7 @@ class Method:
 
 
 def _towers(value: object) -> Iterator[Mapping[str, Any]]:
-    """The towers that a method's field, a scorer, another method or several of them, was made for."""
+    """Towers that the scorers in a method's field were trained on: a scorer, a method, or several of them."""
     if isinstance(value, Method):
         yield from value.towers()
     elif isinstance(value, Scorer) and value.config.model:

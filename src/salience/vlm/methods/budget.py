@@ -1,4 +1,4 @@
-"""How many visual tokens stay: a ratio, an exact count, or a share of the scores' mass."""
+"""Budgets of visual tokens: a ratio, an exact count, or a share of the scores' mass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Budget:
     Args:    keep: ratio in (0, 1]; k = max(1, floor(keep * n + 0.5))
              tokens: exact count per picture, 1 to n
              mass: share in (0, 1]; the fewest tokens whose shares (softmaxed scores, or normalised attention) reach it
-             min, max: of a mass, the fewest and the most tokens of a picture, all of one that has fewer
+             min, max: bounds on the tokens of a picture under a mass budget; a picture with fewer keeps all
     Raises:  ValueError when none or more than one is given, one is out of its range, or bounds come without a mass
     """
 
@@ -37,7 +37,7 @@ class Budget:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
         if self.mass is None and (self.min, self.max) != (None, None):
-            raise ValueError(f"min and max bound a mass budget, and {next(iter(given))} is none.")
+            raise ValueError(f"min and max bound a mass budget, and {next(iter(given))} is not a mass budget.")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min must be at most max, not {self.min} with max={self.max}.")
         for name in ("keep", "mass"):
@@ -46,7 +46,7 @@ class Budget:
                 object.__setattr__(self, name, _share(name, value))
 
     def count(self, n: int) -> int:
-        """How many of `n` tokens stay under a `keep` or `tokens` budget.
+        """Number of kept tokens, of `n`, under a `keep` or `tokens` budget.
 
         Raises:  ValueError when `tokens` is more than n, or the budget is a `mass`, which depends on the scores
         """
@@ -59,7 +59,7 @@ class Budget:
         return max(1, math.floor(self.keep * n + 0.5))
 
     def counts(self, scores: Tensor, shares: Callable[[Tensor], Tensor] | None) -> list[int]:
-        """How many tokens of each picture stay.
+        """Number of kept tokens of each picture.
 
         Args:    scores: (pictures, n) float32
                  shares: scores -> non-negative shares, each row adding up to 1; None for a method without scores
@@ -68,7 +68,7 @@ class Budget:
         pictures, n = scores.shape
         if self.mass is None or shares is None:
             return [self.count(n)] * pictures
-        if self.mass == 1.0:  # rounding must not let the last, tiny shares go
+        if self.mass == 1.0:  # rounding must not drop the last, tiny shares
             return [n if self.max is None else min(self.max, n)] * pictures
         reached = shares(scores).double().sort(dim=1, descending=True).values.cumsum(1)  # (pictures, n)
         short = (reached < self.mass * reached[:, -1:]).sum(1)

@@ -1,4 +1,4 @@
-"""[CLS] attention: the tokens that the vision tower's own summary looks at."""
+"""[CLS] attention (FasterVLM): the tokens to which the vision tower's own summary token attends most."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ClsAttention(Method):
     """Keep the tokens [CLS] pays most attention, mean over heads, in the layer whose output the model uses.
 
     Source: FasterVLM, arXiv:2412.01818, equation 3.  Deviation: none known; kept tokens stay in raster order there too.
-    Where the tower has no [CLS], what all tokens pay a token on average stands in, which the paper doesn't have.
+    Where the tower has no [CLS], the average attention of all tokens to a token replaces it, which is not in the paper.
     """
 
     name: ClassVar[str] = "cls-attention"
     needs: ClassVar[frozenset[str]] = frozenset({"cls_attention"})
 
     def score(self, ctx: TokenContext) -> Tensor:
-        assert ctx.cls_attention is not None  # select() has looked
+        assert ctx.cls_attention is not None  # checked by select_all
         return ctx.cls_attention
 
     def shares(self, scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two methods as one: `then`, a coarse choice and a fine one among what it left, and `union`, a share for each."""
+"""Two methods as one: `then` chooses coarsely and then finely among the kept tokens; `union` gives each a share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from salience.vlm.methods.in_llm_method import InLLMMethod
 
 
 def then(first: Method, second: Method, *, keep: float) -> Method:
-    """`first` leaves `keep` of the tokens, at least as many as the budget; `second` chooses among those.
+    """`first` keeps `keep` of the tokens, at least as many as the budget; `second` chooses among those.
 
-    `second` may drop its tokens inside the language model, `first` before it.
+    `second` may drop its tokens inside the language model; `first` must not.
 
     Raises:  ValueError when keep is not in (0, 1], `first` works inside the language model, or `second` needs all
              tokens
@@ -28,16 +28,16 @@ def then(first: Method, second: Method, *, keep: float) -> Method:
     if isinstance(first, InLLMMethod):
         raise ValueError(f"method {first.name!r} works inside the language model: it can only be the second of `then`.")
     coarse = Budget(keep=keep)
-    if isinstance(second, ThenInLLM):  # what is before the language model belongs together
-        return ThenInLLM(first=Then(first=first, second=second.first, coarse=coarse), second=second.second,
-                          coarse=second.coarse)  # fmt: skip
+    if isinstance(second, ThenInLLM):  # the two methods before the language model become one
+        before = Then(first=first, second=second.first, coarse=coarse)
+        return ThenInLLM(first=before, second=second.second, coarse=second.coarse)
     if isinstance(second, InLLMMethod):
         return ThenInLLM(first=first, second=second, coarse=coarse)
     return Then(first=first, second=second, coarse=coarse)
 
 
 def union(a: Method, b: Method, *, share: float = 0.5) -> Method:
-    """`a` takes `share` of the budget, to the nearest whole number, and `b` the rest, among what `a` left.
+    """`a` gets `share` of the budget, rounded to a whole number; `b` gets the rest, among the tokens that `a` dropped.
 
     Raises:  ValueError when share is not in [0, 1], one of them works inside the language model or the vision tower, or
              `b` needs all tokens
@@ -46,13 +46,13 @@ def union(a: Method, b: Method, *, share: float = 0.5) -> Method:
     for method in (a, b):
         if method.in_tower:
             raise ValueError(
-                f"method {method.name!r} merges tokens inside the vision tower: it can't share in `union`, only "
-                "be the first of `then`."
+                f"method {method.name!r} merges tokens inside the vision tower: it can only be the first of `then`, "
+                "not part of a `union`."
             )
         if isinstance(method, InLLMMethod):
             raise ValueError(
-                f"method {method.name!r} works inside the language model, where tokens that have gone before are not "
-                "seen: it can't share a budget in `union`, only follow another in `then`."
+                f"method {method.name!r} works inside the language model, which does not see tokens dropped before it: "
+                "it can only be the second of `then`, not part of a `union`."
             )
     return Union(first=a, second=b, share=share)
 
@@ -64,25 +64,27 @@ def _require_follows(method: Method) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pair(Method):
-    """Two methods. The second sees the rest of a picture as one row of tokens; one that only ranks, all of it."""
+    """Two methods. The second sees the remaining tokens as one row; if it only ranks, it sees the whole picture."""
 
     first: Method
     second: Method
 
     def __post_init__(self) -> None:
-        # a pair's name and needs are its methods' own, so they are the instance's and not the class's
-        object.__setattr__(self, "name", f"{self.first.name} {type(self).__name__.lower()} {self.second.name}")
-        object.__setattr__(self, "needs", self.first.needs | self.second.needs)
-        object.__setattr__(self, "in_tower", self.first.in_tower)
-        object.__setattr__(self, "needs_all", self.first.needs_all)
-        object.__setattr__(self, "scored", False)
+        _set(
+            self,
+            name=f"{self.first.name} {type(self).__name__.lower()} {self.second.name}",
+            needs=self.first.needs | self.second.needs,
+            in_tower=self.first.in_tower,
+            needs_all=self.first.needs_all,
+            scored=False,
+        )
 
     def check(self, *, d_features: int) -> None:
         self.first.check(d_features=d_features)
         self.second.check(d_features=d_features)
 
     def _require_finite(self, ctx: TokenContext) -> None:
-        """Each of the two looks at what it reads itself."""
+        """Each of the two checks its own input."""
 
     def to(self, device: torch.device) -> Method:
         return replace(self, first=self.first.to(device), second=self.second.to(device))
@@ -93,7 +95,7 @@ class _Pair(Method):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Then(_Pair):
-    """See `then`. A merge of the first is what the second sees, and merges again."""
+    """See `then`. The second sees the tokens that the first merged, and may merge them again."""
 
     coarse: Budget
 
@@ -122,13 +124,17 @@ class ThenInLLM(InLLMMethod):
     coarse: Budget
 
     def __post_init__(self) -> None:
-        second = self.second
-        for name, value in {
-            "name": f"{self.first.name} then {second.name}", "needs": self.first.needs, "scored": second.scored,
-            "looks": second.looks, "rows": second.rows, "in_tower": self.first.in_tower,
-            "needs_all": self.first.needs_all,
-        }.items():  # fmt: skip
-            object.__setattr__(self, name, value)
+        first, second = self.first, self.second
+        _set(
+            self,
+            name=f"{first.name} then {second.name}",
+            needs=first.needs,
+            scored=second.scored,
+            looks=second.looks,
+            rows=second.rows,
+            in_tower=first.in_tower,
+            needs_all=first.needs_all,
+        )
 
     def check(self, *, d_features: int) -> None:
         self.first.check(d_features=d_features)
@@ -161,7 +167,7 @@ class ThenInLLM(InLLMMethod):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Union(_Pair):
-    """See `union`. Where the first finds fewer tokens than its share, the second takes more."""
+    """See `union`. If the first finds fewer tokens than its share, the second gets more."""
 
     share: float
 
@@ -182,13 +188,19 @@ class Union(_Pair):
             return firsts
         seconds = _among(self.second, contexts, rests, counts)
         composed = [_composed(rest, second, n) for rest, second in zip(rests, seconds, strict=True)]
-        return [_together(a, b) for a, b in zip(firsts, composed, strict=True)]
+        return [_joined(a, b) for a, b in zip(firsts, composed, strict=True)]
+
+
+def _set(method: Method, **values: object) -> None:
+    """Set attributes of the class on one frozen instance: those of a pair depend on its two methods."""
+    for name, value in values.items():
+        object.__setattr__(method, name, value)
 
 
 def _among(
     method: Method, contexts: Sequence[TokenContext], left: Sequence[Selection], counts: Sequence[int]
 ) -> list[Selection]:
-    """What the method keeps of the tokens that are left, counted among those."""
+    """The tokens that the method keeps of the remaining ones, as indices into those."""
     found = []
     if method.ranks:
         for ctx, one, count in zip(contexts, left, counts, strict=True):
@@ -206,7 +218,7 @@ def _among(
 
 
 def _part(ctx: TokenContext, left: Selection) -> TokenContext:
-    """What a method sees of the tokens that are left, as one row."""
+    """A method's input for the remaining tokens, as one row."""
 
     def rows(values: Tensor | None) -> Tensor | None:
         return None if values is None else values[left.kept.to(values.device)]
@@ -227,12 +239,12 @@ def _others(kept: Tensor, n: int) -> Tensor:
 
 
 def _composed(first: Selection, second: Selection, n: int) -> Selection:
-    """`second`, chosen among what `first` left, counted among all n."""
+    """`second`, chosen among the tokens that `first` kept, with indices into all n."""
     kept, merge = first.kept[second.kept], None
     if first.merge is not None and first.merge.inside:
         merge = _on_merged(first, second)
     elif first.merge is not None or second.merge is not None:
-        both = second.take(torch.eye(len(first.kept))) @ first.take(torch.eye(n))  # (k, n), each kept token's summands
+        both = second.take(torch.eye(len(first.kept))) @ first.take(torch.eye(n))  # (k, n), weights of the sums
         summed = (both != 0).sum(1) > 1
         target, source = (both * summed[:, None]).nonzero(as_tuple=True)
         merge = Merge(target=target, source=source, weight=both[target, source]) if len(target) else None
@@ -240,9 +252,9 @@ def _composed(first: Selection, second: Selection, n: int) -> Selection:
 
 
 def _on_merged(first: Selection, second: Selection) -> Merge | None:
-    """What the second merges of tokens that the tower has merged; if it merges none, what the tower did to those kept.
+    """The second method's merge of tokens merged in the tower; if it merges none, the tower's merge of those kept.
 
-    One `Merge` tells of one of the two: where both do, the patches that the tower merged are no longer told.
+    A `Merge` describes one of the two: if both merge, the patches that the tower merged are no longer listed.
     """
     if second.merge is not None:
         return replace(second.merge, source=first.kept[second.merge.source])
@@ -256,10 +268,10 @@ def _on_merged(first: Selection, second: Selection) -> Merge | None:
     return replace(first.merge, target=target[stays], source=source, weight=weight)
 
 
-def _together(a: Selection, b: Selection) -> Selection:
-    """Two selections without a token in common as one."""
+def _joined(a: Selection, b: Selection) -> Selection:
+    """Two disjoint selections as one."""
     kept, order = torch.cat([a.kept, b.kept]).sort()
-    place = order.argsort()  # (k,), where each stands now
+    place = order.argsort()  # (k,), the new place of each
     merges = [(m, place[start:]) for m, start in ((a.merge, 0), (b.merge, len(a.kept))) if m is not None]
     merge = None
     if merges:

@@ -1,4 +1,4 @@
-"""DivPrune: tokens as unlike each other as can be, whatever they show."""
+"""DivPrune: tokens that differ from each other as much as possible, whatever they show."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class DivPrune(Method):
 
 
 def unlike(tokens: Tensor) -> Tensor:
-    """(pictures, n, d) -> (pictures, n, n) float32: 1 - cosine of each two tokens."""
+    """(pictures, n, d) -> (pictures, n, n) float32: 1 - cosine of each pair of tokens."""
     unit = normalize(tokens.float(), dim=-1)
     return 1 - unit @ unit.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""FastV: what the prompt's last token does not look at in an early layer is gone from the layers after it."""
+"""FastV: tokens that the prompt's last token ignores in an early layer are dropped from all later layers."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from torch import Tensor
 def require_finite(values: Tensor, method: str, what: str, *, dtype: torch.dtype | None = None) -> None:
     """Raise a ValueError unless all of `values` are finite.
 
-    Args:    method: whose ranking it is   what: a noun in the plural for the values
-             dtype: in which they were computed, where that is another than theirs
+    Args:    method: whose ranking it is   what: a plural noun for the values
+             dtype: in which they were computed, if not their own
     """
-    if values.is_meta:  # shapes, where nothing is computed
+    if values.is_meta:  # shapes alone: nothing is computed
         return
     wrong = values.numel() - int(values.isfinite().sum())
     if wrong:

@@ -1,4 +1,4 @@
-"""The base of methods that drop tokens between the language model's layers, where the text has looked at them."""
+"""Base class of methods that drop tokens between the layers of the language model, by the attention of the text."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from salience.vlm.methods.budget import Budget
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InLLMMethod(Method):
-    """A method whose tokens go inside the language model, in one or more stages. A subclass gives `drops` and `score`.
+    """A method that drops tokens inside the language model, in one or more stages. Subclasses give `drops` and `score`.
 
-    `keep` and `tokens` are what is left of a picture behind the last stage, as with every other method; the layers
-    before see more, so that at equal `keep` more work and cache are left than with a method that prunes before the
-    language model. Compare by FLOPs and bytes, or by the mean over layers (`ImageTrace.share`). keep = 1 drops nothing.
+    `keep` and `tokens` count the tokens of a picture that remain after the last stage, as with every other method.
+    Earlier layers see more tokens, so at equal `keep` there is more work and cache than with a method that prunes
+    before the language model. Compare by FLOPs and bytes, or by the mean over layers (`ImageTrace.share`). keep = 1
+    drops nothing.
 
-    looks: whose queries and keys a stage reads: those of the "last" layer that ran before it, or of the "next".
-    rows: which queries: the prompt's "last" token, or every "text" token behind a picture.
+    looks: layer whose queries and keys a stage reads, the "last" one that ran before it or the "next".
+    rows: tokens whose queries it reads, the prompt's "last" one or every "text" token after a picture.
     """
 
     looks: ClassVar[Literal["last", "next"]] = "last"
     rows: ClassVar[Literal["last", "text"]] = "last"
 
     def drops(self, depth: int) -> tuple[int, ...]:
-        """After how many of a language model's `depth` layers tokens go, rising, each at least 1 and below depth.
+        """Numbers of layers, of a language model's `depth`, after which tokens are dropped: rising, 1 to depth - 1.
 
         Raises:  ValueError when the language model has too few layers
         """
         raise NotImplementedError
 
     def score(self, ctx: TokenContext) -> Tensor:
-        """(n,): what the prompt's last token pays each token."""
-        assert ctx.text_attention is not None  # the stage has looked
+        """(n,): attention that the prompt's last token pays each token."""
+        assert ctx.text_attention is not None  # set by the stage
         return ctx.text_attention[-1]
 
     def shares(self, scores: Tensor) -> Tensor:
@@ -50,10 +51,10 @@ class InLLMMethod(Method):
         return [Selection(kept=torch.arange(ctx.features.shape[0])) for ctx in contexts]
 
     def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
-        """What stays of one picture at a stage, 0 to stages - 1, counted among the tokens that are still there.
+        """The kept tokens of one picture at a stage, 0 to stages - 1, as indices into the tokens that remain before it.
 
-        ctx: features are the hidden states (n, d), projected what entered the language model, (entered, d).
-        budget: `tokens`, what is to be left of the picture behind the last stage, or a mass, in a single stage.
+        ctx: features are the hidden states (n, d), projected the tokens that entered the language model, (entered, d).
+        budget: `tokens` that remain of the picture after the last stage, or a mass with a single stage.
         """
         if budget.tokens is None:
             return self.select(ctx, budget)
@@ -61,7 +62,7 @@ class InLLMMethod(Method):
         return self.select(ctx, Budget(tokens=min(count, ctx.features.shape[0])))
 
     def count(self, entered: int, last: int, stage: int, stages: int) -> int:
-        """How many of `entered` tokens are left behind a stage: every stage leaves the same share, the last `last`."""
+        """Number of the `entered` tokens that remain after a stage: each keeps the same share, the last `last`."""
         if stage == stages - 1:
             return last
         left: float = entered * (last / entered) ** ((stage + 1) / stages)
@@ -69,7 +70,7 @@ class InLLMMethod(Method):
 
 
 def at_depths(depths: Sequence[float], depth: int) -> tuple[int, ...]:
-    """Fractions of the depth -> after how many layers, rising; stages that fall on one place become one.
+    """Fractions of the depth -> numbers of layers, rising; stages that fall on one layer become one.
 
     Raises:  ValueError when there are fewer than two layers
     """

@@ -1,4 +1,4 @@
-"""The oracle: tokens on the boxes of the picture's items; a reference that needs labels, and no upper bound."""
+"""The oracle: tokens on the boxes of the picture's items; a reference that needs labels, not an upper bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Box = Sequence[float]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Oracle(Method):
-    """Keep cells on the given boxes, the boxes taking turns, each from its middle outwards; then what lies nearest.
+    """Keep cells on the given boxes, alternating between boxes, each from its middle outwards; then the nearest cells.
 
     Args:    boxes: for each picture of a call, in batch order, its boxes (x0, y0, x1, y1) in pixels, x to the right
              image_size: (height, width) in pixels of the picture the boxes lie on
@@ -40,11 +40,11 @@ class Oracle(Method):
         picture = self.boxes[ctx.image_index]
         if not picture:
             return torch.zeros(ctx.grid.n)
-        ranks = torch.stack([self._turns(box, ctx.grid) for box in picture])  # (boxes, n)
+        ranks = torch.stack([self._ranks(box, ctx.grid) for box in picture])  # (boxes, n)
         return -ranks.amin(0)
 
-    def _turns(self, box: Box, grid: VisualGrid) -> Tensor:
-        """(n,) when each cell's turn comes for this box: 0 for the cell nearest its middle, distance in box sizes."""
+    def _ranks(self, box: Box, grid: VisualGrid) -> Tensor:
+        """(n,) rank of each cell for this box: 0 for the cell nearest its middle, distance measured in box sizes."""
         height, width = self.image_size
         x = (torch.arange(grid.columns) + 0.5) * (width / grid.columns)
         y = (torch.arange(grid.rows) + 0.5) * (height / grid.rows)

@@ -1,4 +1,4 @@
-"""PruMerge: the tokens whose [CLS] attention stands out, each taking in those that are like it."""
+"""PruMerge: tokens with outlying [CLS] attention, each merged with the tokens that are most like it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class PruMerge(Method):
         return outliers[:k].sort().values
 
     def _one(self, ctx: TokenContext, k: int) -> Selection:
-        assert ctx.cls_attention is not None  # select() has looked
+        assert ctx.cls_attention is not None  # checked by select_all
         assert ctx.keys is not None
         attention, n = ctx.cls_attention.cpu(), len(ctx.cls_attention)
         low, high = torch.quantile(attention, torch.tensor([0.25, 0.75])).tolist()
         count = max(1, int((attention > high + 1.5 * (high - low)).sum()))
         kept = self.kept(attention.sort(descending=True, stable=True).indices[:count], n, k)
         unit = normalize(ctx.keys.flatten(1).cpu(), dim=-1)  # (n, heads * d_head)
-        alike = (unit[kept] @ unit.T).scatter(1, kept[:, None], float("-inf"))  # (k', n), nobody is its own neighbour
+        alike = (unit[kept] @ unit.T).scatter(1, kept[:, None], float("-inf"))  # (k', n), no token is its own neighbour
         near = alike.topk(min(self.neighbours, n - 1), dim=1).indices  # (k', neighbours)
         source = torch.cat([kept[:, None], near], dim=1)  # (k', 1 + neighbours)
         weight = attention[source]
@@ -64,7 +64,7 @@ class PruMerge(Method):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PruMergePlus(PruMerge):
-    """PruMerge with evenly spaced tokens added, in raster order, up to the budget: exactly k stay; all take others in.
+    """PruMerge with evenly spaced tokens added, in raster order, up to the budget: exactly k are kept and merged into.
 
     Source: LLaVA-PruMerge, arXiv:2403.15388, section 3.3.  Deviation: PruMerge's, and the spacing fills the budget,
     where the paper's follows from the share of outliers.

@@ -1,4 +1,4 @@
-"""PyramidDrop: fewer and fewer tokens the deeper the layer."""
+"""PyramidDrop: the deeper the layer, the fewer tokens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, checked_d
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PyramidDrop(InLLMMethod):
-    """At each of `depths`, fractions of the layers, keep the same share of the tokens that are left: those that the
-    prompt's last token would pay most attention in the layer that comes next, mean over heads.
+    """At each of `depths`, fractions of the layers, keep the same share of the remaining tokens: those that the
+    prompt's last token would pay most attention in the next layer, mean over heads.
 
-    keep is what is left behind the last stage, so the paper's lambda is keep ** (1 / stages): .5 at three stages is
-    keep = .125. See `InLLMMethod` for what that means beside other methods.
+    keep is the share that remains after the last stage, so the paper's lambda is keep ** (1 / stages): .5 at three
+    stages is keep = .125. `InLLMMethod` says how to compare this with other methods.
 
     Source: PyramidDrop, arXiv:2410.17247, section 3.2, equations 1 to 3.  Deviation: original positions (the paper's
     code closes the gaps); every picture has its own budget (the paper's code ranks the tiles of one together); stages

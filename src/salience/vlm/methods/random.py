@@ -1,4 +1,4 @@
-"""Random tokens: the baseline every method has to beat."""
+"""Random tokens: the baseline that every method has to beat."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Random(Method):
             raise ValueError(f"seed must be a whole number from 0 to 2**31 - 1, not {self.seed!r}.")
 
     def score(self, ctx: TokenContext) -> Tensor:
-        assert ctx.digest is not None  # select() has looked
+        assert ctx.digest is not None  # checked by select_all
         # numpy mixes both numbers whole; torch's CPU generator reads only the low 32 bits of a seed
         draw = np.random.default_rng([self.seed, ctx.digest]).permutation(ctx.features.shape[0])
         return torch.from_numpy(draw).float()

@@ -1,4 +1,4 @@
-"""What the caller calls a method: a name, a method, a scorer, or where a scorer is."""
+"""The method that a caller means by a name, a class path, a method, a scorer, or a scorer's folder or hub id."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from salience.vlm.scorers.scorer import Scorer
 
 
 def resolve_method(method: object, *, seed: int, home: Path | None, has_attention: bool) -> Method:
-    """The method meant by a name, "module:Class", a `Method`, a `Scorer`, or a scorer's folder or hub id.
+    """Return the method meant by a name, "module:Class", a `Method`, a `Scorer`, or a scorer's folder or hub id.
 
     Args:    seed: for "random"   home: the folder of the scorer made for exactly this model, None if there is none
-             has_attention: whether the tower's attention can be read, [CLS]'s or what stands in for it
+             has_attention: whether the tower's attention can be read, [CLS]'s or its substitute
     Raises:  ValueError when nothing is known by that name, or what it needs is missing
     """
     if isinstance(method, Method):
@@ -62,7 +62,7 @@ def _learned(home: Path | None) -> Method:
 
 
 def _best(home: Path | None, has_attention: bool) -> Method:
-    """The scorer where there is one, else the tower's attention where it can be read, else what needs no tower."""
+    """The scorer if there is one, else the tower's attention if it can be read, else the uniform grid."""
     if home is not None:
         return _learned(home)
     return ClsAttention() if has_attention else Uniform()

@@ -1,4 +1,4 @@
-"""Learned saliency: the tokens a trained scorer rates highest."""
+"""Learned saliency: the tokens that a trained scorer rates highest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from salience.vlm.scorers.scorer import Scorer
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Saliency(Method):
-    """Keep the tokens that `scorer`, an MLP on the features before the projector, gives the highest logits.
+    """Keep the tokens to which `scorer`, a network on the features before the projector, gives the highest logits.
 
-    any_tower: take the scorer on a vision tower that it was not trained on (one trained on since, say), on your word.
+    any_tower: allow a vision tower that the scorer was not trained on, such as one trained further since.
     """
 
     name: ClassVar[str] = "saliency"
@@ -37,7 +37,9 @@ class Saliency(Method):
         width = self.scorer.config.d_features
         if width != d_features:
             raise ValueError(f"the scorer reads features {width} wide, but this model's are {d_features} wide.")
-        if wrong := [name for name, value in self.scorer.named_parameters() if not bool(value.isfinite().all())]:
+        if wrong := [
+            name for name, value in self.scorer.network.named_parameters() if not bool(value.isfinite().all())
+        ]:
             raise ValueError(f"the scorer's weights must be finite, and {', '.join(wrong)} holds NaN or infinity.")
 
     def to(self, device: torch.device) -> Saliency:

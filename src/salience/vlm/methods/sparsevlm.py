@@ -1,4 +1,4 @@
-"""SparseVLM: text tokens that are about the picture rate its tokens; some of what is dropped comes back, merged."""
+"""SparseVLM: text tokens about the picture rate its tokens; some of the dropped tokens come back, merged."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, checked_d
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SparseVLM(InLLMMethod):
-    """At each of `depths`, fractions of the layers, keep the tokens that the raters paid most attention, mean over
-    raters and heads; of those dropped the best `recycled` are clustered into `merged` of their number and put back.
+    """At each of `depths`, fractions of the layers, keep the tokens to which the raters paid most attention, mean over
+    raters and heads. Of the dropped tokens the best share `recycled` is clustered into its share `merged` and put back.
 
-    Raters are the text tokens behind a picture whose relevance, the mean over its tokens of the softmax over the text
-    of token times text, is at least the mean relevance. Of n tokens a stage drops (1 - share) (n - rank), rank that of
-    the raters' attention and share the one that would meet the budget in equal steps; the last stage drops down to it,
-    recycled tokens counted. A recycled token stands where its cluster's centre stood. See `InLLMMethod` for what `keep`
-    means.
+    Raters are text tokens after a picture. A text token's relevance is the mean, over the picture's tokens, of the
+    softmax over the text of token times text; raters have at least the mean relevance. Of n tokens a stage drops
+    (1 - share) (n - rank): rank is that of the raters' attention, share would meet the budget in equal steps. The last
+    stage drops down to the budget, recycled tokens included. A recycled token has the place of its cluster's centre.
+    `InLLMMethod` says what `keep` means.
 
-    Source: SparseVLM, arXiv:2410.04417, sections 3.2 to 3.4; the places are its code's layers 2, 6 and 15 of 32.
-    Deviation: the last stage meets the budget, where the paper's count follows from ranks and a factor alone; a cluster
-    is its members' mean, as in the paper's code (its text has the sum); recycled tokens in raster order with original
-    positions, not behind the others with the gaps closed; text in front of a picture, which cannot see it, rates
-    nothing, and where there is none behind it, the prompt's last token does.
+    Source: SparseVLM, arXiv:2410.04417, sections 3.2 to 3.4; the depths are layers 2, 6 and 15 of 32 of its code.
+    Deviation: the last stage meets the budget (the paper's count follows from ranks and a factor alone); a cluster is
+    its members' mean, as in the paper's code (its text has the sum); recycled tokens keep raster order and original
+    positions (there they follow the others and gaps are closed); text before a picture, which cannot see it, is no
+    rater; without text after it, the prompt's last token is the rater.
     """
 
     name: ClassVar[str] = "sparsevlm"
@@ -51,14 +51,14 @@ class SparseVLM(InLLMMethod):
         return at_depths(self.depths, depth)
 
     def raters(self, ctx: TokenContext) -> Tensor:
-        """(t,) bool: the text tokens that rate."""
-        assert ctx.projected is not None  # the stage has both
+        """(t,) bool: the text tokens that are raters."""
+        assert ctx.projected is not None  # set by the stage
         assert ctx.text is not None
         relevance = (ctx.projected.float() @ ctx.text.float().T).softmax(1).mean(0)  # (n, t) -> (t,)
-        return relevance >= relevance.mean() * (1 - 1e-6)  # a mean of equals may have been rounded up
+        return relevance >= relevance.mean() * (1 - 1e-6)  # the mean of equal numbers may be rounded up
 
     def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
-        assert ctx.text_attention is not None  # the stage has looked
+        assert ctx.text_attention is not None  # set by the stage
         for name in ("features", "projected", "text", "text_attention"):
             require_finite(getattr(ctx, name), self.name, f"{name.replace('_', ' ')} values")
         n, last = ctx.features.shape[0], budget.count(entered)
@@ -74,7 +74,7 @@ class SparseVLM(InLLMMethod):
         raise NotImplementedError("each stage has its own count, see `stay`")
 
     def _recycle(self, hidden: Tensor, scores: Tensor, count: int) -> Selection:
-        """The best of hidden (n, d) and clusters of the next best, `count` in all."""
+        """The best of the hidden states (n, d) and clusters of the next best, `count` in total."""
         n = hidden.shape[0]
         order = scores.sort(descending=True, stable=True).indices
         clusters = min(count - 1, math.floor(self.merged * math.floor(self.recycled * (n - count)) + 0.5))
@@ -91,10 +91,10 @@ class SparseVLM(InLLMMethod):
 
 
 def _clustered(x: Tensor, clusters: int, neighbours: int = 5) -> Tensor:
-    """(r,): for each of x (r, d) the member that is its cluster's centre, by density peaks over nearest neighbours.
+    """(r,): index of the cluster centre of each of x (r, d), by density peaks over nearest neighbours.
 
-    Source: Du et al. 2016, DPC-KNN, as SparseVLM's code takes it from TCFormer: the density of a token falls with the
-    mean squared distance to its nearest ones; centres are dense and far from anything denser.
+    Source: Du et al. 2016, DPC-KNN, as in SparseVLM's code, which has it from TCFormer: the density of a token falls
+    with the mean squared distance to its nearest neighbours; centres are dense and far from denser tokens.
     """
     distance = torch.cdist(x, x) / x.shape[1] ** 0.5  # (r, r)
     near = distance.topk(min(neighbours, len(x)), dim=1, largest=False).values  # itself among them

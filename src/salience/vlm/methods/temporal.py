@@ -1,4 +1,4 @@
-"""Temporal de-duplication: of a video, the tokens that differ from the frame before."""
+"""Temporal de-duplication: the tokens of a video that differ from the previous frame."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from salience.vlm.methods.uniform import bayer_rank
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Temporal(Method):
-    """Drop the tokens of a video's frames that are most like the token at the same place in the frame before.
+    """Drop the tokens of a video's frames that are most like the token at the same place in the previous frame.
 
-    A token's news is 1 - cosine of the two's features before the projector. The budget is the video's: as many tokens
-    as all its frames would have at `keep` or `tokens` each, spent where there is news, at least one in each frame. The
-    first frame has nothing before it: the i-th of its n cells in Bayer order has news 1 - i / n, so that it is kept
-    whole where the rest is still, and evenly thinned where all moves. A picture is a video of one frame: the uniform
-    grid is left of it, and the trace says so. keep = 1 keeps all tokens.
+    The change of a token is 1 - cosine of the two tokens' features before the projector. The budget is that of the
+    video, the sum of its frames' budgets; it goes to the tokens that change most, at least one in each frame. The first
+    frame has no previous one: the i-th of its n cells in Bayer order has change 1 - i / n, so that it is kept whole if
+    the rest is still, and evenly thinned if everything moves. A picture is a video of one frame: its uniform grid is
+    kept, and the trace says so. keep = 1 keeps all tokens.
 
     Source: Efficient Video Sampling, arXiv:2510.14624, section 3.  Deviation: features are compared by their cosine
-    (there pixels, by their L1 distance); the first frame is not kept whole at any price; no frame is left empty.
+    (there pixels, by their L1 distance); the first frame is not always kept whole; no frame loses all its tokens.
     """
 
     name: ClassVar[str] = "temporal"
@@ -40,11 +40,11 @@ class Temporal(Method):
     def remark(self, contexts: Sequence[TokenContext]) -> str:
         if not any(ctx.frame is None for ctx in contexts):
             return ""
-        return "on pictures, which have no frame before them, the uniform grid stands in for temporal de-duplication"
+        return "the uniform grid replaces temporal de-duplication on pictures, which have no previous frame"
 
     @torch.no_grad()
     def select_all(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
-        """The tokens of each frame that stay, all frames of a video looked at together, in their order."""
+        """The kept tokens of each frame; all frames of a video are ranked together."""
         found: list[Selection] = []
         for start, ctx in enumerate(contexts):
             if start == 0 or not ctx.frame:  # the first frame of a video, or a picture
@@ -57,12 +57,12 @@ class Temporal(Method):
         count = budget.count(n)
         if count == n:
             return [Selection(kept=torch.arange(n)) for _ in frames]
-        news = torch.stack([_first(frames[0]), *(_news(a, b) for a, b in itertools.pairwise(frames))])
-        require_finite(news, self.name, "differences between frames", dtype=frames[0].features.dtype)
-        ranked = news.scatter(1, news.argmax(1, keepdim=True), float("inf")).flatten()  # (frames * n,)
+        change = torch.stack([_first(frames[0]), *(_change(a, b) for a, b in itertools.pairwise(frames))])
+        require_finite(change, self.name, "differences between frames", dtype=frames[0].features.dtype)
+        ranked = change.scatter(1, change.argmax(1, keepdim=True), float("inf")).flatten()  # (frames * n,)
         kept = torch.zeros(len(ranked), dtype=torch.bool)
         kept[ranked.sort(descending=True, stable=True).indices[: count * len(frames)]] = True
-        rows = zip(kept.view(len(frames), n), news, strict=True)
+        rows = zip(kept.view(len(frames), n), change, strict=True)
         return [Selection(kept=row.nonzero()[:, 0], scores=scores) for row, scores in rows]
 
 
@@ -72,6 +72,6 @@ def _first(frame: TokenContext) -> Tensor:
     return 1 - order.float() / len(order)
 
 
-def _news(before: TokenContext, now: TokenContext) -> Tensor:
-    """(n,) float32 on the CPU: how unlike each token is what was there before, from 0, the same, to 2."""
+def _change(before: TokenContext, now: TokenContext) -> Tensor:
+    """(n,) float32 on the CPU: difference of each token from the previous frame's, 0 (equal) to 2."""
     return (1 - cosine_similarity(before.features.float(), now.features.float(), dim=-1)).cpu()

@@ -1,4 +1,4 @@
-"""Token merging (ToMe) inside the vision tower: a few of the most alike tokens are merged in every layer."""
+"""Token merging (ToMe) inside the vision tower: every layer merges a few pairs of similar tokens."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from salience.vlm.methods.budget import Budget
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ToMe(Method):
-    """Merge, in each layer of the vision tower, the r pairs of tokens with the most similar keys, so that k are left.
+    """Merge, in each layer of the vision tower, the r pairs of tokens with the most similar keys, until k remain.
 
-    The only method here that makes the tower itself cheaper. Between a layer's attention and its MLP the tokens are
-    split into every other one; each of the first half proposes to the most similar of the second, and the r best pairs
-    become their mean, weighted by how many patches are in each. Attention adds the log of that number to a key's
-    logit. A merged token stands where the token stood that took the others in; the trace draws what went into it.
+    This is the only method here that makes the tower itself cheaper. Between a layer's attention and its MLP, every
+    other token is in the first half. Each token of the first half is paired with the most similar of the second. The r
+    best pairs become their mean, weighted by their numbers of patches. Attention adds the log of that number to a key's
+    logit. A merged token has the place of its second-half token; the trace draws the patches that it contains.
 
-    `keep` and `tokens` say how many are left, k: r is the smallest number that gets there, and the last layers merge
-    fewer. A layer can at most halve the tokens. keep = 1 merges nothing, and the tower runs as it is.
+    `keep` and `tokens` give k, the remaining tokens: r is the smallest number that reaches k, and the last layers merge
+    fewer. A layer can at most halve the tokens. keep = 1 merges nothing, and the tower runs unchanged.
 
     Source: ToMe, arXiv:2210.09461, section 3.  Deviation: r follows from the budget (there it is given); only layers up
-    to the one whose output the model uses merge; the halves are every other patch in raster order, [CLS] apart (there
-    in the order that merging left, [CLS] in the first half and protected).
+    to the one whose output the model uses merge; the halves are every other patch in raster order, without [CLS] (there
+    in the order after merging, with [CLS] protected in the first half).
     """
 
     name: ClassVar[str] = "tome"
@@ -45,14 +45,14 @@ class ToMe(Method):
         found = [ctx.left for ctx in contexts if ctx.left is not None]
         if len(found) < len(contexts):
             raise ValueError(
-                f"method {self.name!r} merges while the vision tower runs, and can't choose of what it gave."
+                f"method {self.name!r} merges tokens while the vision tower runs, and can't choose from its output."
             )
         return found
 
 
 @lru_cache(maxsize=64)
 def constant_schedule(n: int, k: int, layers: int) -> tuple[int, ...]:
-    """How many of n tokens go in each layer for k to be left: r in each, at most half, the smallest r that gets there.
+    """Number of merged tokens in each layer until k of n remain: r in each, at most half, with the smallest such r.
 
     Raises:  ValueError when no r does
     """
@@ -64,5 +64,5 @@ def constant_schedule(n: int, k: int, layers: int) -> tuple[int, ...]:
         if left == k:
             return tuple(found)
     raise ValueError(
-        f"method 'tome' can at most halve the tokens in each of {layers} layers: {left} of {n} are left then, not {k}."
+        f"method 'tome' can at most halve the tokens in each of {layers} layers, which leaves {left} of {n}, not {k}."
     )

@@ -1,4 +1,4 @@
-"""A uniform grid: tokens spread evenly over the picture, whatever is in it."""
+"""Uniform grid: tokens spread evenly over the picture, whatever it shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VisionZip: dominant tokens by [CLS] attention, and the others merged into a few contextual ones."""
+"""VisionZip: dominant tokens by [CLS] attention; the others are merged into a few contextual tokens."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from salience.vlm.methods.budget import Budget
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VisionZip(Method):
-    """Keep dominant tokens as they are; of the rest a few become the mean of the tokens of similar keys.
+    """Keep dominant tokens unchanged; a few others become the mean of the tokens with similar keys.
 
-    Of a budget of k, `contextual` are such means (published: 10 of 64, 20 of 128, 30 of 192), to the nearest whole
-    number, so there is none at k <= 3. Of the M tokens that are not dominant every (M / contextual)-th is a target;
-    each other goes to the target of most similar key (mean over heads, unit length), and a target becomes the mean of
-    itself and what went to it. keep = 1 keeps all tokens as they are.
+    `contextual` is the share of such means in a budget of k (published: 10 of 64, 20 of 128, 30 of 192), rounded to a
+    whole number, so there is none at k <= 3. Of the M tokens that are not dominant every (M / contextual)-th is a
+    target. Each other token is assigned to the target with the most similar key (mean over heads, unit length), and a
+    target becomes the mean of itself and the tokens assigned to it. keep = 1 keeps all tokens unchanged.
 
     Source: VisionZip, arXiv:2412.04467, section 3.2.  Deviation: raster order (the paper puts dominant tokens first);
     [CLS] itself isn't kept; the paper's code adds the others' mean to the target in place of averaging both.
@@ -42,7 +42,7 @@ class VisionZip(Method):
         return [self._one(ctx, budget.count(ctx.features.shape[0])) for ctx in contexts]
 
     def _one(self, ctx: TokenContext, k: int) -> Selection:
-        assert ctx.cls_attention is not None  # select() has looked
+        assert ctx.cls_attention is not None  # checked by select_all
         assert ctx.keys is not None
         targets = math.floor(self.contextual * k + 0.5)
         attention = ctx.cls_attention.cpu()
@@ -62,7 +62,7 @@ class VisionZip(Method):
 
 
 def _most_alike(keys: Tensor, rest: Tensor, target: Tensor) -> Tensor:
-    """(M,): for each of `rest` the target whose key (n, d_head) is most similar; a target's is itself."""
+    """(M,): for each of `rest` the target with the most similar key (n, d_head); a target's own is itself."""
     unit = normalize(keys, dim=-1)
     goes = target[(unit[rest] @ unit[target].T).argmax(1)]
     return torch.where(torch.isin(rest, target), rest, goes)

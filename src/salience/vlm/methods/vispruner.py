@@ -1,4 +1,4 @@
-"""VisPruner: a share of the tokens by [CLS] attention, the rest by being unlike their neighbours."""
+"""VisPruner: a share of the tokens by [CLS] attention, the rest by their difference from other tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from salience.core.types import Selection, TokenContext
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 
-_AT_ONCE = 8  # dropped a round, as published
+_DROPPED_PER_ROUND = 8  # as published
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,12 +50,12 @@ class VisPruner(Method):
 
 
 def least_alike(unit: Tensor, rest: Tensor, count: int) -> Tensor:
-    """(pictures, n, d) of unit length and indices (pictures, m) -> the (pictures, count) that are left of them."""
+    """(pictures, n, d) of unit length and indices (pictures, m) -> the (pictures, count) of them that remain."""
     if count == 0:
         return rest[:, :0]
     while rest.shape[1] > count:
         even, odd = rest[:, ::2], rest[:, 1::2]
-        drop = min(_AT_ONCE, rest.shape[1] - count, even.shape[1])
+        drop = min(_DROPPED_PER_ROUND, rest.shape[1] - count, even.shape[1])
         a, b = (unit.gather(1, x[..., None].expand(-1, -1, unit.shape[-1])) for x in (even, odd))
         alike = (a @ b.transpose(1, 2)).amax(2)  # (pictures, even places)
         stay = alike.sort(dim=1, descending=True, stable=True).indices[:, drop:]

@@ -1,1 +1,1 @@
-"""Learned scorers of visual tokens, one architecture a file."""
+"""Learned scorers of visual tokens: one architecture a file, named in `registry.py`; `folder.py` is the file format."""

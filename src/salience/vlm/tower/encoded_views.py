@@ -1,4 +1,4 @@
-"""What a vision tower makes of a call's pictures, whatever their sizes: what methods see, and what the prompt holds."""
+"""Output of the vision tower for a call's pictures of any sizes: features for methods, tokens for the prompt."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ ReadViews = Callable[[], Sequence[Tensor] | Tensor]
 class EncodedViews:
     """The vision tower's output for a batch of pictures, before the projector, as views in the prompt's order.
 
-    A view is a rectangle of tokens with a budget of its own: a picture, or a tile of one where a family cuts it up.
+    A view is a rectangle of tokens with its own budget: a picture, or a tile of one in families that cut pictures up.
+    Fields with one value for each view:
 
-    views: for each (n_i, d).   grids: how its n_i tokens lie on it.   pixels: for each, what it was made of, any shape.
-    pictures: the picture or video each view is of.
-    kinds: "image" or "video", for each view.   project: tokens (..., d) -> (..., d_llm), one by one.
-    project_all: all views' (n_i, d_llm), the very numbers that the model's own forward would have.
-    breaks: for each view (m_i,) bool, which of its places in the prompt hold `newline` (d_llm,), no token; None: none.
-    deepstack: for each of several layers of the language model, each view's (n_i, d_llm), added to the hidden states.
-    attend: for each view (n_i,) float32, what [CLS] pays each token, or, where the tower has no [CLS], what all tokens
-    pay it on average (`Adapter.tower_attention` says which); None where neither can be had.
-    attend_keys: for each view (n_i, heads, d_head) float32, the keys of that attention; None where `attend` is.
-    left: for each view what the tower itself left of it, its other rows being zero; empty where it merged nothing.
-    stacked: the (views, n, d) tensor that the views are of, where there is one.
+    views: features (n_i, d).   grids: arrangement of the n_i tokens.   pixels: its pixels, in any shape.
+    pictures: index of its picture or video.   kinds: "image" or "video".
+    breaks: (m_i,) bool, True at its places in the prompt that hold `newline` (d_llm,) instead of a token, or None.
+    left: tokens that remain after merging in the tower, other rows being zero; empty without merging.
+    attend: reads (n_i,) float32, the attention that [CLS] pays each token or, without [CLS], that all tokens pay it on
+    average (`Adapter.tower_attention` says which); None where neither can be read.
+    attend_keys: reads (n_i, heads, d_head) float32, the keys of that attention; None where `attend` is.
+    project_all: returns (n_i, d_llm), exactly the numbers of the model's own forward.
+
+    project: tokens (..., d) -> (..., d_llm), each token by itself.
+    deepstack: for some layers of the language model, each view's (n_i, d_llm), added to the hidden states.
+    stacked: all views as one tensor (views, n, d), if they have one size.
     """
 
     views: Sequence[Tensor]
@@ -62,7 +64,7 @@ class EncodedViews:
 
     @property
     def features(self) -> Tensor:
-        """(views, n, d), for callers whose views all have one size.
+        """(views, n, d), if all views have one size.
 
         Raises:  ValueError when they do not
         """
@@ -85,12 +87,12 @@ class EncodedViews:
 
     @property
     def sizes(self) -> list[int]:
-        """How many places each view has in the prompt, its newlines counted."""
+        """Number of places of each view in the prompt, newlines included."""
         pairs = zip(self.views, self.breaks, strict=True)
         return [view.shape[0] if breaks is None else breaks.shape[0] for view, breaks in pairs]
 
     def cls_attention(self) -> Tensor:
-        """(views, n) float32: what [CLS], or its substitute, pays each token, mean over heads; once.
+        """(views, n) float32: attention of [CLS], or its substitute, to each token, mean over heads; computed once.
 
         Raises:  ValueError when the tower's attention can't be read, or the views have different sizes
         """
@@ -98,7 +100,7 @@ class EncodedViews:
         return attention if isinstance(attention, Tensor) else torch.stack(list(attention))
 
     def _attention(self) -> Sequence[Tensor] | Tensor:
-        """`attend`, once."""
+        """Result of `attend`, computed once."""
         if self.attend is None:
             raise ValueError("the vision tower's attention is needed, and this model's or this layer's can't be read.")
         if self._cls_attention is None:
@@ -106,7 +108,7 @@ class EncodedViews:
         return self._cls_attention
 
     def keys(self) -> Sequence[Tensor] | Tensor:
-        """For each view (n_i, heads, d_head) float32: the keys of the attention that `cls_attention` is of; once.
+        """For each view (n_i, heads, d_head) float32: the keys of `cls_attention`; computed once.
 
         Raises:  ValueError when the tower's attention can't be read
         """
@@ -117,19 +119,19 @@ class EncodedViews:
         return self._keys
 
     def projected(self) -> Sequence[Tensor]:
-        """`project_all`, once."""
+        """Result of `project_all`, computed once."""
         if self._projected is None:
             self._projected = self.project_all()
         return self._projected
 
     def digest(self, image: int) -> int:
-        """A 32-bit number made of one view's pixels: equal for equal pixels, wherever it stands in the batch."""
+        """A 32-bit number of one view's pixels: equal for equal pixels, at any place in the batch."""
         pixels = self.pixels[image].detach().reshape(-1)
-        step = max(1, pixels.numel() // 4096)  # enough to tell pictures apart, cheap enough never to be noticed
+        step = max(1, pixels.numel() // 4096)  # enough to tell pictures apart, at little cost
         return zlib.crc32(pixels[::step].double().cpu().numpy().tobytes())
 
     def context(self, image: int, needs: frozenset[str] = frozenset()) -> TokenContext:
-        """What a method with these `needs` sees of one view."""
+        """The input of a method with these `needs` for one view."""
         return TokenContext(
             features=self.views[image],
             grid=self.grids[image],
@@ -143,17 +145,17 @@ class EncodedViews:
         )
 
     def frame(self, image: int) -> int | None:
-        """Which frame of its video a view is, None for one of a picture."""
+        """Index of a view's frame in its video, None for a picture."""
         if self.kinds[image] == "image":
             return None
         return image - next(i for i in range(len(self)) if self.pictures[i] == self.pictures[image])
 
     def places(self, image: int, kept: Tensor) -> Tensor:
-        """(m_i,) bool, on the CPU: the places of one view that stay; a newline does where a token of its row does."""
+        """(m_i,) bool, on the CPU: the kept places of one view; a newline is kept if a token of its row is."""
         return places_of(self.views[image].shape[0], self.breaks[image], kept)
 
     def fill(self, image: int, kept: Tensor, tokens: Tensor) -> Tensor:
-        """Kept tokens (k, d_llm) -> what stays of the view's places in the prompt, newlines among them."""
+        """Kept tokens (k, d_llm) -> the embeddings of the view's kept places in the prompt, newlines included."""
         breaks = self.breaks[image]
         if breaks is None or self.newline is None:
             return tokens
@@ -164,7 +166,7 @@ class EncodedViews:
 
 
 def concatenated(first: EncodedViews, second: EncodedViews) -> EncodedViews:
-    """Pictures and videos of one call, the pictures first; their projectors are one."""
+    """Pictures and videos of one call as one, the pictures first; both have the same projector."""
     after = len(set(first.pictures))
     return EncodedViews(
         views=[*first.views, *second.views],
@@ -183,20 +185,20 @@ def concatenated(first: EncodedViews, second: EncodedViews) -> EncodedViews:
 
 
 def _both(first: ReadViews | None, second: ReadViews | None) -> ReadViews | None:
-    """What is read of two, one after the other."""
+    """Values of both, one after the other; None unless both can be read."""
     if first is None or second is None:
         return None
     return lambda: [*first(), *second()]
 
 
 def places_of(n: int, breaks: Tensor | None, kept: Tensor) -> Tensor:
-    """(m,) bool, on the CPU: the places that stay of a view of n tokens; `breaks` are its newlines (`EncodedViews`)."""
+    """(m,) bool, on the CPU: the kept places of a view of n tokens; `breaks` are its newlines, see `EncodedViews`."""
     stays = torch.zeros(n, dtype=torch.bool)
     stays[kept] = True
     if breaks is None:
         return stays
     places = torch.zeros_like(breaks)
     places[~breaks] = stays
-    row = breaks.long().cumsum(0) - breaks.long()  # (m,), the row a place belongs to, its newline included
+    row = breaks.long().cumsum(0) - breaks.long()  # (m,), row of each place; a newline belongs to the row that it ends
     in_row = torch.zeros(int(row[-1]) + 1, dtype=torch.bool).index_put((row[places],), torch.tensor(True))
     return places | (breaks & in_row[row])

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 def tower_fingerprint(tower: nn.Module, /, *, without: nn.Module | None = None, **shape: Any) -> dict[str, Any]:
-    """`shape` and a few of the tower's weights: one from the middle of each of at most 32 parameters.
+    """`shape` and a sample of the tower's weights: the middle one of each of at most 32 parameters.
 
-    A weight that is in few bits, or nowhere, is None. Of a tower with PEFT's adapters in it the weights are those
-    below them; "adapters" then has some of theirs.   without: a part of the tower that does not count
+    A weight is None if it is quantised or not in memory. If PEFT's adapters are in the tower, the sample has the base
+    weights, and "adapters" has a sample of the adapters' own.   without: a part of the tower to leave out
     """
     own, adapters = _matrices(tower, without)
     with torch.no_grad():
@@ -22,9 +22,9 @@ def tower_fingerprint(tower: nn.Module, /, *, without: nn.Module | None = None, 
 
 
 def _matrices(tower: nn.Module, without: nn.Module | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Parameters of more than one axis, those that dynamic quantisation has taken away too: (own, adapters').
+    """Parameters with more than one axis, also those removed by dynamic quantisation: (own, adapters').
 
-    By the names that they have without adapters -> by those that they have.
+    Each maps the name without adapters to the present name.
     """
     left_out: set[nn.Module] = set() if without is None else set(without.modules())
     wrappers = [f"{name}." for name, module in tower.named_modules() if hasattr(module, "base_layer")]
@@ -52,7 +52,7 @@ def _sample(tower: nn.Module, names: Mapping[str, str]) -> list[float | None]:
 
 
 def _middle(tower: nn.Module, name: str) -> float | None:
-    """The value in the middle of a parameter, fetched from where accelerate keeps it if it does."""
+    """The value in the middle of a parameter, also if accelerate holds it on another device."""
     owner, _, own = name.rpartition(".")
     module = tower.get_submodule(owner)
     parameter = module._parameters.get(own)
@@ -66,9 +66,9 @@ def _middle(tower: nn.Module, name: str) -> float | None:
 
 
 def same_tower(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
-    """Whether two fingerprints are of one vision tower, in whatever dtype each was loaded.
+    """Whether two fingerprints are of the same vision tower, in any dtype.
 
-    Of a tower in few bits the weights that are not are compared. Adapters are no part of it: see `same_adapters`.
+    Quantised weights are not compared. Nor are adapters: see `same_adapters`.
     """
     ignored = {"sample": None, "adapters": None}
     if not a or not b or {**a, **ignored} != {**b, **ignored}:
@@ -89,7 +89,7 @@ def _alike(x: Sequence[float | None] | None, y: Sequence[float | None] | None) -
     if not known:
         return bool(x == y)
     one, other = (torch.tensor(values) for values in zip(*known, strict=True))
-    # bfloat16 keeps 8 bits: rounding moves a weight by at most 2**-9 of itself, .2 %, so 1 % passes and chance does not
+    # bfloat16 keeps 8 bits: rounding changes a weight by at most 2**-9, .2 %; 1 % allows that but no other weights
     return bool(torch.isclose(one, other, rtol=1e-2, atol=1e-6).all())
 
 
@@ -103,4 +103,4 @@ def unlike(made_for: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     if names:
         told = (f"{name} {made_for.get(name)!r}, here {mine.get(name)!r}" for name in dict.fromkeys(names))
         return "; ".join(told)
-    return "the same shape, other weights"
+    return "the same shape, but other weights"

@@ -1,9 +1,9 @@
-"""A vision tower's attention, computed a second time where a method asks for it, whatever the attention kernel.
+"""Attention of a vision tower, computed a second time when a method needs it, with any attention kernel.
 
-A tower without [CLS] has no summary whose attention could be read. There *received attention* stands in: what all
-tokens of its picture, itself among them, pay a token on average, mean over heads, in the layer whose output the model
-uses. Over a picture it adds up to 1, as [CLS] attention nearly does. It is a substitute, and said to be one wherever it
-is used: the papers of the [CLS] methods did not measure it.
+A tower without [CLS] has no summary token whose attention could be read. *Received attention* replaces it: the
+attention that a token gets from all tokens of its picture, mean over these and over heads, in the layer whose output
+the model uses. It adds up to 1 over a picture; [CLS] attention nearly does. The trace and the reports call it a
+substitute, because the papers of the [CLS] methods did not measure it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from salience.core.precision import full_precision
 from salience.vlm.thread_hooks import ThreadHook, hooked
 
-# Attention logits held at once: 64 MB of float32. A tower of 4096 patches would have 1 GB of them a picture.
-_AT_ONCE = 2**24
+# Attention logits in memory at a time: 64 MB of float32. A tower of 4096 patches has 1 GB of them for a picture.
+_LOGITS_AT_A_TIME = 2**24
 
-SUBSTITUTE = "received attention stands in for [CLS] attention, which this model's vision tower does not have"
+SUBSTITUTE = "received attention replaces [CLS] attention, which this model's vision tower does not have"
 
 
 @contextmanager
 def watch_input(attention: nn.Module) -> Iterator[dict[str, Any]]:
-    """Collects what an attention module is called with while this thread runs the tower."""
+    """Collect the arguments of an attention module while this thread runs the tower."""
     seen: dict[str, Any] = {}
 
     def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -43,7 +43,7 @@ def watch_input(attention: nn.Module) -> Iterator[dict[str, Any]]:
 def received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
     """(images, n) float32: the mean over heads and queries of softmax(scale Q K^T), for each key.
 
-    Args:    query, key: (images, heads, n, d_head)   mask: (images, n) bool, the patches there are; all if None
+    Args:    query, key: (images, heads, n, d_head)   mask: (images, n) bool, False for padding; None for no padding
     """
     with full_precision(query.device):
         return _received(query, key, scale, mask)
@@ -51,7 +51,7 @@ def received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
 
 def _received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     images, heads, n, _ = query.shape
-    rows = max(1, _AT_ONCE // (heads * n))
+    rows = max(1, _LOGITS_AT_A_TIME // (heads * n))
     total = torch.zeros(images, n, device=query.device)
     there = torch.ones(images, n, dtype=torch.bool, device=query.device) if mask is None else mask
     for i in range(images):
@@ -64,7 +64,7 @@ def _received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None) -> 
 
 
 class ProjectedAttention:
-    """Attention of one layer with q_proj and k_proj (CLIP, SigLIP, Idefics3), of what `watch_input` saw."""
+    """Attention of one layer with q_proj and k_proj (CLIP, SigLIP, Idefics3), from its input; see `watch_input`."""
 
     def __init__(self, attention: Any, seen: dict[str, Any]) -> None:
         self.attention, self.seen = attention, seen
@@ -86,7 +86,7 @@ class ProjectedAttention:
 
 
 def seen_patches(mask: Tensor | None) -> Tensor | None:
-    """A layer's mask in any of transformers' forms -> (images, n) bool, the patches that others see; None: all."""
+    """A layer's mask in any of transformers' forms -> (images, n) bool, the patches that others see; None for all."""
     if mask is None:
         return None
     allowed = mask if mask.dtype == torch.bool else (mask != 0 if mask.dim() == 2 else mask == 0)
@@ -94,20 +94,20 @@ def seen_patches(mask: Tensor | None) -> Tensor | None:
 
 
 class FusedAttention:
-    """Attention of one layer with qkv and rotary embeddings (Qwen), all pictures in one row, of what was seen.
+    """Attention of one layer with qkv and rotary embeddings (Qwen), all pictures in one row, from its input.
 
-    A query sees its own segment, a frame or a window of one. The keys are those before the rotary embedding: what is
-    there, and not where.
+    A query sees its own segment, a frame or a window of one. `keys` are those before the rotary embedding: they depend
+    on content and not on position.
     """
 
     def __init__(self, attention: Any, seen: dict[str, Any]) -> None:
         self.attention, self.seen = attention, seen
 
     def __call__(self) -> Tensor:
-        """(N,) float32: the sum of what each patch is paid, all the segment's queries added up."""
+        """(N,) float32: attention that each patch gets, summed over its segment's queries."""
         query, key = self._queries_and_keys()
         cos, sin = (part.float().unsqueeze(-2) for part in self.seen["position_embeddings"])  # (N, 1, d_head)
-        query, key = (_turned(x, cos, sin).transpose(0, 1)[None] for x in (query, key))  # (1, heads, N, d_head)
+        query, key = (_rotated(x, cos, sin).transpose(0, 1)[None] for x in (query, key))  # (1, heads, N, d_head)
         ends = self.seen["cu_seqlens"].tolist()
         parts = [
             received(query[:, :, a:b], key[:, :, a:b], float(self.attention.scaling))[0] * (b - a)
@@ -128,7 +128,7 @@ class FusedAttention:
         return query, key
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding, the halves paired."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
@@ -142,7 +142,7 @@ def pooled_shares(shares: Tensor, factor: int) -> Tensor:
 
 
 def pooled_keys(keys: Tensor, factor: int) -> Tensor:
-    """(images, patches, heads, d_head) of a square grid -> (images, n, heads, d_head): the means over them."""
+    """(images, patches, heads, d_head) of a square grid -> (images, n, heads, d_head): the mean over these patches."""
     images, patches, heads, _ = keys.shape
     side = int(patches**0.5)
     square = keys.permute(0, 2, 3, 1).reshape(images * heads, -1, side, side)

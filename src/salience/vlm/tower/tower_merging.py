@@ -1,6 +1,6 @@
 """Tokens merged inside a CLIP or SigLIP tower, between each layer's attention and its MLP, as ToMe does.
 
-The tower's own modules are run one after the other, so nothing is put on it and nothing has to be taken off.
+The tower's own modules are run one by one, without hooks, so the tower stays unchanged.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from salience.core.types import Merge, Selection
 from salience.ops.token_merging import merge_means, soft_match
 from salience.ssm.layers.projections import is_plain
 
-# (tokens of a picture, layers) -> how many are merged away in each layer
+#: (tokens of a picture, layers) -> number of tokens merged away in each layer
 Schedule = Callable[[int, int], Sequence[int]]
 
-_KERNELS = ("sdpa", "eager")  # those that take a number to add to each logit
+_KERNELS = ("sdpa", "eager")  # these accept a number that is added to each logit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MergedTokens:
-    """What a tower leaves of each picture's n patches.
+    """The k tokens that remain of each picture's n patches.
 
-    states: (images, k, d).   places: (images, k) int64, rising, the patch at which each stands: that of the token which
-    took the others in.   owner: (images, n) int64, which of the k each patch went into.
+    states: (images, k, d).   places: (images, k) int64, rising: the patch at whose place each token is.
+    owner: (images, n) int64, the token that each patch was merged into.
     """
 
     states: Tensor
@@ -40,26 +40,26 @@ class MergedTokens:
         return empty.scatter(1, self.places[..., None].expand_as(self.states), self.states)
 
     def selections(self) -> list[Selection]:
-        """For each picture what stays, and what went into it."""
+        """For each picture the kept tokens, and the patches merged into each."""
         return [_selection(places, owner) for places, owner in zip(self.places.cpu(), self.owner.cpu(), strict=True)]
 
 
 def merged_tokens(
     tower: Any, pixel_values: Tensor, *, layers: int, prefix: int, schedule: Schedule, normed: bool = False
 ) -> MergedTokens:
-    """Run the first `layers` of a tower's layers, tokens merged in each as the schedule says, the first `prefix` never.
+    """Run the first `layers` layers of a tower and merge tokens in each by the schedule, but never the first `prefix`.
 
-    Attention is proportional, to each logit the log of the key's size is added; keys are compared by the mean over
-    heads. `normed`: whether the tower's last norm comes behind.
+    Attention is proportional: the log of a key's size, its number of patches, is added to each of its logits. Keys are
+    compared by their mean over heads. `normed`: whether the tower's last norm follows.
 
-    Raises:  ValueError when the tower's attention kernel takes no such numbers
+    Raises:  ValueError when the tower's attention kernel accepts no such numbers
     """
     kernel = str(tower.config._attn_implementation)
     if kernel not in _KERNELS:
         raise ValueError(f"merging in the tower weighs attention by size: use sdpa or eager for it, not {kernel!r}.")
-    inner = getattr(tower, "vision_model", tower)  # earlier transformers have it one module further down
+    inner = getattr(tower, "vision_model", tower)  # in earlier transformers it is a submodule
     hidden = inner.embeddings(pixel_values)  # (images, prefix + n, d)
-    if hasattr(inner, "pre_layrnorm"):  # transformers' spelling
+    if hasattr(inner, "pre_layrnorm"):  # spelled like this in transformers
         hidden = inner.pre_layrnorm(hidden)
     images, n = hidden.shape[0], hidden.shape[1] - prefix
     sizes = torch.ones(images, n, device=hidden.device)
@@ -79,7 +79,7 @@ def merged_tokens(
 
 
 def _proportional(sizes: Tensor, prefix: int, n: int, dtype: torch.dtype) -> Tensor | None:
-    """(images, 1, 1, prefix + t): what is added to each logit; None where all tokens are of one patch."""
+    """(images, 1, 1, prefix + t): the number added to each logit; None while every token is one patch."""
     if sizes.shape[1] == n:
         return None
     return nn.functional.pad(sizes.log(), (prefix, 0))[:, None, None].to(dtype)
@@ -90,7 +90,8 @@ def mean_keys(attention: Any, normed: Tensor) -> Tensor:
     """(images, t, d) -> (images, t, d_head): the keys' mean over heads."""
     heads, layer = int(attention.num_heads), attention.k_proj
     if is_plain(layer) and type(layer.weight) is nn.Parameter and layer.weight.dtype == normed.dtype:
-        weight = layer.weight.view(heads, -1, layer.weight.shape[1]).mean(0)  # a head's worth of products, not all's
+        # the mean weight: the products of one head instead of all
+        weight = layer.weight.view(heads, -1, layer.weight.shape[1]).mean(0)
         bias = None if layer.bias is None else layer.bias.view(heads, -1).mean(0)
         return nn.functional.linear(normed, weight, bias)
     keys: Tensor = layer(normed)

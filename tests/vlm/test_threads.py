@@ -235,6 +235,7 @@ def test_one_model_entered_by_two_threads_is_refused_to_one(tiny_family: Any) ->
 
     for _ in range(10):
         said = sorted(at_once(enter, enter))
-        assert said == ["entered", "the model is already being pruned: undo that first."]
+        assert said[0] == "entered"
+        assert said[1].startswith("the model is already being pruned: undo that first")
         handles.pop().undo()
     assert "forward" not in model.__dict__

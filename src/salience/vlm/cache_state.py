@@ -1,30 +1,33 @@
-"""What a pruned call leaves on the cache it filled, so that the next turn fits it or is refused."""
+"""The note that a pruned call leaves on the cache it fills; the next call is adjusted to it, or refused."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from salience.ops.tokens import Columns
-from salience.vlm.call_args import generation_mask, generation_positions
+from salience.vlm.call_args import CallArgs, generation_positions
 from salience.vlm.families import same_tower
 from salience.vlm.unpruned_prompt import UnprunedPrompt
 
-_NAME = "_salience_memory"  # an attribute of the cache, so that a copy of the cache takes it along
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
+
+_NAME = "_salience_state"  # an attribute of the cache, so that a copy of the cache takes it along
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CacheState:
-    """The pruned prompt in a cache.
+    """The pruned prompt whose keys and values a cache holds.
 
-    columns: which column of the caller's prompt each cached one is.   prompt: (B, T), whole.
-    mask: (B, L), of the cached columns.   moved: (B,), how far closed gaps moved what follows.
-    deltas: (B, 1), positions less tokens, of models whose positions have several axes, else None.
-    first_position: what forward gives the first token.   beams: whether beam search shuffled the rows.
-    language_model: fingerprint of the one whose keys and values it holds; see `same_tower`.
+    columns: for each cached column, its column in the caller's prompt.   prompt: (B, T), the caller's.
+    mask: (B, L), of the cached columns.   moved: (B,), how far closing gaps moved the positions behind them.
+    deltas: (B, 1), positions less tokens, for models whose positions have several axes; else None.
+    first_position: of the first token, in forward.   beams: whether beam search has shuffled the rows.
+    language_model: fingerprint of the language model that filled the cache; compare with `same_tower`.
     """
 
     columns: Columns
@@ -39,12 +42,12 @@ class CacheState:
     language_model: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, cache: Any) -> CacheState | None:
-        """The memory on a cache, None if no pruned call filled it."""
+    def on(cls, cache: Cache) -> CacheState | None:
+        """The state noted on a cache; None if no pruned call filled it."""
         return getattr(cache, _NAME, None)
 
-    def leave_on(self, cache: Any, *, times: int = 1, beams: bool = False) -> None:
-        """Note this on `cache`, whose rows are the prompt's, each `times` times."""
+    def leave_on(self, cache: Cache, *, times: int = 1, beams: bool = False) -> None:
+        """Note this on a cache that has `times` rows for each row of the prompt."""
         prompt, mask, moved = (x.repeat_interleave(times, 0) for x in (self.prompt, self.mask, self.moved))
         deltas = None if self.deltas is None else self.deltas.repeat_interleave(times, 0)
         columns = self.columns.repeat(times)
@@ -53,13 +56,13 @@ class CacheState:
 
     @property
     def changed(self) -> bool:
-        """Whether the cached columns are not the caller's own, one by one."""
+        """Whether the cached columns differ from the caller's."""
         index = self.columns.index
         same = index.shape[1] == self.columns.width
         return not same or not torch.equal(index, torch.arange(index.shape[1], device=index.device).expand_as(index))
 
     def require_model(self, language_model: dict[str, Any]) -> None:
-        """Raise a ValueError unless the cache was filled by this language model, named by its fingerprint."""
+        """Raise a ValueError unless this language model, given by its fingerprint, filled the cache."""
         if self.language_model is not None and not same_tower(self.language_model, language_model):
             raise ValueError(
                 "the pruned cache was filled by another model, whose keys and values mean nothing to this one: begin "
@@ -68,19 +71,19 @@ class CacheState:
 
     @property
     def shift(self) -> int:
-        """How much further along a token is in the caller's sequence than in the cache."""
+        """Columns that the caller's sequence has more than the cache."""
         return self.columns.width - self.columns.index.shape[1]
 
-    def forward_arguments(self, given: dict[str, Any], cached: int) -> dict[str, Any]:
-        """A forward's arguments with new tokens after `cached` columns, its mask and positions made to fit.
+    def forward_arguments(self, args: CallArgs, cached: int) -> dict[str, Any]:
+        """A forward's arguments with new tokens after `cached` columns, its mask and positions adjusted.
 
         Raises:  ValueError when the new call does not fit the cache
         """
-        ids = self._ids(given, cached)
+        ids = self._ids(args, cached)
         self._refuse_pictures(ids)
-        start = cached + self.shift  # where, for the caller, the new tokens begin
+        start = cached + self.shift  # the caller's column of the first new token
         columns = self.columns.extend(start + ids.shape[1])
-        mask = given.get("attention_mask")
+        mask = args.get("attention_mask")
         if mask is None:
             new = columns.index.shape[1] - self.mask.shape[1]
             mask = torch.cat([self.mask, self.mask.new_ones(len(ids), new)], dim=1)
@@ -91,23 +94,23 @@ class CacheState:
                 f"attention_mask must be {columns.width} wide, the whole prompt and all that followed, "
                 f"not of shape {tuple(mask.shape)}."
             )
-        positions = given.get("position_ids")
+        positions = args.get("position_ids")
         if positions is None and self.deltas is not None:
             counted = generation_positions(mask)[:, -ids.shape[1] :] + self.deltas
-            return {**given, "attention_mask": mask, "position_ids": counted.expand(3, -1, -1)}
+            return {**args.values, "attention_mask": mask, "position_ids": counted.expand(3, -1, -1)}
         if positions is None:
             positions = self.first_position + torch.arange(start, columns.width, device=ids.device)[None]
-        return {**given, "attention_mask": mask, "position_ids": positions - self.moved[:, None]}
+        return {**args.values, "attention_mask": mask, "position_ids": positions - self.moved[:, None]}
 
     def generate_arguments(
-        self, given: dict[str, Any], cached: int, model: Any
+        self, args: CallArgs, cached: int, model: PreTrainedModel
     ) -> tuple[UnprunedPrompt, dict[str, Any]]:
-        """The prompt and arguments of a generate that goes on after `cached` columns.
+        """The prompt and arguments of a generate that continues after `cached` columns.
 
         Raises:  ValueError when the new call does not fit the cache
         """
-        ids = self._ids(given, cached)
-        mask = generation_mask(given, ids, model)
+        ids = self._ids(args, cached)
+        mask = args.generation_mask(model)
         start = cached + self.shift
         if mask.dim() != 2 or mask.shape[1] <= start or mask.shape[1] < ids.shape[1]:
             raise ValueError(
@@ -115,14 +118,14 @@ class CacheState:
                 f"for, but attention_mask (input_ids, without one) is {mask.shape[-1]} wide."
             )
         columns = self.columns.extend(mask.shape[1])
-        left, positions = columns.take(mask, 0), given.get("position_ids")
+        left, positions = columns.take(mask, 0), args.get("position_ids")
         if positions is not None or self.deltas is None:
             positions = columns.take(generation_positions(mask) if positions is None else positions, 0)
-            positions = (positions - self.moved[:, None]).clamp_min(0)  # right for the new columns, others are not read
+            positions = (positions - self.moved[:, None]).clamp_min(0)  # right for new columns, others are not read
         else:
             counted = generation_positions(left)[None]
             positions = torch.cat([counted, (counted + self.deltas).expand(3, -1, -1)])
-        options = {**given, "attention_mask": left, "position_ids": positions}
+        options = {**args.values, "attention_mask": left, "position_ids": positions}
         if ids.shape[1] < mask.shape[1]:  # only the new tokens were passed, which transformers allows as well
             self._refuse_pictures(ids)
             return UnprunedPrompt(ids, ids.shape[1]), options
@@ -133,19 +136,21 @@ class CacheState:
         options["input_ids"] = columns.take(ids, self.pad_id)
         return UnprunedPrompt(ids, columns.index.shape[1]), options
 
-    def _ids(self, given: dict[str, Any], cached: int) -> Tensor:
-        ids: Tensor | None = given.get("input_ids")
-        if ids is None:
-            raise ValueError("a call that goes on from a pruned cache needs input_ids, not inputs_embeds.")
+    def _ids(self, args: CallArgs, cached: int) -> Tensor:
+        if args.get("input_ids") is None:
+            raise ValueError("a call that continues from a pruned cache needs input_ids, not inputs_embeds.")
         if self.beams:
-            raise ValueError("a pruned beam search leaves its cache with the rows shuffled: it cannot be gone on from.")
-        if ids.shape[0] != self.prompt.shape[0]:
-            raise ValueError(f"the pruned cache has {self.prompt.shape[0]} rows, but input_ids has {ids.shape[0]}.")
+            raise ValueError(
+                "a pruned beam search leaves its cache with the rows shuffled: no call can continue from it."
+            )
+        rows = args.ids.shape[0]
+        if rows != self.prompt.shape[0]:
+            raise ValueError(f"the pruned cache has {self.prompt.shape[0]} rows, but input_ids has {rows}.")
         if cached < self.mask.shape[1]:
             raise ValueError(
                 f"the pruned cache was cropped into its prompt, to {cached} of {self.mask.shape[1]} columns."
             )
-        return ids
+        return args.ids
 
     def _refuse_pictures(self, ids: Tensor) -> None:
         if bool(torch.isin(ids, torch.tensor(self.visual_ids, device=ids.device)).any()):

@@ -9,14 +9,14 @@ from typing import Any
 
 from salience.core.json_text import read_json
 from salience.vlm.families import Adapter, adapter_for, same_tower
-from salience.vlm.handle import Pruned, is_leaving, is_pruned
-from salience.vlm.in_llm.attachment import InLLMDropping
+from salience.vlm.handle import Pruned, refuse_pruned
+from salience.vlm.in_llm.dropping import InLLMDropping
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.methods.resolve import resolve_method
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions
+from salience.vlm.pruning import Pruning
 from salience.vlm.same_tower import require_same_tower
 from salience.vlm.scorers.scorer import Scorer
 from salience.vlm.tower.tower_attention import SUBSTITUTE
@@ -58,9 +58,9 @@ def prune(
     if positions not in ("auto", "original", "compact"):
         raise ValueError(f"positions must be 'auto', 'original' or 'compact', not {positions!r}.")
     adapter = adapter_for(model)
+    refuse_pruned(adapter.model)
     if positions == "compact" and adapter.no_compact:
         raise ValueError(f"positions can't be 'compact' with this model: {adapter.no_compact}; use 'original'.")
-    _refuse_twice(adapter)
     home = _scorer_home(adapter) if method in ("saliency", "auto") else None
     chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)
     if method == "auto":
@@ -68,23 +68,17 @@ def prune(
     chosen.check(d_features=adapter.d_features)
     require_same_tower(chosen, adapter)
     substitute = _substitute(chosen, adapter, budget)
+    pruning = Pruning(adapter=adapter, method=chosen, budget=budget, positions=positions, substitute=substitute)
     if adapter.n_tokens is not None and (budget.mass is None or not chosen.scored):
         budget.count(adapter.n_tokens)
-    InLLMDropping(adapter, chosen, budget, positions)
-    OriginalGaps(adapter, positions, inside=isinstance(chosen, InLLMMethod))
-    require_positions(adapter, positions)
-    require_equal(adapter, chosen, positions)
-    chosen = chosen.to(adapter.device)
+    InLLMDropping(pruning)
+    OriginalGaps(pruning)
+    require_positions(pruning)
+    require_equal(pruning)
+    pruning = pruning.on_device()
     with _entering:  # two threads may both have found the model free
-        _refuse_twice(adapter)
-        return Pruned(adapter, chosen, budget, positions, substitute)
-
-
-def _refuse_twice(adapter: Adapter) -> None:
-    if is_pruned(adapter.model):
-        if is_leaving(adapter.model):
-            raise ValueError("a call that began before the last pruning was undone still runs: wait for it.")
-        raise ValueError("the model is already being pruned: undo that first.")
+        refuse_pruned(adapter.model)
+        return Pruned(pruning)
 
 
 def _substitute(method: Method, adapter: Adapter, budget: Budget) -> str:

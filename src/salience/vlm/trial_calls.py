@@ -19,10 +19,11 @@ from salience.vlm.handle import Pruned
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.in_llm_method import InLLMMethod
-from salience.vlm.pruned_inputs import Positions
+from salience.vlm.pruning import Pruning
 from salience.vlm.tiny_models.tiny_calls import tiny_batch, tiny_model
 from salience.vlm.tiny_models.tiny_config import FIRST_WORD, PAD
 
+_Reads = tuple[Literal["last", "next"], Literal["last", "text"]]  # `looks` and `rows` of an InLLMMethod
 _STEPS = 3
 _PICTURES = (1, 2)  # of each row
 # float32 keeps 24 bits, and sums run over fewer terms in another order: 1e-5 of the largest logit at most was seen.
@@ -31,19 +32,20 @@ _found: dict[tuple[Any, ...], str] = {}  # by class, config and what is tried: t
 _trying = threading.Lock()
 
 
-def require_positions(adapter: Adapter, positions: Positions) -> None:
+def require_positions(pruning: Pruning) -> None:
     """Ask the model's own `prepare_inputs_for_generation` whether positions with gaps reach its forward.
 
     Raises:  ValueError when they don't, unless they are to be "compact", as generate will count them
     """
-    if positions != "compact" and _loses_positions(adapter.model):
+    model = pruning.adapter.model
+    if not pruning.compact and _loses_positions(model):
         raise ValueError(
-            f"positions can't be {positions!r} with {type(adapter.model).__name__}, whose generate counts anew and "
+            f"positions can't be {pruning.positions!r} with {type(model).__name__}, whose generate counts anew and "
             "drops the positions it is given: use positions='compact'."
         )
 
 
-def require_equal(adapter: Adapter, method: Method, positions: Positions) -> None:
+def require_equal(pruning: Pruning) -> None:
     """Try pruned calls on a tiny random model of the same class and config, once for each.
 
     Forward and generate must run, and be those of the whole sequence with the dropped tokens masked. A class that can't
@@ -51,15 +53,15 @@ def require_equal(adapter: Adapter, method: Method, positions: Positions) -> Non
 
     Raises:  ValueError with what went wrong
     """
+    adapter, method, compact = pruning.adapter, pruning.in_llm, pruning.compact
     model = adapter.model
-    inside = (method.looks, method.rows) if isinstance(method, InLLMMethod) else None
-    compact = positions == "compact"
+    reads = None if method is None else (method.looks, method.rows)
     try:
         key = (
             type(model),
             type(adapter),
             json.dumps(model.config.to_dict(), sort_keys=True, default=repr),
-            inside,
+            reads,
             compact,
         )
     except TypeError:  # names of several types
@@ -67,11 +69,11 @@ def require_equal(adapter: Adapter, method: Method, positions: Positions) -> Non
     with _trying:
         if key not in _found:
             with _apart():
-                _found[key] = _reason(adapter, inside, compact=compact)
+                _found[key] = _reason(adapter, reads, compact=compact)
         reason = _found[key]
     if reason:
-        what = f"method {method.name!r}" if inside else "pruning"
-        other = ": use a method that prunes before the language model, such as 'uniform'" if inside else ""
+        what = "pruning" if method is None else f"method {method.name!r}"
+        other = "" if method is None else ": use a method that prunes before the language model, such as 'uniform'"
         raise ValueError(f"{what} does not fit {type(model).__name__}: {reason}{other}.")
 
 
@@ -120,7 +122,7 @@ def _apart() -> Iterator[None]:
         yield
 
 
-def _reason(adapter: Adapter, inside: Any, *, compact: bool) -> str:
+def _reason(adapter: Adapter, reads: _Reads | None, *, compact: bool) -> str:
     """Why pruned calls of a tiny copy aren't right, a clause; empty if they are, or it can't be tried."""
     try:
         model = tiny_model(type(adapter.model), adapter.model.config)
@@ -129,9 +131,12 @@ def _reason(adapter: Adapter, inside: Any, *, compact: bool) -> str:
         full = model(**given).logits
     except Exception:  # whatever the class raises: it isn't built from a config alone, or takes other pictures
         return ""
-    method: Method = _Half() if inside is None else _InLLMHalf.reading(*inside)
+    method: Method = _Half() if reads is None else _InLLMHalf.reading(*reads)
+    pruning = Pruning(
+        adapter=copy, method=method, budget=Budget(keep=0.5), positions="compact" if compact else "original"
+    )
     try:
-        with Pruned(copy, method, Budget(keep=0.5), "compact" if compact else "original") as handle:
+        with Pruned(pruning) as handle:
             short = model(**given).logits
             try:
                 said = _generated(model, given)
@@ -144,7 +149,7 @@ def _reason(adapter: Adapter, inside: Any, *, compact: bool) -> str:
         return str(error).strip().partition("\n")[0].rstrip(".")
     except Exception as error:  # a pruned call of the model would raise the same
         return f"a pruned call of a tiny copy fails with {type(error).__name__} ({_line(error)})"
-    if compact or inside is not None or not bool(full.isfinite().all()):
+    if compact or reads is not None or not bool(full.isfinite().all()):
         return ""
     try:
         return _differs(model, copy, given, handle, full, short, said)

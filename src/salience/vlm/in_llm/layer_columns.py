@@ -1,26 +1,30 @@
-"""Which of the prompt's columns each layer of the language model holds, once tokens were dropped between layers."""
+"""Columns of the prompt that each layer of the language model holds, after tokens were dropped inside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-_NAME = "_salience_held"  # an attribute of the cache, so that a copy of the cache takes it along
+if TYPE_CHECKING:
+    from transformers import Cache
+
+_NAME = "_salience_layer_columns"  # an attribute of the cache, so that a copy of the cache takes it along
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerCut:
-    """What is left from `layer` on: index (B, L) int64, of the prompt's columns, -1 for padding put in."""
+    """The columns that are left from `layer` on: index (B, L) int64, of the prompt's, -1 for padding put in."""
 
     layer: int
     index: Tensor
 
     def take(self, values: Tensor, dim: int) -> Tensor:
-        """Values that run along the prompt in `dim`, rows in the first or, where they are as many, shared."""
+        """The left part of values that run along the prompt in `dim`; rows come first, or one for all."""
         index = self.index.to(values.device).clamp_min(0)
         if values.shape[0] == 1 and bool((index == index[:1]).all()):
             index = index[:1]
@@ -31,7 +35,7 @@ class LayerCut:
         return values.gather(dim, index.view(shape).expand(wanted))
 
     def mask(self, mask: Tensor | None, real: Tensor, dtype: torch.dtype, *, boolean: bool) -> Tensor | None:
-        """The prompt's (B, 1, L0, L0) mask -> (B, 1, L, L); None, which means causal, where that is what is left.
+        """The prompt's (B, 1, L0, L0) mask -> (B, 1, L, L); None where the plain causal mask is left.
 
         real: (B, L0), the prompt's own mask.
         """
@@ -51,28 +55,28 @@ class LayerCut:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerColumns:
-    """The cuts of a prefill of `width` columns, in the order of their layers; kept on the cache it filled."""
+    """The cuts of a prefill of `width` columns, in the order of their layers; noted on the cache that it filled."""
 
     width: int
     cuts: tuple[LayerCut, ...]
 
     @classmethod
-    def on(cls, cache: Any) -> LayerColumns | None:
-        """What was left on a cache, None where its layers all hold the same columns."""
+    def on(cls, cache: Cache) -> LayerColumns | None:
+        """The columns noted on a cache; None where its layers all hold the same."""
         return getattr(cache, _NAME, None)
 
-    def leave_on(self, cache: Any) -> None:
+    def leave_on(self, cache: Cache) -> None:
         """Note this on the cache."""
         setattr(cache, _NAME, self)
 
     def cut(self, layer: int) -> LayerCut | None:
-        """What holds for a layer; None where it has the whole prompt."""
+        """The cut that holds for a layer; None where it has the whole prompt."""
         return next((cut for cut in reversed(self.cuts) if cut.layer <= layer), None)
 
-    def require_whole(self, cache: Any, past: int) -> None:
-        """Raise a ValueError unless each layer holds what was left to it and all that followed, `past` columns in all.
+    def require_whole(self, cache: Cache, past: int) -> None:
+        """Raise a ValueError unless each layer holds its part of the prompt and all that followed, of `past` columns.
 
-        A cache cropped to one length for all layers has lost what followed in some of them alone.
+        A cache that was cropped to one length for all layers has lost later tokens in some of them.
         """
         for index, layer in enumerate(cache.layers):
             cut, keys = self.cut(index), getattr(layer, "keys", None)
@@ -87,7 +91,7 @@ class LayerColumns:
     def columns(self, cut: LayerCut, rows: int, total: int, cached: int) -> Tensor:
         """(rows, cached + new): the columns that a layer attends to when there are `total`, its last `cached` ones.
 
-        Raises:  ValueError when the cache has rows that are not the prompt's, each as many times
+        Raises:  ValueError when `rows` is no multiple of the prompt's rows
         """
         if rows % cut.index.shape[0]:
             raise ValueError(f"the pruned cache is of {cut.index.shape[0]} rows, which {rows} do not come from.")
@@ -96,12 +100,12 @@ class LayerColumns:
         return torch.cat([index, new], dim=1)[:, -cached:]
 
 
-def later_mask(
+def decode_mask(
     columns: Tensor, real: Tensor | None, new: int, window: int | None, dtype: torch.dtype, *, boolean: bool
 ) -> Tensor | None:
-    """(B, 1, new, W): what the last `new` of columns (B, W) may see of them; None where one sees all.
+    """(B, 1, new, W): the columns (B, W) that the last `new` of them may see; None where one new token sees all.
 
-    The new tokens are text, so attention is causal, and a window's distance is the one in the whole prompt.
+    The new tokens are text, so attention is causal; a window's distance is the one in the whole prompt.
 
     real: (B, columns of the whole sequence), the caller's mask; None for ones.
     """
@@ -119,18 +123,18 @@ def later_mask(
 
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask to add to logits, as eager attention has it."""
+    """A boolean mask as numbers to add to logits, which eager attention takes."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
-def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
-    """`make`, once for each of its arguments' identities: all layers are handed the same mask and the same angles."""
-    seen: dict[tuple[int, ...], tuple[Any, Any]] = {}
+def remembered(make: Callable[..., _Made]) -> Callable[..., _Made]:
+    """`make`, called once for each identity of its arguments: all layers are given the same mask and rotary angles."""
+    seen: dict[tuple[int, ...], tuple[object, _Made]] = {}
 
-    def made(*given: Any) -> Any:
+    def made(*given: object) -> _Made:
         key = tuple(map(id, given))
         if key not in seen:
-            seen[key] = (given, make(*given))  # the arguments are held, so that no other gets their identity
+            seen[key] = (given, make(*given))  # the arguments are kept, so that no other object gets their identity
         return seen[key][1]
 
     return made

@@ -1,9 +1,9 @@
-"""A picture inside the language model: which columns it has, what is left of it, and what its stages chose."""
+"""One picture inside the language model: its columns in the prompt, and the tokens that each stage leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,25 +20,46 @@ from salience.vlm.tower.encoded_views import places_of
 from salience.vlm.trace import StageTrace
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StageInputs:
+    """One picture's numbers at a stage, number `stage` of `stages`, before layer `layer`.
+
+    hidden: (k, d), of the tokens that are left.   shares: (r, k), the attention that they get from r text tokens.
+    entered: (L0, d), the row's embeddings.   text: (r,), the columns of those text tokens.
+    """
+
+    stage: int
+    stages: int
+    layer: int
+    hidden: Tensor
+    shares: Tensor
+    entered: Tensor
+    text: Tensor
+
+
+@dataclass(kw_only=True, eq=False)
 class InLLMPicture:
-    """One view of the call.
+    """One view of a call inside the language model.
 
     row: of the prompt.   columns: (m,) int64, its places in the prompt that enters the language model, newlines too.
-    kept: (k,) its tokens that are left, numbered among all of them.   stages: what each stage left.
+    kept: (k,) its tokens that are left, numbered among all n.   stage_traces: what each stage left.
+    places: kept tokens -> bool for each of all its places.   tokens: (n,), the place of each token among all of those.
     ends: whether the row ends with it, so that its last token stays.
     """
 
-    def __init__(
-        self, row: int, columns: Tensor, kept: Tensor, places: Callable[[Tensor], Tensor], tokens: Tensor,
-        budget: Budget, *, ends: bool = False,
-    ) -> None:  # fmt: skip
-        self.row, self.columns, self.kept, self.budget = row, columns, kept, budget
-        self._ends = ends
-        self.stages: list[StageTrace] = []
-        self.scores: Tensor | None = None
-        self._places, self._tokens = places, tokens  # tokens: (n,), the place of each among all of the view's
-        self._entered = kept
-        self._in_prompt = places(kept)  # (all its places,) bool
+    row: int
+    columns: Tensor
+    kept: Tensor
+    places: Callable[[Tensor], Tensor]
+    tokens: Tensor
+    budget: Budget
+    ends: bool = False
+    stage_traces: list[StageTrace] = field(default_factory=list, init=False)
+    scores: Tensor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._entered = self.kept
+        self._in_prompt = self.places(self.kept)
 
     @property
     def keeps_all(self) -> bool:
@@ -52,43 +73,41 @@ class InLLMPicture:
 
     @property
     def stays(self) -> Tensor:
-        """(m,) bool: which of `columns` are left; a newline is where a token of its row is."""
-        return self._places(self.kept)[self._in_prompt]
+        """(m,) bool: the columns that are left; a newline is left where a token of its row is."""
+        return self.places(self.kept)[self._in_prompt]
 
     def _columns_of(self, kept: Tensor) -> Tensor:
         rank = self._in_prompt.long().cumsum(0) - 1  # of each place, its number among those in the prompt
-        return self.columns[rank[self._tokens[kept]].to(self.columns.device)]
+        return self.columns[rank[self.tokens[kept]].to(self.columns.device)]
 
-    def choose(
-        self, method: InLLMMethod, stage: int, stages: int, layer: int, *, hidden: Tensor, shares: Tensor,
-        entered: Tensor, text: Tensor,
-    ) -> Selection:  # fmt: skip
-        """Let the method choose among what is left, and note it.
-
-        hidden: (k, d)   shares: (r, k)   entered: (L0, d), the row's embeddings   text: (r,), the columns that look
-        """
-        if stage == 0:  # a cacheless generate begins anew with every token
-            self.kept, self.stages = self._entered, []
+    def choose(self, method: InLLMMethod, inputs: StageInputs) -> Selection:
+        """Let the method choose among the tokens that are left, and note what it left."""
+        hidden, shares, entered = inputs.hidden, inputs.shares, inputs.entered
+        if inputs.stage == 0:  # a generate without a cache runs every stage again, from every token
+            self.kept, self.stage_traces = self._entered, []
         context = TokenContext(
             features=hidden,
             grid=VisualGrid(rows=1, columns=len(self.kept)),
             projected=entered[self._columns_of(self._entered).to(entered.device)],
-            text=entered[text.to(entered.device)],
+            text=entered[inputs.text.to(entered.device)],
             text_attention=shares,
         )
-        require_finite(shares, method.name, f"attention values (in front of layer {layer})", dtype=hidden.dtype)
+        where = f"attention values (in front of layer {inputs.layer})"
+        require_finite(shares, method.name, where, dtype=hidden.dtype)
         with full_precision(hidden.device):
-            chosen = method.stay(context, self.budget, entered=len(self._entered), stage=stage, stages=stages)
+            chosen = method.stay(
+                context, self.budget, entered=len(self._entered), stage=inputs.stage, stages=inputs.stages
+            )
         method.check_selection(chosen, len(self.kept))
-        if self._ends:
+        if self.ends:
             chosen = with_last(chosen, len(self.kept), method.name)
-        if chosen.scores is not None and len(self.kept) == len(self._tokens):
+        if chosen.scores is not None and len(self.kept) == len(self.tokens):
             self.scores = chosen.scores
         merge = chosen.merge
         if merge is not None:
             merge = Merge(target=merge.target, source=self.kept[merge.source], weight=merge.weight)
         self.kept = self.kept[chosen.kept]
-        self.stages.append(StageTrace(layer=layer, kept=self.kept, merge=merge))
+        self.stage_traces.append(StageTrace(layer=inputs.layer, kept=self.kept, merge=merge))
         return chosen
 
 
@@ -104,20 +123,26 @@ def in_llm_pictures(
         for view, selection in enumerate(selections):
             if encoded.kinds[view] != kind:
                 continue
-            places = _Places(encoded.views[view].shape[0], encoded.breaks[view])
-            count = int(places(selection.kept).sum())
-            mine = at[start : start + count]
-            start += count
+            n = encoded.views[view].shape[0]
+            places = _Places(n, encoded.breaks[view])
+            mine = at[start : start + int(places(selection.kept).sum())]
+            start += len(mine)
+            row = int(mine[0, 0])
             found[view] = InLLMPicture(
-                row=int(mine[0, 0]), columns=mine[:, 1], kept=selection.kept, places=places, tokens=places.tokens,
-                budget=_of_one(budget, encoded.views[view].shape[0]), ends=int(mine[-1, 1]) == last[int(mine[0, 0])],
-            )  # fmt: skip
+                row=row,
+                columns=mine[:, 1],
+                kept=selection.kept,
+                places=places,
+                tokens=places.tokens,
+                budget=_of_one(budget, n),
+                ends=int(mine[-1, 1]) == last[row],
+            )
     return [found[view] for view in sorted(found)]
 
 
 @dataclass(frozen=True)
 class _Places:
-    """A view's tokens -> its places in the whole prompt; without the view, which need not outlive the encoding."""
+    """A view's tokens -> its places in the whole prompt; does not hold the view, which may be freed meanwhile."""
 
     n: int
     breaks: Tensor | None
@@ -132,7 +157,7 @@ class _Places:
 
 
 def _of_one(budget: Budget, n: int) -> Budget:
-    """What is to be left of a view of n tokens; a smaller one than a count asks for stays whole."""
+    """The budget of a view of n tokens; a smaller view than a number of tokens asks for stays whole."""
     if budget.mass is not None:
         return budget
     return Budget(tokens=min(budget.tokens, n) if budget.tokens is not None else budget.count(n))

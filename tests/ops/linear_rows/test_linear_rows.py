@@ -1,4 +1,4 @@
-"""A linear layer on a few rows, and on many, against torch's."""
+"""`linear_rows` with few and many rows, compared with torch's linear layer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from salience.ops.linear_rows import cpu_many, linear_rows
-from salience.ops.linear_rows.api import MOST_ROWS, _suits, plain_tensors
+from salience.ops.linear_rows import api, linear_rows
+from salience.ops.linear_rows.api import MOST_ROWS, _few_rows, plain_tensors
 from salience.ops.linear_rows.cpu import forward
-from salience.ops.linear_rows.cpu_many import packed_size, product
 
 # (rows, inputs, outputs): tails of both, fewer than a vector, fewer than four, enough for several threads
 SHAPES = [(1, 1, 1), (1, 5, 3), (2, 16, 4), (3, 48, 7), (8, 100, 80), (1, 768, 1023)]
@@ -65,10 +64,10 @@ def test_any_shape_and_strides() -> None:
 def test_what_is_left_to_torch() -> None:
     x, weight, bias = given(2, 40, 12, torch.float32)
     with torch.no_grad():
-        assert _suits(x, nn.Parameter(weight), bias)
-        assert not _suits(torch.randn(MOST_ROWS[torch.float32] + 1, 40), weight, bias)
-        assert not _suits(x[:0], weight, bias)
-        assert not _suits(x.double(), weight.double(), None)
+        assert _few_rows(x, nn.Parameter(weight), bias)
+        assert not _few_rows(torch.randn(MOST_ROWS[torch.float32] + 1, 40), weight, bias)
+        assert not _few_rows(x[:0], weight, bias)
+        assert not _few_rows(x.double(), weight.double(), None)
         assert not plain_tensors(x.to("meta"), weight.to("meta"), None)
         assert not plain_tensors(x, weight.double(), None)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -76,7 +75,7 @@ def test_what_is_left_to_torch() -> None:
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             linear_rows(x, weight[:, :39].contiguous(), bias)
     weight.requires_grad_()
-    assert not _suits(x, weight, bias)
+    assert not _few_rows(x, weight, bias)
     linear_rows(x, weight, bias).sum().backward()
     assert weight.grad is not None
 
@@ -102,65 +101,35 @@ def test_the_reference_is_torchs() -> None:
     torch.testing.assert_close(linear_rows(x, weight, bias), F.linear(x, weight, bias))
 
 
-# (rows, inputs, outputs): tails of rows (of 8 and 16), of depth (256) and outputs (6, 8 and 48); several blocks of each
-MANY = [(32, 1, 1), (33, 7, 5), (47, 300, 50), (130, 257, 97), (1030, 16, 8)]
-
-
-@pytest.mark.parametrize("shape", MANY)
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_kernel_for_many_rows(shape: tuple[int, int, int], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(32, 1, 1), (33, 7, 5), (130, 257, 97)])
+def test_many_rows_through_onednn(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "onednn_is_faster", lambda: True)
     x, weight, bias = given(*shape, torch.float32)
     wide = torch.randn(shape[0], shape[1] + 3)[:, 1:-2].copy_(x)  # rows lie apart
     wanted = F.linear(x.double(), weight.double(), bias.double())
-    within = 1e-6 * shape[1] ** 0.5 + 1e-6  # float32 sums of products that are about 1
-    for got in (product(x, weight, bias), product(wide, weight, bias), product(x, weight) + bias):
-        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=6 * within)
-    y = torch.randn(shape[0], shape[2] + 2)
-    before = y.clone()
-    assert product(x, weight, bias, y=y[:, 1:-1], add=True).data_ptr() == y[:, 1:].data_ptr()
-    torch.testing.assert_close(y[:, 1:-1].double(), before[:, 1:-1] + wanted, rtol=0, atol=6 * within)
-    assert torch.equal(y[:, [0, -1]], before[:, [0, -1]])  # nothing beside it is written
-
-
-@pytest.mark.parametrize("shape", MANY)
-def test_a_norm_that_belongs_to_the_product(shape: tuple[int, int, int]) -> None:
-    x, weight, _ = given(*shape, torch.float32)
-    norm, packed = torch.rand(shape[1]), torch.full((packed_size(*shape[:2]),), torch.nan)
-    wanted = F.linear(F.rms_norm(x.double(), (shape[1],), norm.double(), 1e-5), weight.double())
-    got = product(x, weight, norm=norm, eps=1e-5, packed=packed)
-    # float32 sums of products that are about 1, of factors a rounding or two apart
-    torch.testing.assert_close(got.double(), wanted, rtol=1e-6, atol=6e-6 * (shape[1] ** 0.5 + 1))
-
-
-def test_a_row_has_the_same_bits_among_any_others() -> None:
-    x, weight, bias = given(300, 600, 70, torch.float32)
-    whole = product(x, weight, bias)
-    assert torch.equal(product(x[40:77], weight, bias), whole[40:77])
+    within = 6e-6 * (shape[1] ** 0.5 + 1)  # float32 sums of products that are about 1
+    apart = torch.randn(shape[2], 2 * shape[1])[:, ::2].copy_(weight)
+    for got in (linear_rows(x, weight, bias), linear_rows(wide, weight, bias), linear_rows(x, apart) + bias):
+        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=within)
 
 
 @torch.no_grad()
-def test_where_many_rows_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_rows_go_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = given(64, 40, 12, torch.float32)
-    wanted, calls = F.linear(x, weight, bias), []
-
-    def seen(*args: torch.Tensor) -> torch.Tensor:
-        calls.append(args)
-        return product(*args)
-
-    monkeypatch.setattr(cpu_many, "product", seen)
-    for worth in (False, True):
-        monkeypatch.setattr(cpu_many, "worth", lambda worth=worth: worth)
+    wanted, asked = F.linear(x, weight, bias), []
+    for faster in (False, True):
+        monkeypatch.setattr(api, "onednn_is_faster", lambda faster=faster: bool(asked.append(faster)) or faster)
+        asked.clear()
         for view in (x, x.view(4, 16, 40), x.T.contiguous().T):
             torch.testing.assert_close(linear_rows(view, weight, bias), wanted.view(*view.shape[:-1], 12))
-        assert len(calls) == (3 if worth else 0)
+        assert len(asked) == 3
         with torch.enable_grad():
             assert linear_rows(x, nn.Parameter(weight), bias).requires_grad
         linear_rows(x[:20], weight, bias)
-        linear_rows(x, torch.randn(12, 80)[:, ::2], bias)
-        linear_rows(x, weight, torch.randn(24)[::2])
         linear_rows(x, weight, bias, backend="reference")
         linear_rows(x.double(), weight.double(), bias.double())
-        assert len(calls) == (3 if worth else 0)
+        assert linear_rows(x, torch.randn(0, 40)).shape == (64, 0)
+        assert len(asked) == 3
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             linear_rows(x, weight[:, :39].contiguous(), bias)

@@ -1,4 +1,4 @@
-"""`linear_rows`: torch's linear layer, through a kernel of our own where that reads the weights faster."""
+"""`linear_rows`: torch's linear layer, with the fastest CPU product for the number of rows."""
 
 from __future__ import annotations
 
@@ -11,78 +11,87 @@ from torch import Tensor, nn
 
 from salience.core.backend import eager, pick
 
-# Beyond these torch's product, which then reuses what it has read, is faster (measured on Zen 4 with MKL and oneDNN).
+# Above these torch's product, which then reuses what it has read, is faster (measured on Zen 4 with MKL and oneDNN).
 MOST_ROWS = {torch.float32: 8, torch.bfloat16: 1}
-LEAST_ROWS = 32  # from here on the kernel for many rows, on machines where that is faster
+ONEDNN_LEAST_ROWS = 32  # from here on oneDNN's product, on machines where that is faster than MKL's
 HALVES = (torch.bfloat16, torch.float16)
 
 
 def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
-    """x weight^T + bias, as `torch.nn.functional.linear`; many rows, gradients, autocast and other devices are its own.
+    """x weight^T + bias, as `torch.nn.functional.linear`, which computes it except in three cases on the CPU.
 
-    Many rows without gradients go through a kernel of our own on machines where BLAS is slower (`cpu_many.worth`).
-    Where the CPU has no product of half precision, many rows are multiplied on copies in float32: torch's own loops
-    take 4 to 40 times as long (Zen 3, 8 to 512 rows).
+    Few rows without gradients (decoding) go through a kernel that reads the weights once.
+    Many float32 rows without gradients (prefill) go through oneDNN where that is faster than MKL: `onednn_is_faster`.
+    Half precision that the CPU cannot multiply is multiplied on copies in float32: torch's own loops take 4 to 40
+    times as long (Zen 3, 8 to 512 rows).
 
-    Args:    x: (..., K)   weight: (O, K)   bias: (O,)   backend: "auto" and "cpu" may take the kernel, all others are
+    Args:    x: (..., K)   weight: (O, K)   bias: (O,)   backend: "auto" and "cpu" allow these cases, all others are
              torch's
     Returns: (..., O) in x.dtype, sums in float32
     Raises:  as torch's linear does
     """
-    ours = backend in ("auto", "cpu") and plain_tensors(x, weight, bias)
-    if not ours or pick("linear_rows", (x, weight), backend) != "cpu":
+    allowed = backend in ("auto", "cpu") and plain_tensors(x, weight, bias)
+    if not allowed or pick("linear_rows", (x, weight), backend) != "cpu":
         return F.linear(x, weight, bias)
-    rows = math.prod(x.shape[:-1])
-    if _suits(x, weight, bias):
+    if _few_rows(x, weight, bias):
         from salience.ops.linear_rows.cpu import forward
 
         return forward(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], weight.shape[0])
-    if _without_gradients(x, weight, bias) and x.shape[-1:] == weight.shape[1:] and many_suit(rows, weight, bias):
-        from salience.ops.linear_rows.cpu_many import product
-
-        flat = x.reshape(rows, x.shape[-1])
-        flat = flat if flat.stride(1) == 1 else flat.contiguous()
-        return product(flat, weight, bias).view(*x.shape[:-1], weight.shape[0])
+    if _many_rows(x, weight, bias) and onednn_is_faster():
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product
     if x.dtype in HALVES and not _native(x.dtype):
         wide = (x.float(), weight.float(), None if bias is None else bias.float())
         return linear_rows(*wide, backend=backend).to(x.dtype)
     return F.linear(x, weight, bias)
 
 
-def many_suit(rows: int, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether the kernel for many rows takes so many and this layer, and this machine is one where it is faster."""
-    if (
-        rows < LEAST_ROWS
-        or weight.dtype != torch.float32
-        or weight.ndim != 2
-        or weight.numel() == 0
-        or weight.stride(1) != 1
-        or not (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))
-    ):
-        return False
-    from salience.ops.linear_rows.cpu_many import worth
+@cache
+def onednn_is_faster() -> bool:
+    """Whether torch's float32 product is MKL's on an AMD CPU without AVX-512, where oneDNN's is faster.
 
-    return worth()
+    Measured with the AVX2 code of both on Zen 5: oneDNN takes 0.88 of MKL's time for a forward of mamba-130m's shape.
+    """
+    from llvmlite import binding
+
+    from salience.ops.simd import features
+
+    amd = binding.get_host_cpu_name().startswith("znver") and "avx512f" not in features()
+    libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return amd and libraries and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def plain_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether these are tensors of one dtype on the CPU and nobody listens in; what disagrees is left to torch."""
+    """Whether all are plain CPU tensors of one dtype, with no tracing, autocast or transform in force."""
     given = (x, weight) if bias is None else (x, weight, bias)
     return (
         eager()
         and all(each.dtype == x.dtype and each.device.type == "cpu" for each in given)
-        and all(type(each) in (Tensor, nn.Parameter) for each in given)  # others multiply in ways of their own
+        and all(type(each) in (Tensor, nn.Parameter) for each in given)  # other classes may multiply in their own way
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether the kernel can do it and is worth it."""
+def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernel for few rows takes these tensors and is faster than torch."""
     return (
         0 < x.numel() <= _most_rows(x.dtype) * x.shape[-1]
         and weight.ndim == 2
         and weight.shape[1] == x.shape[-1] == weight.stride(0)  # rows one after another
         and (weight.shape[1] == 1 or weight.stride(1) == 1)
+        and (bias is None or bias.shape == weight.shape[:1])
+        and _without_gradients(x, weight, bias)
+    )
+
+
+def _many_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN's product takes these tensors; it checks no shapes."""
+    return (
+        x.dtype == torch.float32
+        and math.prod(x.shape[:-1]) >= ONEDNN_LEAST_ROWS
+        and weight.ndim == 2
+        and weight.numel() > 0
+        and weight.shape[1] == x.shape[-1]
         and (bias is None or bias.shape == weight.shape[:1])
         and _without_gradients(x, weight, bias)
     )

@@ -17,7 +17,6 @@ from salience.core.gradients import no_gradients
 from salience.ssm.layers.mamba import Mamba, MambaState
 from salience.ssm.layers.projections import project
 from salience.ssm.models.decoding import decoder
-from salience.ssm.models.fused_prefill import join
 from salience.ssm.models.mamba_config import MambaConfig, layout_of, read_config, write_config
 from salience.ssm.models.weights import (
     CONFIG,
@@ -154,13 +153,9 @@ class MambaLM(nn.Module):
         x = self.backbone.embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, L, d_model)
         after: list[MambaState] = []
         hidden: list[Tensor] = []
-        # what is joined changes x where it lies
-        joined = join(self, x) if inputs_embeds is None and not output_hidden_states else None
         for i, block in enumerate(self._blocks):
             before = None if state is None else state[i]
-            if joined is not None:
-                after.append(joined(block, mask=mask, seq_idx=seq_idx, state=before))
-            elif return_state:
+            if return_state:
                 y, new = block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before, return_state=True)
                 after.append(new)
                 x = self._residual(x) + y
@@ -171,7 +166,7 @@ class MambaLM(nn.Module):
         if output_hidden_states:
             hidden.append(self.backbone.norm_f(x))
         x = x[:, -logits_to_keep:]
-        logits = self._logits(x) if joined is None else joined.logits(x)
+        logits = self._logits(x)
         loss = None if labels is None else _next_token_loss(logits, labels)
         out = MambaOutput(loss, logits, after if return_state else None)
         if output_hidden_states:

@@ -26,8 +26,7 @@ holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. A
 - vectors: `+ - * /` (and `+=` ...), `fma`, `maximum`, `minimum`, `exp2`, `sigmoid`, `softplus`, `splat(tag, number)`,
   `horizontal_sum`, `fold4` with `store4` (four sums at once). No comparisons: a mask is a shorter list of rows.
 - memory: `load`, `store` (a whole vector, any alignment), `load_n`, `store_n` (tails), `load_splat` (one element in all
-  lanes), `load_scalar`, `store_scalar`, `copy_strided`, `load_byte`, `turn8` (8 by 8 numbers, rows into columns); all
-  but the last three convert, to nearest even.
+  lanes), `load_scalar`, `store_scalar`, `copy_strided`, `load_byte`; all but the last two convert, to nearest even.
 - `@simd.inline` marks a helper that a kernel calls; vectors may be its arguments and results.
 - Loops that carry several vectors run from registers: keep four independent chains, four cycles are an fma's latency.
 - The cache's key has the hash of `ops/simd/*.py`, of `ops/*/cpu*.py` and of the file the kernel is in: helpers belong
@@ -74,7 +73,6 @@ from salience.ops.simd.load_store import (
 )
 from salience.ops.simd.pool import Job
 from salience.ops.simd.registers import features, native
-from salience.ops.simd.transpose import turn8, turn8_onto
 
 __all__ = [
     "BF16",
@@ -121,7 +119,5 @@ __all__ = [
     "store4",
     "store_n",
     "store_scalar",
-    "turn8",
-    "turn8_onto",
     "vector_size",
 ]

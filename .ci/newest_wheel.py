@@ -1,4 +1,4 @@
-"""An installed salience by its README and against the masked sequence: run from anywhere but the repository.
+"""Check an installed salience: README's Python, and `generate` against the masked sequence. Run it outside the source.
 
 python .ci/newest_wheel.py REPOSITORY
 """
@@ -17,19 +17,21 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 import salience
 
 
-def run_readme(readme: Path) -> None:
-    """README's Python, block by block as one program; a block that is an excerpt of a program is left out."""
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    whole = [block for block in blocks if "import salience" in block]
-    if not whole:
-        raise SystemExit("README has no Python that imports salience.")
-    for block in whole:
-        exec(compile(block, str(readme), "exec"), {"__name__": "readme"})
+def run_readme(root: Path) -> None:
+    """Run README's Python on the bundled model in place of the published one, which would be a download."""
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    for theirs, ours in (
+        ("llava-hf/llava-1.5-7b-hf", salience.bundled_model()),
+        ("docs/images/scene.png", root / "docs" / "images" / "scene.png"),
+    ):
+        assert code.count(f'"{theirs}"') == 1, theirs
+        code = code.replace(f'"{theirs}"', f'"{ours.as_posix()}"')
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
 @torch.no_grad()
 def check_generate() -> None:
-    """Two prompts of unequal length: each way of generating equals the whole prompt with the dropped tokens masked."""
+    """Compare each generation mode, on prompts of unequal length, with the prompt whose dropped tokens are masked."""
     folder = salience.bundled_model()
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
@@ -60,11 +62,11 @@ def check_generate() -> None:
 
 
 def main() -> None:
-    """Everything, with the releases and the place that it ran on."""
+    """Run both checks, and print the releases."""
     root = Path(sys.argv[1]).resolve()
     if root in Path(salience.__file__).resolve().parents and "site-packages" not in salience.__file__:
         raise SystemExit(f"salience was imported from the source, {salience.__file__}: install its wheel.")
-    run_readme(root / "README.md")
+    run_readme(root)
     check_generate()
     print(f"README and generate are right on transformers {transformers.__version__}, torch {torch.__version__}")
 

@@ -44,6 +44,12 @@ def test_jobs_run_commands_that_exist(path: Path) -> None:
                 assert (ROOT / script).stat().st_mode & stat.S_IXUSR, script
 
 
+@pytest.mark.parametrize("path", [ROOT / "Makefile", *sorted((ROOT / ".ci").iterdir())], ids=lambda path: path.name)
+def test_scripts_name_tests_that_exist(path: Path) -> None:
+    for named in re.findall(r"\btests/[\w/.]+", path.read_text(encoding="utf-8")):
+        assert (ROOT / named).exists(), named
+
+
 def test_all_pythons_and_systems_are_tested() -> None:
     matrix = read(FOLDER / "workflows" / "ci.yml")["jobs"]["tests"]["strategy"]["matrix"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -6,7 +6,6 @@ Importing this package loads no model library; every public name comes in at its
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -23,6 +22,7 @@ _LAZY = {
     "Pruned": "salience.vlm.handle:Pruned",
     "Scorer": "salience.vlm.scorers.scorer:Scorer",
     "SequenceModel": "salience.ssm.models.sequence_model:SequenceModel",
+    "bundled_model": "salience.core.bundled:bundled_model",
     "causal_conv1d": "salience.ops.causal_conv1d:causal_conv1d",
     "compat": "salience.ssm.compat",
     "data": "salience.lab.data",
@@ -36,6 +36,7 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from salience.core.backend import explain as explain
+    from salience.core.bundled import bundled_model as bundled_model
     from salience.lab import data as data
     from salience.lab.profile.run import profile as profile
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
@@ -78,11 +79,6 @@ __all__ = [
     "prune",
     "selective_scan",
 ]
-
-
-def bundled_model() -> Path:
-    """The bundled model's folder: a stock LLaVA with its processor, for `from_pretrained`, and its scorer."""
-    return Path(__file__).parent / "bundled" / "llava-scenes"
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,7 @@ def test_bundled_scorer_goes_with_exactly_its_model(
     make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()
-    monkeypatch.setattr(salience, "bundled_model", lambda: tmp_path)
+    monkeypatch.setattr("salience.vlm.model_scorer.bundled_model", lambda: tmp_path)
     salience.Scorer(24, model=adapter_for(model).fingerprint()).save_pretrained(tmp_path / "salience")
     for dtype in (torch.float32, torch.bfloat16):
         with salience.prune(make_model(dtype), "saliency", keep=0.5) as pruned:

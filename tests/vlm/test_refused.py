@@ -180,7 +180,7 @@ def test_max_length_names_the_callers_lengths(model: Any, make_batch: Any, metho
         ):
             short = options.get("max_length", 9)
             with pytest.raises(
-                ValueError, match=f"more than the {width} tokens of the prompt.* not {short}:"
+                ValueError, match=f"more than the {width} tokens of the unpruned prompt, not {short}:"
             ) as caught:
                 model.generate(**batch, **options)
             one_sentence(caught)

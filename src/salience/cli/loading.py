@@ -113,16 +113,19 @@ class Found:
         from salience import Budget
         from salience.vlm.methods.resolve import resolve_method
         from salience.vlm.methods.saliency import Saliency
+        from salience.vlm.model_scorer import FoundScorer, own_scorer
         from salience.vlm.scorers.scorer import Scorer
 
         wanted, outline = Budget(**budget), self.outline
-        own = Path(self.source) / "salience"
-        if method not in ("saliency", "auto"):
+        named = method not in ("saliency", "auto")
+        own = FoundScorer() if named else own_scorer(self.source)
+        if named:
             chosen = resolve_method(method, seed=seed, home=None, has_attention=True)
-        elif (own / "config.json").is_file():
-            chosen = Saliency(scorer=Scorer.from_pretrained(own))
+        elif own.folder is not None:
+            chosen = Saliency(scorer=Scorer.from_pretrained(own.folder))
         elif outline is not None and (width := bundled_width()) is not None and width != outline.d_features:
-            chosen = resolve_method(method, seed=seed, home=None, has_attention=outline.tower_attention is not None)
+            has_attention = outline.tower_attention is not None
+            chosen = resolve_method(method, seed=seed, home=None, has_attention=has_attention, not_in=own.not_in)
         else:
             return  # the bundled scorer, if the model has the tower it was made for: its weights tell
         if outline is not None:

@@ -7,13 +7,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from salience.core.json_text import read_json
-from salience.vlm.families import Adapter, adapter_for, same_tower
+from salience.vlm.families import Adapter, adapter_for
 from salience.vlm.handle import Pruned, refuse_pruned
 from salience.vlm.in_llm.dropping import InLLMDropping
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.resolve import resolve_method
+from salience.vlm.model_scorer import FoundScorer, model_scorer
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions
 from salience.vlm.pruning import Pruning
@@ -61,8 +61,14 @@ def prune(
     refuse_pruned(adapter.model)
     if positions == "compact" and adapter.no_compact:
         raise ValueError(f"positions can't be 'compact' with this model: {adapter.no_compact}; use 'original'.")
-    home = _scorer_home(adapter) if method in ("saliency", "auto") else None
-    chosen = resolve_method(method, seed=seed, home=home, has_attention=adapter.tower_attention is not None)
+    own = model_scorer(adapter) if method in ("saliency", "auto") else FoundScorer()
+    chosen = resolve_method(
+        method,
+        seed=seed,
+        home=own.folder,
+        not_in=own.not_in,
+        has_attention=adapter.tower_attention is not None,
+    )
     if method == "auto":
         _log.info("method 'auto' takes %r.", chosen.name)
     chosen.check(d_features=adapter.d_features)
@@ -117,18 +123,3 @@ def _require_merging(method: Method, adapter: Adapter, budget: Budget) -> None:
         )
     if adapter.n_tokens is not None:
         method.merges(adapter.n_tokens, adapter.merging_layers, budget)
-
-
-def _scorer_home(adapter: Adapter) -> Path | None:
-    """The folder of the scorer made for exactly this model: in the model's own folder, else the bundled one."""
-    from salience import bundled_model
-
-    own = Path(str(getattr(adapter.model, "name_or_path", "") or "/dev/null")) / "salience"
-    if (own / "config.json").is_file():
-        return own
-    bundled = bundled_model() / "salience"
-    if (bundled / "config.json").is_file():
-        made_for = read_json(bundled / "config.json").get("model")
-        if same_tower(made_for, adapter.fingerprint()):
-            return bundled
-    return None

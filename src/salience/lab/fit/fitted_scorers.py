@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import salience
-from salience.vlm.families import Adapter, same_tower
+from salience.vlm.families import Adapter
 from salience.vlm.methods.saliency import Saliency
+from salience.vlm.model_scorer import model_scorer
 from salience.vlm.same_tower import require_same_tower
 from salience.vlm.scorers.scorer import Scorer
 
@@ -15,11 +14,11 @@ from salience.vlm.scorers.scorer import Scorer
 def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
     """Seed -> scorer made for exactly this model; empty where there is none.
 
-    They are `<model folder>/salience` and its subfolders `seed-*`, else the bundled ones.
+    They are in `salience` in the model's folder or hub repository and its subfolders `seed-*`, else the bundled ones.
 
     Raises:  ValueError when one in the model's own folder was trained on another vision tower
     """
-    home = _home(adapter)
+    home = model_scorer(adapter).folder
     if home is None:
         return {}
     found: dict[int, Scorer] = {}
@@ -28,18 +27,6 @@ def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
         require_same_tower(Saliency(scorer=scorer), adapter)
         found[_seed(scorer, found)] = scorer
     return found
-
-
-def _home(adapter: Adapter) -> Path | None:
-    own = Path(str(getattr(adapter.model, "name_or_path", "") or "/dev/null")) / "salience"
-    if (own / "config.json").is_file():
-        return own
-    bundled = salience.bundled_model() / "salience"
-    if (bundled / "config.json").is_file():
-        made_for = Scorer.from_pretrained(bundled).config.model
-        if same_tower(made_for, adapter.fingerprint()):
-            return bundled
-    return None
 
 
 def _seed(scorer: Scorer, taken: dict[int, Scorer]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from salience.vlm.methods import METHODS, method_class
@@ -15,11 +16,14 @@ from salience.vlm.methods.uniform import Uniform
 from salience.vlm.scorers.scorer import Scorer
 
 
-def resolve_method(method: object, *, seed: int, home: Path | None, has_attention: bool) -> Method:
+def resolve_method(
+    method: object, *, seed: int, home: Path | None, has_attention: bool, not_in: Sequence[str] = ()
+) -> Method:
     """Return the method meant by a name, "module:Class", a `Method`, a `Scorer`, or a scorer's folder or hub id.
 
     Args:    seed: for "random"   home: the folder of the scorer made for exactly this model, None if there is none
              has_attention: whether the tower's attention can be read, [CLS]'s or its substitute
+             not_in: clauses on the places where no such scorer was found, for the error
     Raises:  ValueError when nothing is known by that name, or what it needs is missing
     """
     if isinstance(method, Method):
@@ -34,7 +38,7 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_attentio
     if method == "auto":
         return _best(home, has_attention)
     if method == "saliency":
-        return _learned(home)
+        return _learned(home, not_in)
     if method == "random":
         return Random(seed=seed)
     if method == "oracle":
@@ -52,10 +56,11 @@ def resolve_method(method: object, *, seed: int, home: Path | None, has_attentio
     )
 
 
-def _learned(home: Path | None) -> Method:
+def _learned(home: Path | None, not_in: Sequence[str] = ()) -> Method:
     if home is None:
+        places = f" ({', '.join(not_in)})" if not_in else ""
         raise ValueError(
-            "method 'saliency' needs a scorer made for exactly this model, and there is none: train one with "
+            f"method 'saliency' needs a scorer made for exactly this model, and there is none{places}: train one with "
             "`salience fit`, or use a training-free method such as 'cls-attention'."
         )
     return Saliency(scorer=Scorer.from_pretrained(home))

@@ -44,7 +44,7 @@ class Carrier:
 
 CARRIERS = {
     "ACSF1": Carrier(
-        package="aeon", path="datasets/lab/data/ACSF1",
+        package="aeon", path="datasets/data/ACSF1",
         credit="ACS-F1: Gisler, Ridi, Zufferey, Abou Khaled and Hennebert 2013; edited by Schaefer and Leser",
     ),
     "PigCVP": Carrier(

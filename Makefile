@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.ready-docs
-FAST   := tests/core tests/lab/data tests/lab/report tests/recipes tests/vlm/methods tests/vlm/scorers tests/test_public_face.py
+FAST   := $(addprefix tests/,core lab/data lab/evaluate lab/report recipes vlm/families vlm/in_llm vlm/methods vlm/scorers \
+	ops/test_long_conv.py ops/test_resolvent.py ops/test_token_merging.py ops/test_tokens.py test_public_face.py)
 
 # Installation leaves bytecode to the first import (below). Without a place for it every process would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,7 +34,7 @@ study: $(READY) ## the whole comparison: build/study/report.html, results.json, 
 test: $(READY) ## every test that needs neither a GPU nor the internet
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not network"
 
-# No compiled kernels and no whole models: what a change is checked with while it is written.
+# Tests without kernel compilation, without training and without studies, for use while a change is written.
 test-fast: $(READY) ## unit tests only, under two minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not gpu and not network and not slow" $(FAST)
 

@@ -1,4 +1,4 @@
-"""Puts the trained parts together as a stock LLaVA folder with its processor, its weights stored in half precision.
+"""Assemble the trained parts into a stock LLaVA folder with its processor, weights in half precision.
 
 Run: python recipes/assemble.py --out build/recipe --to src/salience/bundled/llava-scenes
 """
@@ -34,7 +34,7 @@ def assemble(out: Path) -> LlavaForConditionalGeneration:
 
 
 def _single(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with float32 for float16, in its parts too."""
+    """Configuration with float32 in place of float16, also in its parts."""
     return {
         key: _single(value) if isinstance(value, dict) else "float32" if value == "float16" else value
         for key, value in config.items()

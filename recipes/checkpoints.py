@@ -1,4 +1,4 @@
-"""Checkpoints and logs of the recipes: written aside, then renamed, so that a kill never leaves half a file."""
+"""Checkpoints and logs of the recipes, written to a temporary file and renamed, so that no half file is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def save_checkpoint(path: Path, optim: MuonAdamW, stage: int, step: int, **more:
 
 
 def load_checkpoint(path: Path, optim: MuonAdamW) -> tuple[int, int]:
-    """(stage, step) to go on from; (0, 0) where there is no checkpoint. Tensors only: nothing is unpickled."""
+    """(stage, step) to resume from; (0, 0) without a checkpoint. Only tensors are loaded: nothing is unpickled."""
     if not path.exists():
         return 0, 0
     found = torch.load(path, weights_only=True)

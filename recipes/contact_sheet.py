@@ -1,4 +1,4 @@
-"""Draws sample pictures of each split, with a question and its answer: docs/images/contact_sheet.jpg."""
+"""Draw sample pictures of each split, with a question and its answer: docs/images/contact_sheet.jpg."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Described scenes: what the language model learns to read before it has seen a picture.
+"""Described scenes: training data of the language model without pictures.
 
 A described scene is a list of cells of the 24 x 24 grid, each either empty or part of an item; a cell's embedding is
-the sum of what there is to say about it: digit, colour, the row and column of the item's middle (of the cell itself
+the sum of the embeddings of its properties: digit, colour, the row and column of the item's middle (of the cell itself
 where it is empty) and whether the cell holds that middle. Scenes are made sparse (24 cells and more) because the
 questions cost the same behind few cells as behind many; nothing is dropped from a picture here.
 """
@@ -24,7 +24,7 @@ AFTER = FIRST + GRID * GRID  # position of a question's first token, whatever wa
 
 
 class Description(nn.Module):
-    """Tables of what can be said about a cell; forward (B, n, 5) of indices -> (B, n, width)."""
+    """Embedding tables of a cell's properties; forward (B, n, 5) of indices -> (B, n, width)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Description(nn.Module):
 
 
 def said_of(items: tuple[Item, ...], owner: np.ndarray) -> np.ndarray:
-    """What is said of each cell: (576, 5). owner (576,): the item a cell belongs to, or -1."""
+    """Properties of each cell: (576, 5). owner (576,): the item a cell belongs to, or -1."""
     cells = np.arange(GRID * GRID)
     said = np.stack([np.full(GRID * GRID, NONE_DIGIT), np.full(GRID * GRID, NONE_COLOUR), cells // GRID,
                      cells % GRID, np.zeros(GRID * GRID, dtype=int)], 1)  # fmt: skip

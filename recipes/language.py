@@ -1,6 +1,6 @@
 """Stage 0b: the language model, alone, on described scenes.
 
-Run: python recipes/language.py --out build/recipe  (it goes on from its last checkpoint).
+Run: python recipes/language.py --out build/recipe  (resumes from its last checkpoint).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def draw(rng: np.random.Generator, stage: Stage) -> Batch:
 
 
 def accuracy(logits: Tensor, want: Tensor, batch: Batch) -> dict[str, float]:
-    """Share of right answers, all and by what is asked: told from the question's words before the answer."""
+    """Accuracy over all questions and by kind; the kind follows from the words before the answer."""
     answers = batch.answers[batch.answers != -100]
     first = want != EOS
     right = (logits.argmax(-1) == want)[first]

@@ -1,8 +1,8 @@
-"""Why an oracle of the items can lose to DivPrune at 14 tokens: accuracies of the bundled model for a few choices.
+"""Measure why an oracle of the items loses to DivPrune at 14 tokens: accuracy of the bundled model for some choices.
 
 .venv/bin/python recipes/oracle_tokens.py --pictures 24
 
-Prints a line a choice. docs/methods.md quotes them (`recipes/methods_page.py`, `_oracle`).
+Prints a line for each choice. docs/measured/pruning.md quotes them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CELLS = SIDE // CELL
 
 
 def overlapping(boxes: Sequence[Sequence[float]]) -> Tensor:
-    """(n,) bool: whether a cell has any part in one of the boxes."""
+    """(n,) bool: whether a cell overlaps one of the boxes."""
     low = torch.arange(CELLS) * CELL
     found = torch.zeros(CELLS, CELLS, dtype=torch.bool)
     for left, top, right, bottom in boxes:

@@ -1,4 +1,4 @@
-"""Draws the training curves that the recipes logged: recipes/curves/*.jsonl -> docs/images/curves.png."""
+"""Draw the training curves that the recipes logged: recipes/curves/*.jsonl -> docs/images/curves.png."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = {
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
-    """The logged steps, in order; where a run went on from a checkpoint, the steps it did again count once."""
+    """Logged steps in order; steps that a resumed run repeated count once."""
     steps: dict[tuple[Any, int], dict[str, Any]] = {}
     for text in (ROOT / "recipes" / "curves" / f"{name}.jsonl").read_text().splitlines():
         line = json.loads(text)

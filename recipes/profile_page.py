@@ -31,7 +31,7 @@ KEEPS = (1.0, 0.5, 0.25)
 
 
 def command(name: str) -> list[str]:
-    """As a user types it."""
+    """Command of one model, as a user types it."""
     ratios = ",".join(f"{keep:g}" for keep in KEEPS)
     return ["salience", "profile", f"{CONFIGS}/{name}", "--keep", ratios, "--text-tokens", "64", "--device", "meta"]
 

@@ -1,4 +1,4 @@
-"""The language model as it is trained: a stock Llama's weights, visual tokens first, many questions behind one prefix.
+"""Training forward of the language model: a stock Llama's weights, visual tokens first, many questions behind one prefix.
 
 The residual stream stays in float32, products run in the weights' dtype. A question sees the prefix and itself; visual
 tokens keep the positions of their cells, so what is left out leaves a gap, as pruning does.
@@ -63,7 +63,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, prefix: int, last: bo
 def _layer(
     layer: torch.nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, prefix: int, last: bool
 ) -> Tensor:
-    """One Llama layer on (B, T, width); the last one gives back the questions' rows alone."""
+    """One Llama layer on (B, T, width); the last one returns only the questions' rows."""
     own, rows, size = layer.self_attn, hidden.shape[0], WIDTH // HEADS
     seen = _norm(hidden, layer.input_layernorm.weight)
     weight = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
@@ -87,7 +87,7 @@ def _mask(batch: Batch) -> Tensor:
 
 
 def answer_logits(model: LlamaForCausalLM, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (m, vocabulary) where there is something to predict, what (m,), and its weight (m,).
+    """Logits (m, vocabulary) at the answers' places, the targets (m,), and their weights (m,).
 
     visual: (B, n, width) embeddings of the cells named by batch.cells.
     """

@@ -1,8 +1,8 @@
-"""Draw the README's picture from a study: one scene with fewer and fewer tokens kept, and what was answered.
+"""Draw the README's picture from a study: one scene with fewer and fewer tokens kept, and the answers.
 
     .venv/bin/python recipes/readme_picture.py build/study/results.json --example 0 --method saliency
 
-Every panel is what the study stored: which tokens were kept, and the answer that came of it.
+Every panel shows stored results of the study: the kept tokens and the answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts the answers of the `scenes` task's training questions, which its baselines are learnt from (half a minute).
+"""Count the training answers from which the baselines of the `scenes` task are learnt (half a minute).
 
     python recipes/scenes_answers.py
 
@@ -18,7 +18,7 @@ CHECKED = 100
 
 
 def main() -> None:
-    """Count, and store beside the task."""
+    """Count, and store the result beside the task."""
     defaults = inspect.signature(scenes.baselines).parameters
     numbers = {name: defaults[name].default for name in ("pictures", "questions")}
     by_text, by_kind = scenes.count_answers(**numbers)

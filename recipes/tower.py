@@ -2,7 +2,7 @@
 
 Every cell of the 24 x 24 grid learns which digit and colour its item has, where the item's middle lies, and whether it
 holds that middle; [CLS] learns which (digit, colour) pairs are in the picture. Windows grow from 6 x 6 cells with one
-digit to the whole picture. Run: python recipes/tower.py --out build/recipe  (it goes on from its last checkpoint).
+digit to the whole picture. Run: python recipes/tower.py --out build/recipe  (resumes from its last checkpoint).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def tower_config() -> CLIPVisionConfig:
 
 
 class Heads(nn.Module):
-    """What the tower is trained to tell; thrown away afterwards."""
+    """Heads for the tower's training labels, discarded afterwards."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def _dct_filters() -> Tensor:
 
 
 def _sincos() -> Tensor:
-    """Fixed two-dimensional sine-cosine positions to start from. (577, 192), the first row ([CLS]) zero."""
+    """Initial two-dimensional sine-cosine positions. (577, 192), the first row ([CLS]) zero."""
     rates = 1.0 / 30 ** (torch.arange(WIDTH // 4) / (WIDTH // 4))
     angles = torch.arange(GRID)[:, None] * rates
     line = torch.cat([angles.sin(), angles.cos()], 1)
@@ -91,7 +91,7 @@ def _sincos() -> Tensor:
 
 @torch.no_grad()
 def initialise(tower: CLIPVisionModel, seed: int) -> None:
-    """Cosine filters, sine-cosine positions, and queries equal to keys, so that attention starts at what is alike."""
+    """Cosine filters, sine-cosine positions, and queries equal to keys, so that attention starts at similar patches."""
     torch.manual_seed(seed)
     tower.embeddings.patch_embedding.weight.copy_(_dct_filters())
     tower.embeddings.position_embedding.weight.copy_(_sincos())
@@ -157,7 +157,7 @@ def labels(picture, cells: int) -> dict[str, Tensor]:  # type: ignore[no-untyped
 
 
 class Pool:
-    """Pictures drawn so far: every batch is part fresh, part drawn again, since drawing costs as much as a step."""
+    """Pool of drawn pictures: a batch is partly new and partly reused, since drawing costs as much as a step."""
 
     def __init__(self, stage: Stage, split: str, seed: int, size: int = 6000) -> None:
         self.stage, self.split, self.size = stage, split, size if stage.cells < GRID else 2500

@@ -1,4 +1,4 @@
-"""LLaVA's two stages: the projector alone, then projector and language model on questions about pictures.
+"""Train in LLaVA's two stages: the projector alone, then projector and language model on questions about pictures.
 
 Stage 1 (alignment) regresses each projected cell onto the description of what is there, tower and language model
 frozen. Stage 2 (instruction tuning) asks 16 questions behind each picture; in half the steps a uniformly random part of

@@ -1,4 +1,4 @@
-"""A model for easy-VQA, somebody else's benchmark: the bundled one, its projector and language model tuned further.
+"""Tune the bundled model's projector and language model for easy-VQA, an independent benchmark.
 
 The vision tower stays as it was trained on digits. The tokenizer gets easy-VQA's words, in rows of the embeddings that
 stood empty. Each step asks the questions of some training pictures behind a uniformly random share of their visual
@@ -121,7 +121,7 @@ def encode(model: Any, processor: Any, groups: Sequence[Sequence[VqaSample]], pa
 def asked(
     model: Any, pictures: Encoded, rows: Sequence[int], k: int, rng: np.random.Generator, questions: int = QUESTIONS
 ) -> tuple[Tensor, Pack]:
-    """Logits (A, V) of the answers' tokens behind k uniformly random visual tokens of each picture, and what is due."""
+    """Logits (A, V) of the answers' tokens behind k uniformly random visual tokens of each picture, and the targets."""
     n = pictures.features.shape[1]
     kept = torch.from_numpy(np.stack([np.sort(rng.permutation(n)[:k]) for _ in rows]))
     prompts = []
@@ -135,7 +135,7 @@ def asked(
 
 
 def accuracy(logits: Tensor, packed: Pack) -> float:
-    """Share of the answers whose (single) word is the likeliest one."""
+    """Share of the answers whose single word is the most likely one."""
     first = packed.owners[:, 2] == 0
     return float((logits.argmax(-1) == packed.targets)[first].float().mean())
 
@@ -150,7 +150,7 @@ def validate(model: Any, held: Encoded, k: int) -> float:
 
 
 def tune(model: Any, train: Encoded, held: Encoded, out: Path, sizes: Sizes, seed: int) -> None:
-    """Projector and language model; a step's draws depend on its number alone, so that a resumed run is the same."""
+    """Train projector and language model; a step's draws depend on its number alone, so a resumed run is the same."""
     model.requires_grad_(False)
     parts = (model.model.multi_modal_projector, model.model.language_model, model.lm_head)
     learnt = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]

@@ -46,7 +46,10 @@ def test_jobs_run_commands_that_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [ROOT / "Makefile", *sorted((ROOT / ".ci").iterdir())], ids=lambda path: path.name)
 def test_scripts_name_tests_that_exist(path: Path) -> None:
-    for named in re.findall(r"\btests/[\w/.]+", path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8").replace("\\\n", "")
+    for listed in re.findall(r"\$\(addprefix tests/,(.*?)\)", text):
+        text += "".join(f" tests/{name}" for name in listed.split())
+    for named in re.findall(r"\btests/[\w/.]+", text):
         assert (ROOT / named).exists(), named
 
 

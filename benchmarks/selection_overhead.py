@@ -20,7 +20,7 @@ from torch import Tensor
 
 import salience
 from salience.lab.profile.flops import count_flops
-from salience.lab.profile.shape_run import shapes_only
+from salience.lab.profile.shapes_only import shapes_only
 from salience.ops.farthest_first import farthest_first
 from salience.vlm.families import Adapter, EncodedViews, adapter_for
 from salience.vlm.methods.base import Method

@@ -29,7 +29,7 @@ _LAZY = {
     "explain": "salience.core.backend:explain",
     "fuse": "salience.ssm.hf.fuse:fuse",
     "parameter_groups": "salience.ssm.layers.parameter_groups:parameter_groups",
-    "profile": "salience.lab.profile.run:profile",
+    "profile": "salience.lab.profile.profile_model:profile",
     "prune": "salience.vlm.prune:prune",
     "selective_scan": "salience.ops.selective_scan:selective_scan",
 }
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from salience.core.backend import explain as explain
     from salience.core.bundled import bundled_model as bundled_model
     from salience.lab import data as data
-    from salience.lab.profile.run import profile as profile
+    from salience.lab.profile.profile_model import profile as profile
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
     from salience.ops.selective_scan import selective_scan as selective_scan
     from salience.ssm import compat as compat

@@ -39,7 +39,7 @@ def test_without_weights_a_method_is_refused_as_it_is_with_them(tiny_family: Cal
     import torch
 
     import salience
-    from salience.lab.profile.skeleton import build
+    from salience.lab.profile.meta_model import build
     from salience.vlm.methods import METHODS
 
     model = tiny_family(family).model()

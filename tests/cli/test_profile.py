@@ -41,10 +41,10 @@ def roof(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device's limits are measured in one test of `profiling`; here they are given."""
     import importlib
 
-    from salience.lab.profile.roofline import Roof
+    from salience.lab.profile.roofline import Roofline
 
-    module = importlib.import_module("salience.lab.profile.run")
-    limits = Roof(flops_per_s=1e11, bytes_per_s=1e10, launch_s=1e-5, name="made up")
+    module = importlib.import_module("salience.lab.profile.profile_model")
+    limits = Roofline(flops_per_s=1e11, bytes_per_s=1e10, launch_s=1e-5, name="made up")
     monkeypatch.setattr(module, "measure_roof", lambda *_: limits)
     monkeypatch.setattr(module, "Machine", lambda: IDLE)
 
@@ -113,7 +113,7 @@ def test_a_busy_machine_is_told_of(salience: Run, shape: Path, monkeypatch: pyte
     assert "busy_because" in (config := _config(salience("profile", shape, "--keep", "1", "--json")))
     assert config["busy_because"] is None
     assert "load average" not in salience("profile", shape, "--keep", "1").out
-    monkeypatch.setattr(importlib.import_module("salience.lab.profile.run"), "Machine", lambda: BUSY)
+    monkeypatch.setattr(importlib.import_module("salience.lab.profile.profile_model"), "Machine", lambda: BUSY)
     config = _config(salience("profile", shape, "--keep", "1", "--json"))
     assert (config["load_average"], config["roof_spread"], config["busy_because"]) == (
         7.9,

@@ -81,7 +81,7 @@ class Found:
         """
         import torch
 
-        from salience.lab.profile.skeleton import build, read_config
+        from salience.lab.profile.meta_model import build, read_config
         from salience.vlm.families import adapter_for
 
         try:
@@ -192,7 +192,7 @@ def load_vlm(name: str | None, device: str = "auto") -> Loaded:
 
 def _checked(folder: Path, name: str | None) -> str:
     """What `from_pretrained` is to load: a folder that holds what it must, or a hub id."""
-    from salience.lab.profile.skeleton import read_config
+    from salience.lab.profile.meta_model import read_config
 
     if not folder.is_dir():
         if name is None:

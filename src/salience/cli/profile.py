@@ -1,11 +1,12 @@
-"""`salience profile`: what pruning would save on a model, its weights not needed."""
+"""`salience profile`: cost and savings of pruning on a model, from its configuration alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,10 @@ from salience.cli.options import (
     stdout_for_results,
     working,
 )
+
+if TYPE_CHECKING:
+    from salience.core.record import Document, ProfileRecord
+    from salience.core.result_rows import ProfileRow
 
 _COUNT = click.IntRange(min=1)
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -37,7 +42,7 @@ _STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "proj
 )
 @click.option("--text-tokens", type=_COUNT, default=64, show_default=True, help="Text tokens of each row.")
 @click.option("--batch", type=_COUNT, default=1, show_default=True, help="Rows.")
-@click.option("--images", type=_COUNT, default=1, show_default=True, help="Pictures of each row.")
+@click.option("--images", type=_COUNT, default=1, show_default=True, help="PictureInputs of each row.")
 @click.option("--decode", type=click.IntRange(min=0), default=0, show_default=True, help="Tokens of the answer.")
 @click.option(
     "--picture", "size", default="1024x768", show_default=True, help="Pixels, where the model takes any size."
@@ -62,7 +67,7 @@ def profile(
     """Count what pruning would save on MODEL, a folder with a config.json or a hub id, and predict the time.
 
     --device meta reads the configuration alone. With a folder that holds weights, or --device cpu or cuda, the stages
-    are timed as well and stand beside the prediction.
+    are timed too, next to the prediction.
 
     \b
     Example:
@@ -70,37 +75,38 @@ def profile(
     """
     import torch
 
-    import salience
     from salience.core.backend import resolve_device
-    from salience.lab.profile.picture_arguments import Pictures
-    from salience.lab.profile.run import check_arguments
+    from salience.lab.profile.profile_config import ProfileConfig
+    from salience.lab.profile.profile_model import profile_model
+    from salience.lab.profile.prompt_shape import PromptShape
 
     with stdout_for_results(as_json):
-        ratios, picture = _ratios(keeps), _size(size)
-        check_arguments(ratios, method, text_tokens=text_tokens, batch=batch, images=images, decode=decode)
-        Pictures(count=1, size=picture)
+        config = ProfileConfig(
+            keep=_ratios(keeps),
+            method=method,
+            prompt=PromptShape(text_tokens=text_tokens, batch=batch, images=images, decode=decode),
+            picture=_size(size),
+            dtype=None if dtype is None else getattr(torch, dtype),
+        )
         if device != "meta":
             resolve_device(device)
         if out is not None:
             require_folder(out)
-        kind = None if dtype is None else getattr(torch, dtype)
         torch.manual_seed(seed)
         with working("loading the model"):
-            subject = _subject(model, device, kind)
+            subject = _subject(model, device, config.dtype)
         with working("counting"), quiet_transformers():
-            found = salience.profile(
-                subject, keep=ratios, method=method, text_tokens=text_tokens, batch=batch, images=images, decode=decode,
-                picture=picture, dtype=kind,
-            )  # fmt: skip
-        document = _written(found, model, device, out)
+            found = profile_model(subject, config)
+        record = replace(found, config={**found.config, "model": model})
+        document = _written(record, device, out)
     if as_json:
         print_document(document)
     else:
-        _show(document["records"][0])
+        _show(record)
 
 
 def _subject(model: str, device: str, dtype: Any) -> Any:
-    """The model with its weights where there are any to be timed, else its name."""
+    """The model with its weights, if there are any to be timed, else its name."""
     folder = Path(model)
     weights = folder.is_dir() and any(next(folder.glob(p), None) for p in ("*.safetensors", "*.bin"))
     if device == "meta" or (device == "auto" and not weights):
@@ -109,11 +115,10 @@ def _subject(model: str, device: str, dtype: Any) -> Any:
     return loaded if dtype is None else loaded.to(dtype)
 
 
-def _written(found: Any, model: str, device: str, out: Path | None) -> dict[str, Any]:
+def _written(record: ProfileRecord, device: str, out: Path | None) -> Document:
     from salience.core.record import document, write
 
-    found.config["model"] = model
-    whole = document([found.record], device=device)
+    whole = document([record], device=device)
     if out is not None:
         write(out / "results.json", whole)
     return whole
@@ -134,15 +139,15 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _show(record: dict[str, Any]) -> None:
+def _show(record: ProfileRecord) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    config, rows = record["config"], record["rows"]
+    config, rows = record.config, record.rows
     table = Table("", box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_column(f"{row['keep']:.4g} ({row['tokens_kept']})", justify="right")
+        table.add_column(f"{row.keep:.4g} ({row.tokens_kept})", justify="right")
     for name, cells in _lines(rows):
         table.add_row(name, *cells)
     console = Console(soft_wrap=True)
@@ -156,36 +161,41 @@ def _show(record: dict[str, Any]) -> None:
     console.print(_closing(config), highlight=False)
 
 
-def _lines(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    lines = [(f"{title}, GFLOPs", [_number(row[f"flops_{s}"] / 1e9) for row in rows]) for s, title in _STAGES]
-    full = rows[0]["flops_total"]
+def _lines(rows: Sequence[ProfileRow]) -> list[tuple[str, list[str]]]:
+    """Title and numbers of each line."""
+
+    def line(title: str, column: str, unit: float = 1.0) -> tuple[str, list[str]]:
+        values = [row.number(column) for row in rows]
+        return title, ["" if value is None else _number(value / unit) for value in values]
+
+    full = rows[0].flops_total or 1.0
+    lines = [line(f"{title}, GFLOPs", f"flops_{stage}", 1e9) for stage, title in _STAGES]
     lines += [
-        ("total, GFLOPs", [_number(row["flops_total"] / 1e9) for row in rows]),
-        ("of the first column", [f"{row['flops_total'] / full:.3f}" for row in rows]),
-        ("KV cache, MiB", [_number(row["kv_bytes"] / 2**20) for row in rows]),
-        ("peak with weights, MiB", [_number(row["peak_bytes"] / 2**20) for row in rows]),
-        ("first token, predicted ms", [_number(row["predicted_first_token_ms"]) for row in rows]),
+        line("total, GFLOPs", "flops_total", 1e9),
+        ("share of the first column", [f"{(row.flops_total or 0.0) / full:.3f}" for row in rows]),
+        line("KV cache, MiB", "kv_bytes", 2**20),
+        line("peak with weights, MiB", "peak_bytes", 2**20),
+        line("first token, predicted ms", "predicted_first_token_ms"),
     ]
-    if rows[0]["predicted_decode_ms_per_token"] is not None:
-        lines.append(("a further token, predicted ms", [_number(row["predicted_decode_ms_per_token"]) for row in rows]))
-    if rows[0]["first_token_ms"] is not None:
-        lines.append(("first token, measured ms", [_number(row["first_token_ms"]) for row in rows]))
+    if rows[0].predicted_decode_ms_per_token is not None:
+        lines.append(line("each further token, predicted ms", "predicted_decode_ms_per_token"))
+    if rows[0].first_token_ms is not None:
+        lines.append(line("first token, measured ms", "first_token_ms"))
         lines += [
-            (f"{title}, measured / predicted", [_number(row[f"{stage}_measured_over_predicted"]) for row in rows])
-            for stage, title in _STAGES
+            line(f"{title}, measured / predicted", f"{stage}_measured_over_predicted") for stage, title in _STAGES
         ]
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _closing(config: dict[str, Any]) -> str:
+def _closing(config: Mapping[str, Any]) -> str:
     tokens, roof = config["vision_dominates_at_tokens"], config["roof"]
     where = (
-        f"At {tokens} tokens a picture (keep {config['vision_dominates_at_keep']:.3g}) and fewer the vision tower "
-        "dominates: it takes more than the visual tokens still cost after it"
+        f"With {tokens} tokens a picture (keep {config['vision_dominates_at_keep']:.3g}) or fewer, the vision tower "
+        "dominates: it costs more than all later work on visual tokens"
         if tokens
         else "Even one visual token costs more than the vision tower"
     )

@@ -13,9 +13,9 @@ from PIL import Image
 import salience
 from salience.lab.evaluate.prompts import prompt_text
 from salience.lab.profile.processor_settings import prepared_in
-from salience.lab.profile.roofline import Roof
+from salience.lab.profile.roofline import Roofline
 
-ROOF = Roof(flops_per_s=1e11, bytes_per_s=1e10, launch_s=1e-5, name="made up")
+ROOF = Roofline(flops_per_s=1e11, bytes_per_s=1e10, launch_s=1e-5, name="made up")
 
 
 @pytest.mark.parametrize("size", [(84, 84), (1024, 768), (90, 300)])
@@ -29,7 +29,7 @@ def test_tokens_are_those_of_the_models_own_prompt(
     ]
     found = salience.profile(model, keep=[1.0], picture=size, processor=processor, roof=ROOF, text_tokens=4)
     assert found.config["n_visual_tokens"] == int((prompt == model.config.image_token_id).sum())
-    assert found.rows[0]["first_token_ms"] > 0  # the same pictures go through the real model
+    assert found.rows[0].first_token_ms > 0  # the same pictures go through the real model
 
 
 def test_several_pictures_have_several_times_the_tokens(
@@ -39,8 +39,8 @@ def test_several_pictures_have_several_times_the_tokens(
     one, four = (
         salience.profile(model, keep=[0.5], processor=processor, roof=ROOF, images=n, batch=n).rows[0] for n in (1, 2)
     )
-    assert four["tokens_kept"] == one["tokens_kept"]
-    assert four["flops_vision"] == 4 * one["flops_vision"]
+    assert four.tokens_kept == one.tokens_kept
+    assert four.flops_vision == 4 * one.flops_vision
 
 
 # tokens follow from the arrays' shapes; each pair is (a setting, what it makes of a picture of 1024 x 768)

@@ -14,9 +14,9 @@ import salience
 from salience.core.transformers_names import cache_of_output
 from salience.lab.profile.flops import count_flops
 from salience.lab.profile.peak_memory import kv_bytes
-from salience.lab.profile.roofline import Roof
-from salience.lab.profile.run import vision_dominates_at
-from salience.lab.profile.shape_run import shapes_only
+from salience.lab.profile.roofline import Roofline
+from salience.lab.profile.shapes_only import shapes_only
+from salience.lab.profile.tower_bound import vision_dominates_at
 from salience.vlm.methods import method_class
 from salience.vlm.methods.compose import then
 from salience.vlm.methods.fastv import FastV
@@ -24,7 +24,7 @@ from salience.vlm.methods.uniform import Uniform
 
 CONFIGS = Path(__file__).parent / "configs"
 #: a device nobody has to measure
-ROOF = Roof(flops_per_s=1e13, bytes_per_s=1e12, launch_s=1e-5, name="made up")
+ROOF = Roofline(flops_per_s=1e13, bytes_per_s=1e12, launch_s=1e-5, name="made up")
 #: LLaVA-1.5-7B, 64 text tokens, fp16: visual tokens -> TFLOPs of the language model and in all, MiB of the cache; the
 #: projector over all tokens
 TABLE = {576: (8.504, 8.910, 320), 144: (2.717, 3.123, 104)}
@@ -38,20 +38,20 @@ def test_llava_7b_comes_to_the_table() -> None:
     found = profile("llava-1.5-7b", keep=[1, 0.25])
     assert found.config["n_visual_tokens"] == 576
     for row in found.rows:
-        llm, total, cache = TABLE[row["tokens_kept"]]
+        llm, total, cache = TABLE[row.tokens_kept]
         # the table has three decimals, and our total the scorer on top: below a thousandth
-        assert row["flops_llm"] / 1e12 == pytest.approx(llm, rel=1e-3)
-        assert row["flops_vision"] / 1e12 == pytest.approx(0.382, rel=2e-3)
-        as_in_table = row["flops_total"] - row["flops_projector"] + row["flops_projector_all"]
+        assert row.flops_llm / 1e12 == pytest.approx(llm, rel=1e-3)
+        assert row.flops_vision / 1e12 == pytest.approx(0.382, rel=2e-3)
+        as_in_table = row.flops_total - row.flops_projector + row.flops_projector_all
         assert as_in_table / 1e12 == pytest.approx(total, rel=1e-3)
-        assert row["kv_bytes"] == cache * 2**20
+        assert row.kv_bytes == cache * 2**20
     # 29 tokens times 13.2 GFLOPs are the tower's 382
     assert found.config["vision_dominates_at_tokens"] == 29
     first = found.rows[0]
     # at least what the operations need, and the weights once
-    assert first["predicted_llm_ms"] / 1e3 >= first["flops_llm"] / ROOF.flops_per_s
-    assert first["peak_bytes"] > 2 * found.config["parameters"] > 14e9
-    assert first["llm_ms"] is None and first["llm_measured_over_predicted"] is None
+    assert first.predicted_llm_ms / 1e3 >= first.flops_llm / ROOF.flops_per_s
+    assert first.peak_bytes > 2 * found.config["parameters"] > 14e9
+    assert first.llm_ms is None and first.llm_measured_over_predicted is None
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_other_families_on_shapes(name: str, tokens: int, d_features: int, tmp_p
     found = salience.profile(tmp_path, keep=[1, 0.1], roof=ROOF)
     assert (found.config["n_visual_tokens"], found.config["d_features"]) == (tokens, d_features)
     whole, tenth = found.rows
-    assert whole["tokens_kept"] == tokens
+    assert whole.tokens_kept == tokens
     for column in ("flops_llm", "flops_projector", "kv_bytes", "predicted_first_token_ms"):
-        assert 0 < tenth[column] < whole[column]
-    assert tenth["peak_bytes"] <= whole["peak_bytes"]
-    assert tenth["flops_vision"] == whole["flops_vision"] > 0
+        assert 0 < getattr(tenth, column) < getattr(whole, column)
+    assert tenth.peak_bytes <= whole.peak_bytes
+    assert tenth.flops_vision == whole.flops_vision > 0
 
 
 def test_shapes_count_as_the_real_thing_does(tiny_llava: Any) -> None:
@@ -85,13 +85,13 @@ def test_shapes_count_as_the_real_thing_does(tiny_llava: Any) -> None:
     (row,) = found.rows
     pixels = torch.randn(1, 3, 84, 84)
     encoded = count_flops(model.get_image_features, pixels)
-    assert row["flops_vision"] + row["flops_projector"] == encoded
+    assert row.flops_vision + row.flops_projector == encoded
     ids = torch.tensor([[5, 6, *[model.config.image_token_id] * 36, 7, 8, 9]])
     whole = count_flops(
         model, input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), logits_to_keep=1
     )
-    assert row["flops_llm"] == whole - encoded
-    assert row["flops_scorer"] == 36 * 2 * (24 * 64 + 64)
+    assert row.flops_llm == whole - encoded
+    assert row.flops_scorer == 36 * 2 * (24 * 64 + 64)
 
 
 @pytest.mark.parametrize("known", [[], [576], [576, 288, 144], [144, 576], [58, 29, 14, 576]], ids=str)
@@ -134,13 +134,11 @@ def test_tokens_dropped_inside_count_as_the_real_thing_does(tiny_llava: Any, met
 
     with salience.prune(model, chosen, keep=0.25) as pruned:
         real = count_flops(call)
-    assert row["flops_vision"] + row["flops_projector"] + row["flops_llm"] == real
-    assert row["kv_bytes"] == kv_bytes(kept[0])
+    assert row.flops_vision + row.flops_projector + row.flops_llm == real
+    assert row.kv_bytes == kv_bytes(kept[0])
     image = pruned.trace.images[0]
-    assert (
-        (row["tokens_kept"], row["tokens_entered"]) == (len(image.kept), len(image.entered)) == (9, image.counts(4)[0])
-    )
-    assert row["kv_bytes"] == sum(5 + count for count in image.counts(4)) * 2 * 16 * 4  # keys and values, 16 wide
+    assert (row.tokens_kept, row.tokens_entered) == (len(image.kept), len(image.entered)) == (9, image.counts(4)[0])
+    assert row.kv_bytes == sum(5 + count for count in image.counts(4)) * 2 * 16 * 4  # keys and values, 16 wide
 
 
 def test_a_method_that_is_not_inside(tiny_llava: Any) -> None:
@@ -153,12 +151,13 @@ def test_batch_images_and_decoding_add_up(tiny_llava: Any) -> None:
     config = model.config
 
     def counted(**options: Any) -> dict[str, Any]:
-        from salience.lab.profile.counted_stages import Counted, Prompt
-        from salience.lab.profile.picture_arguments import Pictures
-        from salience.lab.profile.skeleton import build
+        from salience.lab.profile.counted_stages import CountedModel
+        from salience.lab.profile.meta_model import build
+        from salience.lab.profile.picture_arguments import PictureInputs
+        from salience.lab.profile.prompt_shape import PromptShape
 
-        prompt = Prompt(text_tokens=4, **options)
-        found = Counted(build(config, torch.float32), prompt, Pictures(count=prompt.batch * prompt.images))
+        prompt = PromptShape(text_tokens=4, **options)
+        found = CountedModel(build(config, torch.float32), prompt, PictureInputs(count=prompt.batch * prompt.images))
         language = found.language(9)
         return {"vision": found.vision.flops, "llm": language.prefill.flops, "kv": language.kv_bytes, "it": language}
 
@@ -178,13 +177,13 @@ def test_with_weights_every_stage_is_timed_beside_its_prediction(tiny_llava: Any
     hooks = [len(module._forward_hooks) for module in model.modules()]
     found = salience.profile(model, keep=[1, 0.25], text_tokens=6, batch=2, images=2, decode=2)
     for row in found.rows:
-        parts = [row[f"{stage}_ms"] for stage in ("vision", "scorer", "projector", "llm", "rest")]
+        parts = [row.number(f"{stage}_ms") for stage in ("vision", "scorer", "projector", "llm", "rest")]
         assert all(part > 0 for part in parts)
-        assert row["first_token_ms"] == pytest.approx(sum(parts))
-        assert row["decode_ms_per_token"] > 0
+        assert row.first_token_ms == pytest.approx(sum(parts))
+        assert row.decode_ms_per_token > 0
         for stage in ("vision", "scorer", "projector", "llm"):
-            ratio = row[f"{stage}_ms"] / row[f"predicted_{stage}_ms"]
-            assert row[f"{stage}_measured_over_predicted"] == pytest.approx(ratio)
+            ratio = row.number(f"{stage}_ms") / row.number(f"predicted_{stage}_ms")
+            assert row.number(f"{stage}_measured_over_predicted") == pytest.approx(ratio)
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
     assert "forward" not in model.__dict__
 
@@ -238,7 +237,7 @@ def test_no_model_to_profile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_roof_is_made_of_positive_numbers(value: float) -> None:
     with pytest.raises(ValueError, match="bytes_per_s"):
-        Roof(flops_per_s=1.0, bytes_per_s=value, launch_s=1.0)
+        Roofline(flops_per_s=1.0, bytes_per_s=value, launch_s=1.0)
 
 
 @pytest.mark.parametrize("kind", ["smolvlm", "gemma3", "mllama", "blip-2"])

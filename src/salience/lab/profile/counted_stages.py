@@ -1,4 +1,4 @@
-"""What each stage of a pruned prompt takes, counted on shapes: no weights, no pixels, a few seconds for 7B."""
+"""Work of each stage of a pruned prompt, counted on shapes without weights or pixels: a few seconds for 7B."""
 
 from __future__ import annotations
 
@@ -13,49 +13,27 @@ from torch import Tensor, nn
 
 from salience.core.transformers_names import cache_of_output, passed_cache
 from salience.lab.profile.in_llm_counts import dropping, entering
+from salience.lab.profile.meta_model import language_model, projectors
 from salience.lab.profile.operator_counts import CountOperators, Work
 from salience.lab.profile.peak_memory import kv_bytes, peak_bytes
-from salience.lab.profile.picture_arguments import Pictures
-from salience.lab.profile.shape_run import shapes_only
-from salience.lab.profile.skeleton import language_model, projectors
+from salience.lab.profile.picture_arguments import PictureInputs
+from salience.lab.profile.prompt_shape import PromptShape
+from salience.lab.profile.shapes_only import shapes_only
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.scorers.scorer import Scorer
 
-_MOST = 2**24
 
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """`batch` rows of `images` pictures and `text_tokens` of text, and `decode` tokens that follow."""
-
-    text_tokens: int = 64
-    batch: int = 1
-    images: int = 1
-    decode: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("text_tokens", 1), ("batch", 1), ("images", 1), ("decode", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-        if self.batch * (self.text_tokens + self.images) > _MOST:  # ids and masks are really there
-            raise ValueError(
-                f"batch x (text_tokens + images) must be at most {_MOST:,}, not {self.batch:,} x ({self.text_tokens:,} "
-                f"+ {self.images:,})."
-            )
-
-
-class Counted:
+class CountedModel:
     """A model on `meta` with its pictures encoded once.
 
     n: visual tokens of a picture.   width: of the features a scorer reads.   vision, projector, scorer: their work on
     all tokens of all pictures.
     """
 
-    def __init__(self, model: Any, prompt: Prompt, pictures: Pictures) -> None:
+    def __init__(self, model: Any, prompt: PromptShape, pictures: PictureInputs) -> None:
         self.model, self.prompt = model, prompt
-        self._pictures = pictures
+        self.pictures = pictures
         takes = inspect.signature(model.get_image_features).parameters
         given = pictures.arguments(model.config, "meta", model.dtype, takes)
         encoded, read = CountOperators("vision"), _ProjectorInput()
@@ -72,45 +50,43 @@ class Counted:
         self.vision = encoded.work.get("vision", Work())
         self.projector = encoded.work.get("projector", Work())
         self.scorer = self._scored()
-        self._seen: dict[tuple[int, InLLMMethod | None], Language] = {}
+        self._seen: dict[tuple[int, InLLMMethod | None], CountedLLM] = {}
 
     def _scored(self) -> Work:
         """The scorer's network on every token; ranking them multiplies nothing."""
         with shapes_only():
             scorer = Scorer(self.width)
             with CountOperators("scorer") as counted:
-                scorer(torch.empty(self._pictures.count * self.n, self.width)).sort(descending=True)
+                scorer(torch.empty(self.pictures.count * self.n, self.width)).sort(descending=True)
         work: Work = counted.work["scorer"]
         return work
 
-    def language(self, kept: int, method: InLLMMethod | None = None) -> Language:
+    def language(self, kept: int, method: InLLMMethod | None = None) -> CountedLLM:
         """The language model's work with `kept` tokens of each picture, 0 included; counted once.
 
-        method: what drops them inside the language model; None where they are gone before it.
+        method: the method that drops them inside the language model; None if they are dropped before it.
         """
         method = None if kept == self.n else method
         if (kept, method) not in self._seen:
             entered = kept if method is None else entering(method, kept, self.n)
             within: AbstractContextManager[None] = nullcontext()
             if method is not None:
-                within = dropping(
-                    language_model(self.model), method, kept=kept, entered=entered, rows=self.prompt.batch,
-                    images=self.prompt.images, text=self.prompt.text_tokens,
-                )  # fmt: skip
+                within = dropping(language_model(self.model), method, self.prompt, kept=kept, entered=entered)
             self._seen[kept, method] = _language(self.model, self.prompt, self.prompt.images * entered, within)
         return self._seen[kept, method]
 
     @property
     def counts(self) -> list[int]:
-        """The numbers of tokens whose work is known, where none go inside the language model."""
+        """Numbers of tokens whose work is known, without a method inside the language model."""
         return [kept for kept, method in self._seen if method is None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Language:
-    """The language model: prefill, the first decoding step and how much more each further one is, bytes of the cache.
+class CountedLLM:
+    """The language model's work: prefill, and `step`, the first decoding step.
 
-    peak_bytes: the most bytes alive at once, weights of the whole model included.
+    more_flops: additional operations of each further step.   kv_bytes: of the cache, decoded tokens included.
+    peak_bytes: the most bytes in use at a time, weights of the whole model included.
     """
 
     prefill: Work
@@ -120,11 +96,11 @@ class Language:
     kv_bytes: int
 
     def decode_flops(self, tokens: int) -> int:
-        """Of `tokens` further tokens; attention grows by the same with every one."""
+        """FLOPs of `tokens` decoded tokens; attention grows by the same amount with each."""
         return tokens * self.step.flops + self.more_flops * tokens * (tokens - 1) // 2
 
 
-def _language(model: Any, prompt: Prompt, visual: int, within: AbstractContextManager[None]) -> Language:
+def _language(model: Any, prompt: PromptShape, visual: int, within: AbstractContextManager[None]) -> CountedLLM:
     counted, caches = CountOperators("llm"), []
 
     def run() -> None:
@@ -138,7 +114,7 @@ def _language(model: Any, prompt: Prompt, visual: int, within: AbstractContextMa
         filled = kv_bytes(cache)
         steps = [_step(model, prompt, cache) for _ in range(2 if prompt.decode else 0)] or [Work()] * 2
         grown = (kv_bytes(cache) - filled) // 2
-    return Language(
+    return CountedLLM(
         prefill=counted.work["llm"],
         peak_bytes=peak,
         step=steps[0],
@@ -147,8 +123,8 @@ def _language(model: Any, prompt: Prompt, visual: int, within: AbstractContextMa
     )
 
 
-def _prefill(model: Any, prompt: Prompt, visual: int) -> Any:
-    """The cache of a prompt with `visual` tokens a row, after the head has seen the last position."""
+def _prefill(model: Any, prompt: PromptShape, visual: int) -> Any:
+    """The cache of a prompt with `visual` tokens a row, after the head has run on the last position."""
     length = prompt.text_tokens + visual
     embedded = torch.empty(prompt.batch, length, _width(model), dtype=model.dtype)
     mask = torch.ones(prompt.batch, length, dtype=torch.int64)
@@ -157,7 +133,7 @@ def _prefill(model: Any, prompt: Prompt, visual: int) -> Any:
     return cache_of_output(out)
 
 
-def _step(model: Any, prompt: Prompt, cache: Any) -> Work:
+def _step(model: Any, prompt: PromptShape, cache: Any) -> Work:
     mask = torch.ones(prompt.batch, cache.get_seq_length() + 1, dtype=torch.int64)
     with CountOperators("llm") as counted:
         out = language_model(model)(
@@ -176,22 +152,22 @@ def _width(model: Any) -> int:
 
 
 def _features(model: Any, read: _ProjectorInput) -> int:
-    """Width of what a scorer reads of a token: as the model's family has it, else what its projector reads of one."""
+    """Width of the features that a scorer reads: that of the model's family, else that of the projector's input."""
     try:
         return adapter_for(model).d_features
-    except ValueError:  # of no family that can be pruned
+    except ValueError:  # no family that can be pruned
         return read.values // read.rows if read.rows else _width(model)
 
 
 def _rows(pooled: Any) -> int:
-    """Visual tokens in what `get_image_features` gives: a tensor (..., tokens, d_llm), or a list of such."""
+    """Number of visual tokens that `get_image_features` returns, as a tensor (..., tokens, d_llm) or a list of such."""
     if isinstance(pooled, Tensor):
         return pooled.numel() // pooled.shape[-1]
     return sum(_rows(part) for part in pooled)
 
 
 class _ProjectorInput:
-    """How many values the first projector reads, and how many tokens it makes of them."""
+    """Numbers of values that the first projector reads, and of tokens that it returns."""
 
     def __init__(self) -> None:
         self.values = self.rows = 0

@@ -1,6 +1,6 @@
 """Floating point operations of a call: 2 per multiply-add, attention as the full square, every layer that runs.
 
-Counted from the operators that really run (torch's FlopCounterMode), so no formula has to know the model. On `meta`
+They are counted from the operators that run (torch's FlopCounterMode), so no formula depends on the model. On `meta`
 tensors nothing is computed and the count is the same.
 """
 
@@ -22,8 +22,8 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_val: Any = N
     return int(2 * batch * heads * rows * key.shape[-2] * (width + value.shape[-1]))
 
 
-# torch's table lacks the CPU's fused kernel, so that attention on a CPU counts as zero. The composite operator is
-# what arrives under inference_mode; FlopCounterMode counts either one or the other, never both.
+# torch's table lacks the CPU's fused kernel, so attention on a CPU would count as zero. Under inference_mode the
+# composite operator arrives instead; FlopCounterMode counts one of the two, never both.
 _attention_flops._get_raw = True  # type: ignore[attr-defined]
 MAPPING = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,

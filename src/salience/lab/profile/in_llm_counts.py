@@ -1,4 +1,4 @@
-"""The work of a language model whose tokens go between its layers, counted as `prune` would have it run."""
+"""Work of a language model that drops tokens between its layers, counted as `prune` runs it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from salience.core.types import Selection, TokenContext
+from salience.lab.profile.prompt_shape import PromptShape
 from salience.vlm.in_llm.layer_hooks import Prefill
 from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
@@ -22,9 +23,9 @@ from salience.vlm.methods.in_llm_method import InLLMMethod
 
 
 def in_llm_method(method: str | InLLMMethod) -> InLLMMethod:
-    """The method inside the language model that is meant.
+    """Return the method inside the language model by its name, or the method itself.
 
-    Raises:  ValueError when it is none
+    Raises:  ValueError when it is no such method
     """
     known = sorted(name for name in METHODS if issubclass(method_class(name), InLLMMethod))
     named = isinstance(method, str) and (method in known or is_class_path(method))
@@ -38,40 +39,37 @@ def in_llm_method(method: str | InLLMMethod) -> InLLMMethod:
 
 
 def entering(method: InLLMMethod, kept: int, n: int) -> int:
-    """How many of a picture's n tokens enter the language model when `kept` are left behind the last stage."""
+    """Number of a picture's n tokens that enter the language model if `kept` remain after the last stage."""
     return max(kept, method.coarse.count(n)) if isinstance(method, ThenInLLM) else n
 
 
 @contextmanager
-def dropping(
-    model: Any, method: InLLMMethod, *, kept: int, entered: int, rows: int, images: int, text: int
-) -> Iterator[None]:
-    """While the language model runs on `rows` of `images` pictures of `entered` tokens and `text` text tokens.
+def dropping(model: Any, method: InLLMMethod, prompt: PromptShape, *, kept: int, entered: int) -> Iterator[None]:
+    """Drop tokens while a language model runs on a prompt: of a picture's `entered` tokens `kept` remain at the end.
 
-    Which tokens stay makes no difference to the work. A count that follows from numbers nobody knows here, SparseVLM's
-    ranks, is taken as equal steps.
+    The work does not depend on which tokens remain. A count that follows from values unknown here, SparseVLM's ranks,
+    is replaced by equal steps.
     """
-    real = torch.ones(rows, text + images * entered, dtype=torch.int64)
+    real = torch.ones(prompt.batch, prompt.text_tokens + prompt.images * entered, dtype=torch.int64)
     pictures = [
         InLLMPicture(
             row=row,
-            columns=text // 2 + image * entered + torch.arange(entered),
+            columns=prompt.text_tokens // 2 + image * entered + torch.arange(entered),
             kept=torch.arange(entered),
             places=lambda kept: torch.zeros(entered, dtype=torch.bool).index_fill(0, kept, True),
             tokens=torch.arange(entered),
             budget=Budget(tokens=kept),
         )
-        for row in range(rows)
-        for image in range(images)
+        for row in range(prompt.batch)
+        for image in range(prompt.images)
     ]
-    decoder = LLMLayers(model)
-    with Prefill(decoder, _First(method=method), pictures, real, side="left").running():
+    with Prefill(LLMLayers(model), _First(method=method), pictures, real, side="left").running():
         yield
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _First(InLLMMethod):
-    """Looks as a method does, where it does, and keeps the first tokens: as many as the method would."""
+    """A method that reads attention where another does, and keeps the first tokens: the same number as that one."""
 
     method: InLLMMethod
 

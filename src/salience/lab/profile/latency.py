@@ -1,4 +1,4 @@
-"""Wall clock of stages: interleaved across cases in one process, after a warm-up, as medians, device synchronised."""
+"""Wall-clock times of stages: cases interleaved in one process, after a warm-up, as medians, device synchronised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Case = TypeVar("Case", bound=Hashable)
 
 
 class Stopwatch:
-    """Times consecutive stages: `lap(name)` closes the stage that began at the last lap (or `start`)."""
+    """Times of consecutive stages: `lap(name)` ends the stage that began at the last lap (or `start`)."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -23,19 +23,19 @@ class Stopwatch:
         self.start()
 
     def start(self) -> None:
-        """Begin a stage here, leaving out what came before."""
+        """Begin a stage now; time before it is not counted."""
         self._synchronise()
         self._since = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Close a stage; a stage lapped twice adds up."""
+        """End a stage; times of the same name add up."""
         self._synchronise()
         now = time.perf_counter()
         self.milliseconds[name] = self.milliseconds.get(name, 0.0) + (now - self._since) * 1e3
         self._since = now
 
     def _synchronise(self) -> None:
-        # A CPU computes as it is called; elsewhere the call only queues work, and the clock would miss it.
+        # Other devices than a CPU only queue the work of a call.
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         elif self._device.type == "mps":
@@ -71,7 +71,7 @@ def measure_rounds(
 ) -> dict[Case, list[dict[str, float]]]:
     """Milliseconds of each case's stages, round by round.
 
-    Every round runs each case once, so that a busy second or a falling clock touches all alike. The first `warmup`
+    Every round runs each case once, so that a busy second or a slower clock affects all cases. The first `warmup`
     rounds are dropped. `tick` is called after each case of each round (for a progress bar).
 
     Returns: case -> `repeats` times stage -> milliseconds.
@@ -105,7 +105,7 @@ def _rounds(
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A collection takes as long as there are objects in the process, and whose turn it hits is chance."""
+    """Switch garbage collection off: it would lengthen a case by chance."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,7 +1,7 @@
-"""Whether the machine had something else to do while a study was measured: load averages and a fixed job's spread.
+"""Other work on the machine during a measurement: load averages, and the spread of a fixed job's times.
 
-A time is worth something only beside this: on a busy machine the same call takes twice as long, and methods that were
-timed in turn differ by whose turn was disturbed.
+Times need this context: on a busy machine the same call can take twice as long, and interleaved methods differ by
+which of them was disturbed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 
 from salience.core.environment import busy_because
 
-#: The fixed job: so many products of two square matrices of this side, some milliseconds on one core.
+#: The fixed job: `_PRODUCTS` products of square matrices of this side, some milliseconds on one core.
 _SIDE, _PRODUCTS = 256, 12
 _REPEATS, _WARM_UP = 25, 3
 
 
 class Machine:
-    """Watches a machine from its construction on; `sample` as often as one likes, `observed` at the end."""
+    """Observation of a machine, from construction on: call `sample` any number of times, and `observed` at the end."""
 
     def __init__(self) -> None:
         self.load_at_start = load_average()
@@ -32,7 +32,7 @@ class Machine:
         self.milliseconds += floor_times()
 
     def observed(self) -> dict[str, Any]:
-        """The machine as a document's environment describes it.
+        """Return the machine's part of a document's environment.
 
         Returns: load_average_start, load_average_end (over one minute; None where the system has none), floor_ms (the
                  fixed job's median), floor_spread (its 90th percentile over its 10th), busy_because (sentence or None)
@@ -49,7 +49,7 @@ class Machine:
 
 
 def load_average() -> float | None:
-    """Processes that want to run, mean over the last minute; None where the system does not count them."""
+    """Mean number of runnable processes over the last minute; None where the system does not count them."""
     try:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""The wall clock of a real model's stages, pruned as `salience.prune` does it, with hooks that go again."""
+"""Wall-clock times of a model's stages, pruned by `salience.prune`, with temporary hooks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from salience.core.cache_guard import reading
 from salience.core.transformers_names import cache_of_output, passed_cache
-from salience.lab.profile.counted_stages import Prompt
+from salience.lab.profile.counted_stages import CountedModel
 from salience.lab.profile.latency import Stopwatch, measure
-from salience.lab.profile.picture_arguments import Pictures
-from salience.lab.profile.skeleton import language_model, projectors
+from salience.lab.profile.meta_model import language_model, projectors
+from salience.lab.profile.picture_arguments import PictureInputs
+from salience.lab.profile.profile_rows import STAGES
+from salience.lab.profile.prompt_shape import PromptShape
 from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.in_llm.layer_hooks import layer_masks
 from salience.vlm.in_llm.llm_layers import LLMLayers
@@ -24,23 +26,21 @@ from salience.vlm.prune import prune
 from salience.vlm.scorers.scorer import Scorer, untrained_scorer
 
 _TOWERS = ("vision_tower", "visual", "vision_model")
-STAGES = ("vision", "scorer", "projector", "llm", "rest")
 
 
 def measure_stages(
-    model: Any, prompt: Prompt, pictures: Pictures, counts: Sequence[int], n: int, width: int, repeats: int = 7,
-    method: Method | None = None,
-) -> dict[int, dict[str, float]]:  # fmt: skip
-    """Median milliseconds of each stage by tokens kept of a picture, the counts taking turns.
+    model: Any, counted: CountedModel, counts: Sequence[int], method: Method | None = None, repeats: int = 7
+) -> dict[int, dict[str, float]]:
+    """Median milliseconds of each stage by tokens kept of a picture, the counts interleaved.
 
-    Stages: vision, scorer, projector, llm (prefill and head), rest (ranking, gathering, placing), decode (of a token).
+    Stages: vision, scorer, projector, llm (prefill and head), rest (ranking, gathering, placing), decode (one token).
 
-    method: what prunes; None for a scorer with random weights.
-
+    Args:    counted: the same model on `meta`   method: the pruning method; None for a scorer with random weights
     Raises:  ValueError when the model is of no family that can be pruned
     """
-    inputs = _inputs(model, prompt, pictures, n)
-    scorer = untrained_scorer(width)
+    prompt, n = counted.prompt, counted.n
+    inputs = _inputs(model, prompt, counted.pictures, n)
+    scorer = untrained_scorer(counted.width)
 
     def of(kept: int) -> Callable[[Stopwatch], None]:
         def run(watch: Stopwatch) -> None:
@@ -57,11 +57,11 @@ def measure_stages(
         return run
 
     with torch.inference_mode():
-        return measure({kept: of(kept) for kept in counts}, repeats=repeats, device=model.device)
+        return measure({kept: of(kept) for kept in sorted(set(counts))}, repeats=repeats, device=model.device)
 
 
-def _inputs(model: Any, prompt: Prompt, pictures: Pictures, n: int) -> dict[str, Any]:
-    """A call of `forward`: half of the text, the pictures, the rest of the text."""
+def _inputs(model: Any, prompt: PromptShape, pictures: PictureInputs, n: int) -> dict[str, Any]:
+    """Arguments of `forward`: half of the text, the pictures, the rest of the text."""
     config, device = model.config, model.device
     placeholder = int(config.image_token_id)
     word = 0 if placeholder != 0 else 1
@@ -87,7 +87,7 @@ def _modules(model: Any, scorer: Scorer | None) -> dict[str, list[nn.Module]]:
 
 @contextmanager
 def _laps(watch: Stopwatch, modules: Mapping[str, Iterable[nn.Module]]) -> Iterator[None]:
-    """Time goes to the innermost module that runs, and to "rest" outside all of them."""
+    """Assign time to the innermost running module, and to "rest" outside all of them."""
     inside = ["rest"]
     handles = []
 
@@ -112,8 +112,8 @@ def _laps(watch: Stopwatch, modules: Mapping[str, Iterable[nn.Module]]) -> Itera
             handle.remove()
 
 
-def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
-    """`prompt.decode` further tokens on the cache; which they are makes no difference to the time."""
+def _decode(model: Any, prompt: PromptShape, out: Any, watch: Stopwatch) -> None:
+    """Decode `prompt.decode` tokens on the cache; the time does not depend on which they are."""
     if not prompt.decode:
         return
     cache, embed = cache_of_output(out), model.get_input_embeddings()
@@ -130,6 +130,6 @@ def _decode(model: Any, prompt: Prompt, out: Any, watch: Stopwatch) -> None:
 
 
 def _later(language: Any, cache: Any) -> AbstractContextManager[None]:
-    """Masks of their own for layers that hold fewer tokens than the first."""
+    """Masks for layers that hold fewer tokens than the first."""
     columns = LayerColumns.on(cache)
     return nullcontext() if columns is None else layer_masks(LLMLayers(language), cache, columns, None)

@@ -1,4 +1,4 @@
-"""What a call's operators cost, stage by stage: operations, bytes moved and how often something is launched."""
+"""Cost of a call's operators by stage: operations, bytes moved and number of launches."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from salience.lab.profile.flops import MAPPING
-from salience.lab.profile.roofline import Roof
+from salience.lab.profile.roofline import Roofline
 
 _aten = torch.ops.aten
 _FLOPS: dict[Any, Callable[..., int]] = {**flop_registry, **MAPPING}
-_LOOKUPS = (_aten.embedding, _aten.index, _aten.index_select, _aten.gather)  # read the rows they give, not the table
+_LOOKUPS = (
+    _aten.embedding,
+    _aten.index,
+    _aten.index_select,
+    _aten.gather,
+)  # they read only the rows that they return
 _UNWRITTEN = (_aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
 
 
 @dataclass(kw_only=True)
 class Work:
-    """Operators by their cost: (operations, bytes read and written) -> how many such."""
+    """Operators by their cost: (operations, bytes read and written) -> number of such operators."""
 
     operators: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -34,10 +39,10 @@ class Work:
         """2 a multiply-add."""
         return sum(flops * times for (flops, _), times in self.operators.items())
 
-    def seconds(self, roof: Roof, widen: float = 1.0) -> float:
-        """What `roof` allows: each operator as long as its operations or its bytes take, and at least its launch.
+    def seconds(self, roof: Roofline, widen: float = 1.0) -> float:
+        """Predicted time: for each operator that of its operations or its bytes, the longer, and at least its launch.
 
-        widen: how many times more bytes there are where the numbers are wider than those counted.
+        widen: factor on the bytes, if the numbers are wider than those counted.
         """
         return sum(roof.seconds(flops, moved * widen) * times for (flops, moved), times in self.operators.items())
 
@@ -50,9 +55,9 @@ class Work:
 
 
 class CountOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Books every operator under the innermost stage that runs; `work[stage]` is what was booked.
+    """Mode that counts every operator under the innermost running stage, in `work[stage]`.
 
-    Nothing is computed differently. On top of `shapes_only()` nothing is computed at all.
+    Results do not change. Within `shapes_only()` nothing is computed at all.
     """
 
     def __init__(self, stage: str) -> None:
@@ -62,7 +67,7 @@ class CountOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def watching(self, modules: Iterable[nn.Module], stage: str) -> Iterator[None]:
-        """What runs inside `modules` belongs to `stage`; the hooks go again."""
+        """Count operators inside `modules` under `stage`; the hooks are removed on leaving."""
         handles = []
         try:
             for module in modules:
@@ -103,5 +108,5 @@ def _moved(func: Any, given: Any, out: Any) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """An expanded tensor is read from where it really is."""
+    """Bytes in memory: an expanded tensor has fewer than its shape says."""
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())

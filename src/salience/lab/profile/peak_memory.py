@@ -1,4 +1,4 @@
-"""Memory of a call: the most bytes of tensors alive at once, and the bytes of a key-value cache."""
+"""Memory of a call: the most bytes of tensors in memory at a time, and the bytes of a key-value cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every storage that operators make, from its making to its end."""
+    """Mode that follows every storage made by operators until it is freed."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -25,7 +25,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add(tensor, counted=False)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What goes in was there before: it only counts if an operator of this call made it.
+        # Inputs existed before: they only count if an operator of this call made them.
         for leaf in tree_leaves((args, kwargs)):
             if isinstance(leaf, torch.Tensor):
                 self._add(leaf, counted=False)
@@ -57,10 +57,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(call: Callable[[], object], weights: Iterable[torch.Tensor] = ()) -> int:
-    """The most bytes of tensors alive at once while `call` runs, `weights` included.
+    """The most bytes of tensors in memory at a time while `call` runs, `weights` included.
 
-    On CUDA the allocator's own peak. Elsewhere (a CPU, or `meta`, where nothing is allocated) the storages that
-    operators make are followed; scratch space inside an operator is not seen.
+    On CUDA this is the allocator's own peak. Elsewhere (a CPU, or `meta`, where nothing is allocated) the storages made
+    by operators are followed, without scratch space inside an operator.
     """
     held = list(weights)
     if held and held[0].device.type == "cuda":
@@ -78,7 +78,7 @@ def peak_bytes(call: Callable[[], object], weights: Iterable[torch.Tensor] = ())
 
 
 def kv_bytes(cache: Any) -> int:
-    """Bytes of the keys and values in a transformers cache, as it stands."""
+    """Bytes of the keys and values in a transformers cache."""
     return sum(tensor.nbytes for tensor in _cached(cache))
 
 

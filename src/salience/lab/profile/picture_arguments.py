@@ -1,6 +1,6 @@
-"""Picture arguments of a model: the right shapes, without a picture.
+"""Picture arguments of a model: tensors of the right shapes, without a picture.
 
-As its own processor makes it (`prepared.py`) where there is one, else by what the model's configuration holds.
+The shapes are those of the model's own processor (`processor_settings.py`), or follow from its configuration.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ _TILES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class PictureInputs:
     """`count` pictures of `size` (width, height) in pixels.
 
-    prepared: what the model's own processor makes of one; None for what is usual in its family
+    prepared: the arguments that the model's own processor returns for one; None for the family's usual settings
 
-    Raises:  ValueError when there is not at least one picture of at least one pixel, or it is larger than one that is
-             opened may be
+    Raises:  ValueError when there is no picture, it has no pixel, or it is larger than a picture file may be
     """
 
     count: int
@@ -46,7 +45,7 @@ class Pictures:
         ):
             raise ValueError(
                 f"picture must be less than {LARGEST_SIDE:,} pixels on a side, at most {LARGEST_AREA:,} in all and no "
-                f"strip thinner than 1 to {LONGEST_STRIP}, as pictures that are opened, not {width:,} x {height:,}."
+                f"strip thinner than 1 to {LONGEST_STRIP}, as a picture file, not {width:,} x {height:,}."
             )
 
     def arguments(
@@ -54,21 +53,21 @@ class Pictures:
     ) -> dict[str, Tensor]:
         """The image arguments of this model's `get_image_features`; floats standard normal, or shapes on `meta`.
 
-        takes: the names of the arguments that it takes, of all that the processor makes; None for all
+        takes: names of the arguments that it accepts, of all that the processor returns; None for all
 
-        Raises:  ValueError when the configuration tells of no way to show the model a picture
+        Raises:  ValueError when the size of pictures is not in the configuration
         """
         if self.prepared:
             made = {name: value for name, value in self.prepared.items() if takes is None or name in takes}
             return {name: self._repeated(value, device, dtype) for name, value in made.items()}
         shapes, numbers = self._shapes(config)
         found = {"pixel_values": torch.randn(*shapes, device=device, dtype=dtype)}
-        # whole numbers stay real where the pixels are mere shapes
+        # whole numbers keep their values where the pixels are only shapes
         where = "cpu" if torch.device(device).type == "meta" else device
         return found | {name: torch.tensor(value, device=where) for name, value in numbers.items()}
 
     def _repeated(self, value: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-        """One picture's argument for all pictures, side by side in its first axis."""
+        """One picture's argument repeated for all pictures along its first axis."""
         shape = (self.count * value.shape[0], *value.shape[1:])
         if value.is_floating_point():
             return torch.randn(*shape, device=device, dtype=dtype)
@@ -84,7 +83,7 @@ class Pictures:
             return self._any_size(vision)
         side = getattr(vision, "image_size", None)
         if side is None:
-            raise ValueError(f"model: {config.model_type!r} does not say what size of picture it takes.")
+            raise ValueError(f"model: {config.model_type!r} has no size of pictures in its configuration.")
         height, width = (side, side) if isinstance(side, int) else side
         if hasattr(config, "scale_factor"):
             return [1, self.count * self._split(), 3, height, width], {}
@@ -100,7 +99,7 @@ class Pictures:
         )
 
     def _any_size(self, vision: Any) -> tuple[list[int], dict[str, list[list[int]]]]:
-        """Qwen-VL: patches in a row, and how many there are of each picture in height and width."""
+        """Qwen-VL: all patches in a row, and their numbers along the height and width of each picture."""
         step = vision.patch_size * vision.spatial_merge_size
         width, height = (max(1, round(side / step)) * vision.spatial_merge_size for side in self.size)
         channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
@@ -108,7 +107,7 @@ class Pictures:
         return [self.count * height * width, values], {"image_grid_thw": [[1, height, width]] * self.count}
 
     def _tiled(self, config: Any) -> tuple[list[int], dict[str, list[list[int]]]]:
-        """LLaVA-NeXT and OneVision: the whole picture and its tiles, by the resolution that fits it best."""
+        """LLaVA-NeXT and OneVision: the whole picture and its tiles, at the best fitting resolution."""
         from transformers.image_processing_utils import select_best_resolution
 
         side, (width, height) = config.vision_config.image_size, self.size

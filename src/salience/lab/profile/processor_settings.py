@@ -1,4 +1,4 @@
-"""Pictures as a model's own processor prepares them: sizes, crops, tiles and splitting as its settings have them."""
+"""Pictures as a model's own processor prepares them: sizes, crops, tiles and splitting follow its settings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TEXT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The image arguments of one picture, and where they are from.
+class PreparedPicture:
+    """Image arguments of one picture, and their source.
 
-    values: empty where there is no processor, and what is usual in the family is taken   name: of the processor's
-    class; empty without one   note: why there is none, a sentence's end; empty where there is one
+    values: empty without a processor; the family's usual settings are then used.
+    name: class of the image processor, empty without one.   note: reason why there is none, a clause; empty with one.
     """
 
     values: Mapping[str, Tensor]
@@ -28,28 +28,28 @@ class Prepared:
     note: str = ""
 
 
-def prepared_by(processor: Any, size: tuple[int, int]) -> Prepared:
+def prepared_by(processor: Any, size: tuple[int, int]) -> PreparedPicture:
     """Output of a processor, or an image processor, for a picture of `size`, width and height in pixels.
 
-    Raises:  ValueError when it makes nothing of it
+    Raises:  ValueError when it returns no pixel_values
     """
     return _prepared(processor, size, {})
 
 
-def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, local: bool = False) -> Prepared:
-    """The same with the processor in a model's folder, or of a hub id; only its image processor where that is all.
+def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, local: bool = False) -> PreparedPicture:
+    """The same with the processor in a model's folder, or of a hub id; only its image processor if need be.
 
-    local: ask no network
+    local: whether to use no network
 
-    Raises:  ValueError when its files are there and can't be read, or it makes nothing of such a picture
+    Raises:  ValueError when its files exist but can't be read, or it can't prepare such a picture
     """
     from transformers import AutoImageProcessor, AutoProcessor
 
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in _FILES):
-        return Prepared(values={}, note="there is no processor_config.json or preprocessor_config.json")
+        return PreparedPicture(values={}, note="there is no processor_config.json or preprocessor_config.json")
     reasons, loaded = [], False
-    for kind in (AutoProcessor, AutoImageProcessor):  # the first needs a tokenizer, which a bare configuration lacks
+    for kind in (AutoProcessor, AutoImageProcessor):  # the first needs a tokenizer
         try:
             found = kind.from_pretrained(str(source), local_files_only=local)
             loaded = True
@@ -60,21 +60,19 @@ def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, l
             reasons.append(f"{type(error).__name__}: {line}" if line else type(error).__name__)
             last = error
     if loaded:
-        raise ValueError(
-            f"picture: the model's processor makes nothing of {size[0]} x {size[1]} pixels ({reasons[-1]})."
-        )
+        raise ValueError(f"picture: the model's processor can't prepare {size[0]} x {size[1]} pixels ({reasons[-1]}).")
     if folder.is_dir() and not isinstance(last, ImportError):
         raise ValueError(f"model: the processor's settings in {folder} can't be read ({reasons[-1]}).") from last
-    return Prepared(values={}, note=f"its processor can't be loaded ({reasons[-1]})")
+    return PreparedPicture(values={}, note=f"its processor can't be loaded ({reasons[-1]})")
 
 
-def _prepared(processor: Any, size: tuple[int, int], usual: Mapping[str, Any]) -> Prepared:
+def _prepared(processor: Any, size: tuple[int, int], usual: Mapping[str, Any]) -> PreparedPicture:
     from PIL import Image
 
     picture = Image.new("RGB", size, "grey")
     whole = getattr(processor, "image_processor", None) is not None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # transformers' own doubts about numpy and names of its classes
+        warnings.simplefilter("ignore")  # transformers warns about numpy and names of its own classes
         if whole:
             from salience.lab.evaluate.prompts import prompt_text
 
@@ -83,13 +81,13 @@ def _prepared(processor: Any, size: tuple[int, int], usual: Mapping[str, Any]) -
             found = processor(images=picture, return_tensors="pt", **usual)
     values = {name: value for name, value in found.items() if isinstance(value, Tensor) and name not in _TEXT}
     if "pixel_values" not in values:
-        raise ValueError(f"processor: a {type(processor).__name__} makes no pixel_values of a picture.")
+        raise ValueError(f"processor: a {type(processor).__name__} returns no pixel_values for a picture.")
     images = processor.image_processor if whole else processor
-    return Prepared(values=values, name=type(images).__name__)
+    return PreparedPicture(values=values, name=type(images).__name__)
 
 
 def _usual(model_type: str, image_processor: Any) -> dict[str, Any]:
-    """Arguments that a family's processor passes its image processor in every call, whatever the settings."""
+    """Arguments that a family's processor always passes to its image processor, independent of the settings."""
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     name = PROCESSOR_MAPPING_NAMES.get(model_type)
@@ -102,7 +100,7 @@ def _usual(model_type: str, image_processor: Any) -> dict[str, Any]:
         module = importlib.import_module(kind.__module__)
     except (ImportError, AttributeError):
         return {}
-    # of the class itself, or, up to transformers 5.22, of a class beside it; a look at names alone, which warns of none
+    # up to transformers 5.22 a class beside it has them; found by name, because attribute access would warn
     beside = vars(module).get(f"{name}Kwargs") or getattr(kind, "valid_processor_kwargs", None)
     said = getattr(beside, "_defaults", {}).get("images_kwargs", {})
     known = getattr(getattr(image_processor, "valid_kwargs", None), "__annotations__", {})

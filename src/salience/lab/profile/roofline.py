@@ -1,4 +1,4 @@
-"""What a device can do at best: operations a second, bytes a second, and what launching an operator takes."""
+"""Limits of a device: operations per second, bytes per second, and the time to launch an operator."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from functools import partial
 import torch
 from torch import nn
 
-_MATMUL = (128, 4096)  # rows of the square product, smallest and largest; it grows until one takes ENOUGH seconds
-_ENOUGH = 0.02
-_COPY = {"cuda": 2**29}  # bytes of a copy, far beyond a processor's caches
+_MATMUL = (128, 4096)  # rows of the square product, smallest and largest; it grows until one takes _MIN_SECONDS
+_MIN_SECONDS = 0.02
+_COPY = {"cuda": 2**29}  # bytes of a copy, far more than a processor's caches
 _CALLS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roof:
+class Roofline:
     """A device's limits.
 
     flops_per_s: of a large matrix product, 2 a multiply-add.   bytes_per_s: read and written by a large copy.
@@ -43,18 +43,18 @@ class Roof:
         return max(flops / self.flops_per_s, moved / self.bytes_per_s, self.launch_s)
 
 
-def measure_roof(device: torch.device | str, dtype: torch.dtype) -> Roof:
-    """The limits of `device` for matrices of `dtype`, measured once a process, in about a second.
+def measure_roof(device: torch.device | str, dtype: torch.dtype) -> Roofline:
+    """The limits of `device` for matrices of `dtype`, measured once in a process, in about a second.
 
-    Each figure is the best of a few tries: what the device can do, whatever else the machine is doing now.
+    Each figure is the best of a few tries, to reduce the effect of other work on the machine.
     """
     return _measured(torch.device(device), dtype)
 
 
 @functools.cache
-def _measured(device: torch.device, dtype: torch.dtype) -> Roof:
+def _measured(device: torch.device, dtype: torch.dtype) -> Roofline:
     with torch.no_grad():
-        return Roof(
+        return Roofline(
             flops_per_s=_flops_per_s(device, dtype),
             bytes_per_s=_bytes_per_s(device),
             launch_s=_launch_s(device, dtype),
@@ -67,7 +67,7 @@ def _flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
     while True:
         a, b = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
         taken = _best(partial(torch.matmul, a, b), device, tries=2)
-        if taken >= _ENOUGH or rows >= largest:
+        if taken >= _MIN_SECONDS or rows >= largest:
             break
         rows *= 2
     return 2 * rows**3 / min(taken, _best(partial(torch.matmul, a, b), device, tries=5))
@@ -81,7 +81,7 @@ def _bytes_per_s(device: torch.device) -> float:
 
 
 def _launch_s(device: torch.device, dtype: torch.dtype) -> float:
-    """A module's call on almost nothing: what remains is Python, the way to the kernel, and the kernel's start."""
+    """Seconds of a module's call on a tiny input: Python, dispatch, and the start of the kernel."""
     layer = nn.Linear(8, 8, device=device, dtype=dtype)
     x = torch.ones(1, 8, device=device, dtype=dtype)
 
@@ -93,7 +93,7 @@ def _launch_s(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _best(call: Callable[[], object], device: torch.device, *, tries: int) -> float:
-    """Least seconds of a call, after one that is not counted."""
+    """Least seconds of a call, after one warm-up."""
     times = []
     for _ in range(1 + tries):
         _synchronise(device)

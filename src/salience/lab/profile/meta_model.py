@@ -1,4 +1,4 @@
-"""A model from its configuration alone, on `meta`, and where in it the stages are."""
+"""A model on `meta` from its configuration alone, and the modules of its stages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 from salience.core.json_text import read_json
 from salience.core.transformers_names import check_release
 
-#: Modules that turn the tower's tokens into the language model's, by the name they have in their parent.
+#: Names, in their parent, of modules that turn the tower's tokens into the language model's.
 _PROJECTORS = frozenset({"multi_modal_projector", "connector", "merger"})
 _PROJECTOR_LISTS = frozenset({"deepstack_merger_list"})
 _LANGUAGE_MODELS = ("language_model", "text_model")
 
 
 def read_config(path_or_id: str | Path) -> Any:
-    """The configuration in a folder's config.json, or of a hub id.
+    """Return the configuration in a folder's config.json, or of a hub id.
 
-    Raises:  ValueError in one sentence when there is none, it is of an unknown type, or not of a vision-language model
+    Raises:  ValueError in one sentence when there is none, its type is unknown, or it is not a vision-language model's
     """
     from transformers import AutoConfig
 
@@ -37,7 +37,7 @@ def read_config(path_or_id: str | Path) -> Any:
         raise
     except Exception as error:  # transformers, the hub and the network below it share no base class
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ValueError(f"model: no configuration {path_or_id} can be had ({reason}).") from error
+        raise ValueError(f"model: the configuration of {path_or_id} can't be loaded ({reason}).") from error
     _check_kind(config, str(path_or_id))
     return config
 
@@ -60,14 +60,16 @@ def _check_folder(folder: Path) -> None:
 def _check_kind(config: Any, name: str) -> None:
     from transformers import AutoModelForImageTextToText
 
-    if getattr(config, "vision_config", None) is None or type(config) not in AutoModelForImageTextToText._model_mapping:
+    if type(config) not in AutoModelForImageTextToText._model_mapping or not hasattr(config, "vision_config"):
         raise ValueError(f"model: {name} is of type {config.model_type!r}, which is no vision-language model.")
+    if config.vision_config is None:
+        raise ValueError(f"model: the configuration of {name} has no vision_config, so no vision tower can be built.")
 
 
 def build(config: Any, dtype: torch.dtype, kind: type[Any] | None = None) -> Any:
-    """The model of `config` on `meta`, in evaluation mode: shapes without weights.
+    """Build the model of `config` on `meta`, in evaluation mode: shapes without weights.
 
-    kind: its class, None for the one transformers takes.
+    kind: its class, None for the one transformers chooses.
     """
     import copy
 
@@ -82,7 +84,7 @@ def build(config: Any, dtype: torch.dtype, kind: type[Any] | None = None) -> Any
 
 
 def dtype_of(config: Any) -> torch.dtype:
-    """What the configuration says its weights are in, float32 where it says nothing."""
+    """The dtype in the configuration, float32 if there is none."""
     found = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
     if isinstance(found, str):
         found = getattr(torch, found.removeprefix("torch."), None)
@@ -92,16 +94,16 @@ def dtype_of(config: Any) -> torch.dtype:
 def language_model(model: Any) -> Any:
     """The language model without its head.
 
-    Raises:  ValueError when it is not where transformers' vision-language models have it
+    Raises:  ValueError when it is not in the usual place
     """
     for name in _LANGUAGE_MODELS:
         if (found := getattr(model.base_model, name, None)) is not None:
             return found
-    raise ValueError(f"model: a {type(model).__name__} has no language model where one is looked for.")
+    raise ValueError(f"model: a {type(model).__name__} has no language_model or text_model.")
 
 
 def projectors(model: Any) -> list[nn.Module]:
-    """The projector's modules; empty where the tower gives the language model's tokens itself."""
+    """The projector's modules; empty if the tower itself returns the language model's tokens."""
     return list(_projectors(model.base_model))
 
 

@@ -1,8 +1,8 @@
-"""Run a model for its shapes alone: floating point tensors are `meta`, whole numbers are computed.
+"""Run a model on shapes alone: floating point tensors are `meta`, whole numbers are computed.
 
-On `meta` a 7B model takes no memory, but models also ask for values: how many patches, which columns hold image tokens,
-where the windows end. All of these are whole numbers, so they stay on the CPU with their values, while everything
-that hangs on weights or pixels is a shape. A comparison of floats, which nobody can know, is False.
+On `meta` a 7B model takes no memory, but models also read values: the number of patches, the columns of image tokens,
+the ends of windows. All of these are whole numbers, so they stay on the CPU with their values. Everything that depends
+on weights or pixels is a shape. A comparison of floats is unknown and counts as False.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _BY_MASK = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.defaul
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Inside, modules and tensors are made on `meta`, and calls of such modules give shapes; nothing has gradients."""
+    """Make modules and tensors on `meta`, and run such modules on shapes, without gradients."""
     whole_numbers = _WholeNumbers()  # type: ignore[no-untyped-call]
     with torch.no_grad(), whole_numbers, torch.device("meta"), _FusedAttention():
         yield
 
 
 class _WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps tensors of whole numbers and booleans on the CPU, whatever they are mixed with."""
+    """Mode that keeps tensors of whole numbers and booleans on the CPU, also beside `meta` tensors."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         shapes = sum(tensor.is_meta for tensor in tensors)
         if shapes and shapes == len(tensors) and "device" not in kwargs and func not in _UNKNOWN:
-            out = func(*args, **kwargs)  # nearly all operators: the short way
+            out = func(*args, **kwargs)  # nearly all operators, for speed
             return _known(out) if isinstance(out, Tensor) else tree_map(_known, out)
         if shapes:
             return self._mixed(func, args, kwargs)
@@ -50,7 +50,7 @@ class _WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs if dtype.is_floating_point else {**kwargs, "device": torch.device("cpu")}))
 
     def _mixed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """An operator some of whose tensors are shapes: the result is a shape, or a whole number nobody can know."""
+        """Run an operator on some shapes: the result is a shape, or an unknown whole number, 0."""
         if func in _UNKNOWN:
             return 0.0
         if func in _BY_MASK:
@@ -70,14 +70,14 @@ def _real(value: Any) -> bool:
 
 
 def _known(value: Any) -> Any:
-    """Whole numbers that hang on unknown floats become zeros."""
+    """Whole numbers that depend on unknown floats become zeros."""
     if isinstance(value, Tensor) and value.is_meta and not (value.is_floating_point() or value.is_complex()):
         return torch.zeros(value.shape, dtype=value.dtype, device="cpu")
     return value
 
 
 def _positions(indices: Any) -> list[Any]:
-    """Boolean masks as positions: how many rows they leave is known here and nowhere on `meta`."""
+    """Boolean masks as positions, because `meta` does not know how many rows a mask keeps."""
     found: list[Any] = []
     for index in indices:
         known = isinstance(index, Tensor) and index.dtype == torch.bool and not index.is_meta
@@ -86,7 +86,7 @@ def _positions(indices: Any) -> list[Any]:
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention by the fused operator: `meta` would write the whole square out, which no kernel in use does."""
+    """Mode for fused attention: `meta` would write out the whole square, which no kernel in use does."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
@@ -104,7 +104,7 @@ def _fused(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """query (B, H, S, d) -> (B, H, S, d); the mask changes no shape."""
+    """query (B, H, S, d) -> (B, H, S, d); the mask does not change shapes."""
     if query.shape[-1] != value.shape[-1]:  # the operator's rule for shapes knows one width
         value = query.new_empty(*value.shape[:-1], query.shape[-1])
     out: Tensor = _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p, is_causal)[0]

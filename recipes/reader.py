@@ -1,4 +1,4 @@
-"""Training forward of the language model: a stock Llama's weights, visual tokens first, many questions behind one prefix.
+"""Training forward of the language model: a stock Llama, visual tokens first, many questions behind one prefix.
 
 The residual stream stays in float32, products run in the weights' dtype. A question sees the prefix and itself; visual
 tokens keep the positions of their cells, so what is left out leaves a gap, as pruning does.

@@ -1,4 +1,4 @@
-"""What a pruned call tells of itself."""
+"""The record of a pruned call: grids, scores and kept tokens of its pictures."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StageTrace:
-    """What a stage between two layers left of a picture: from layer `layer` (counted from 0) on, kept (k,) int64.
+    """The tokens of a picture that a stage inside the language model left: from layer `layer` (from 0) on, (k,) int64.
 
-    merge: which of them took in others, in the picture's numbering but for `target`; None where none did.
+    merge: sums that some of them became, in the picture's numbering but for `target`; None if nothing was merged.
     """
 
     layer: int
     kept: Tensor
     merge: Merge | None = None
 
+    def __repr__(self) -> str:
+        return f"StageTrace(layer={self.layer}, {len(self.kept)} kept)"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImageTrace:
     """One picture of the last call: grid, scores (n,) float32 or None, kept (k,) int64 in raster order, on the CPU.
 
-    Where a family cuts pictures up, each piece has its own, and `picture` says which picture it is of, where that is
-    known: it is for LLaVA-NeXT and LLaVA-OneVision (the whole picture, then the large one), not where tiles are fed as
-    pictures. `merge` says what went into which kept token, None where the method merges nothing.
+    Where a family cuts pictures into tiles, each tile has a trace of its own. `picture` is then the number of its
+    picture where that is known: for LLaVA-NeXT and LLaVA-OneVision (the whole picture, then the large one), not where
+    tiles are fed as pictures. `merge` says which tokens a kept one took in; None if the method merges nothing.
 
-    Of a method that drops tokens inside the language model `kept` is what the last stage left, `entered` (e,) what
-    entered it (`merge` numbers these then), and `stages` what each left; scores are there where the first stage gave
-    some to all tokens.
+    A method that drops tokens inside the language model has `stages`, the tokens that each stage left. `kept` are those
+    of the last stage, `entered` (e,) those that entered the language model, which `merge` numbers. `scores` are there
+    if the first stage scored all tokens.
     """
 
     grid: VisualGrid
@@ -46,19 +49,27 @@ class ImageTrace:
     stages: tuple[StageTrace, ...] = ()
     entered: Tensor | None = None
 
+    def __repr__(self) -> str:
+        found = f"{self.grid.rows} x {self.grid.columns} grid, {len(self.kept)} of {self.grid.n} tokens kept"
+        if self.scores is not None:
+            found += f", scores {self.scores.min().item():.3g} to {self.scores.max().item():.3g}"
+        if self.stages:
+            found += f", dropped from layer {', '.join(str(stage.layer) for stage in self.stages)} on"
+        return f"ImageTrace({found})"
+
     def counts(self, depth: int) -> list[int]:
-        """How many of its tokens each of the language model's `depth` layers saw."""
+        """Number of the picture's tokens in each of the language model's `depth` layers."""
         seen = [len(self.kept if self.entered is None else self.entered)] * depth
         for stage in self.stages:
             seen[stage.layer :] = [len(stage.kept)] * (depth - stage.layer)
         return seen
 
     def share(self, depth: int) -> float:
-        """The mean over layers of the share of its tokens that a layer saw: what methods are to be compared at."""
+        """Share of the picture's tokens in a layer, mean over layers: methods are to be compared at equal shares."""
         return sum(self.counts(depth)) / (depth * self.grid.n)
 
     def groups(self) -> dict[int, set[int]]:
-        """Kept token that took others in -> all tokens that went into it, in however many steps, itself among them."""
+        """Kept token that took others in -> all tokens that went into it over all stages, itself among them."""
         found: dict[int, set[int]] = {}
         _take_in(found, self.kept if self.entered is None else self.entered, self.merge)
         for stage in self.stages:
@@ -68,7 +79,7 @@ class ImageTrace:
     def draw(self, image: Image, *, scores: bool = False) -> Image:
         """The picture as the model saw it (cropped as the processor crops) with kept cells bright and the rest dimmed.
 
-        A kept token that took others in is outlined, and so, finer, is the area of its `groups()`. With `scores`
+        A kept token that took others in is outlined, and the area of its `groups()` with a thinner line. With `scores`
         cells are tinted by rank, from blue, the lowest, to red.
 
         Raises:  ValueError when scores are asked for and the method gave none
@@ -79,7 +90,7 @@ class ImageTrace:
 
 
 def _take_in(found: dict[int, set[int]], kept: Tensor, merge: Merge | None) -> None:
-    """One step more: what went into the tokens `kept`, whatever had gone into those that went in."""
+    """One more stage: the tokens that went into `kept`, with all that had gone into those before."""
     if merge is None:
         return
     before = dict(found)
@@ -87,16 +98,20 @@ def _take_in(found: dict[int, set[int]], kept: Tensor, merge: Merge | None) -> N
         found[target] = found.get(target, {target}) | before.get(source, {source})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Trace:
     """The last call that carried pictures.
 
     images: in batch order.   columns: for each row of the prompt, (L,) int64 on the CPU, the original column of each
     remaining one, -1 for padding that pruning added.   substitute: as `Pruned.substitute`.
-    note: where pictures had fewer tokens than `tokens` asks for, and were kept whole, a sentence; else empty.
+    note: a sentence where pictures have fewer tokens than `tokens` asks for and were kept whole; else empty.
     """
 
     images: tuple[ImageTrace, ...] = ()
     columns: tuple[Tensor, ...] = ()
     substitute: str = ""
     note: str = ""
+
+    def __repr__(self) -> str:
+        kept, before = sum(len(image.kept) for image in self.images), sum(image.grid.n for image in self.images)
+        return f"Trace({len(self.images)} image{'s' * (len(self.images) != 1)}, {kept} of {before} tokens kept)"

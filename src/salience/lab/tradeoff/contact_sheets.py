@@ -14,7 +14,7 @@ from salience.core.files import write_atomic
 from salience.core.progress import ProgressBars
 from salience.lab.evaluate.prompts import prompt_text
 from salience.lab.tradeoff.config import TradeoffConfig
-from salience.vlm.drawing import contact_sheet
+from salience.vlm.contact_sheet import contact_sheet
 from salience.vlm.families import adapter_for
 from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from salience.core.types import Merge, VisualGrid
-from salience.vlm.drawing import contact_sheet, heat_picture
+from salience.vlm.contact_sheet import contact_sheet
+from salience.vlm.drawing import heat_picture
 from salience.vlm.trace import ImageTrace, StageTrace
 
 GRID = VisualGrid(rows=2, columns=2)

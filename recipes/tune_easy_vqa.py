@@ -29,7 +29,8 @@ from torch import Tensor
 
 import salience
 from salience.lab.data import vqa
-from salience.lab.data.vqa import VqaSample, easy_vqa
+from salience.lab.data.vqa import VqaSample
+from salience.lab.data.vqa.layouts import easy_vqa
 from salience.lab.evaluate.packing import Pack, pack, run
 from salience.lab.evaluate.prompts import Prompt, encode_prompt
 from salience.vlm.families import adapter_for

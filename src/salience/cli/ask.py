@@ -138,7 +138,7 @@ def _asked(
     """Return the answers, the model, and the picture at its own size with the kept cells."""
     from salience.cli.answering import answer_both_ways, prepare
     from salience.cli.kept_picture import seen_region, what_is_seen
-    from salience.lab.data.pictures import open_picture
+    from salience.lab.data.readers.picture_decoding import open_picture
     from salience.vlm.drawing import kept_picture
 
     picture = open_picture(image, note)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from salience.lab.data.sequences import load
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Batch, Stored
-from salience.lab.data.sequences.task import SequenceTask
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import evaluate

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from salience.core.progress import ProgressBars
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.training_run import model_of
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.profile.latency import Stopwatch, measure
 from salience.lab.profile.peak_memory import peak_bytes
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.training_run import model_of
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask
 
 _PROBE = (64, 128)  # steps of the two sequences that the slope is taken from
 _BESIDE = 1.5  # what is alive beside what the backward keeps: gradients and scratch space, roughly

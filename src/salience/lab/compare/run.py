@@ -20,7 +20,7 @@ from salience.lab.compare.paired import INTERVAL, TEST, accuracy_interval, compa
 from salience.lab.compare.process_pool import run_all
 from salience.lab.compare.training_run import Job, Purpose, counts, with_aside
 from salience.lab.data.sequences import load
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data_parallel import ProcessGroup, process_group
 from salience.lab.result_cache import ResultCache
 

@@ -15,7 +15,7 @@ from salience.core.progress import ProgressBars
 from salience.lab.compare.config import CompareConfig, Model, read_model
 from salience.lab.compare.paired import accuracy_interval
 from salience.lab.data.sequences import load
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.train.sequence_loss import evaluate
 from salience.lab.train.train_sequence import SequenceFitConfig, fit_sequence
 

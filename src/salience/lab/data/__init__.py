@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salience.lab.data.scenes import Sample
-    from salience.lab.data.sequences.task import SequenceTask
+    from salience.lab.data.sequences.sequence_task import SequenceTask
 
 TASKS = ("scenes",)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salience.lab.data.mnist import mnist
+from salience.lab.data.readers.mnist_digits import mnist
 
 if TYPE_CHECKING:
     from PIL import Image

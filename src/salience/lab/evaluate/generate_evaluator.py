@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import salience
-from salience.lab.data.vqa.metrics import LEAST, exact_match, vqa_accuracy
+from salience.lab.data.vqa.answer_metrics import LEAST, exact_match, vqa_accuracy
 from salience.lab.evaluate.prompts import prompt_inputs
 from salience.lab.evaluate.teacher_forcing import forced_logits
 from salience.vlm.methods.base import Method

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from salience.lab.data import scenes, vqa
-from salience.lab.data.vqa import easy_vqa
+from salience.lab.data.vqa.layouts import easy_vqa
 from salience.lab.evaluate.encoded_pictures import load_pictures
 from salience.lab.evaluate.generate_evaluator import score
 from salience.lab.tradeoff.config import TradeoffConfig

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.lab.data.pictures import LARGEST_AREA, LARGEST_SIDE, LONGEST_STRIP
+from salience.lab.data.readers.picture_decoding import LARGEST_AREA, LARGEST_SIDE, LONGEST_STRIP
 
 #: Width and height of the picture where a model takes any size: a photograph, 4 to 3.
 DEFAULT_SIZE = (1024, 768)

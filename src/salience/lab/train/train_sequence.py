@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.progress import ProgressBars, Tick
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Split
-from salience.lab.data.sequences.task import SequenceTask
 from salience.lab.data_parallel import ProcessGroup, process_group
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine

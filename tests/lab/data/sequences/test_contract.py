@@ -10,8 +10,8 @@ import torch
 
 from salience.lab import data
 from salience.lab.data.sequences import TASKS, load
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Split
-from salience.lab.data.sequences.task import SequenceTask
 
 SMALL = {
     "smnist": {}, "psmnist": {}, "digits49": {}, "digit-tagging": {"test": 40}, "copying": {"test": 64},

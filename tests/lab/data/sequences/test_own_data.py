@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salience.lab.data.sequences import load
-from salience.lab.data.sequences.table import SPLITS, Row, _deal
-from salience.lab.data.sequences.text import Windows, deal
+from salience.lab.data.sequences.tasks.own_sequences import SPLITS, Row, _deal
+from salience.lab.data.sequences.tasks.own_text import Windows, deal
 
 
 def _csv(path: Path, lines: list[str]) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from salience.lab.data import download
-from salience.lab.data.sequences import digits, load, pixels
-from salience.lab.data.sequences.idx import FILES, read_idx
+from salience.lab.data.readers import download
+from salience.lab.data.readers.idx_files import FILES, read_idx
+from salience.lab.data.sequences import digit_splits, load
+from salience.lab.data.sequences.tasks import pixels
 
 RNG = np.random.default_rng(0)
 IMAGES = {split: RNG.integers(0, 256, (n, 28, 28), dtype=np.uint8) for split, n in (("train", 48), ("test", 20))}
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pixels_come_row_by_row_and_patches_tile_the_picture() -> None:
-    images = digits.digits()["test"].images
+    images = digit_splits.digits()["test"].images
     plain, permuted, patches = (
         load(name).test.batch(torch.arange(3)).inputs for name in ("smnist", "psmnist", "digits49")
     )
@@ -52,8 +53,8 @@ def test_splits_hold_as_many_of_each_digit_and_no_picture_twice() -> None:
     task = load("smnist")
     assert (len(task.train), len(task.val), len(task.test)) == (3600, 400, 1000)
     assert len(task.with_val_in_train().train) == 4000
-    for split, count in digits.PER_CLASS.items():
-        assert np.bincount(digits.digits()[split].labels).tolist() == [count] * 10
+    for split, count in digit_splits.PER_CLASS.items():
+        assert np.bincount(digit_splits.digits()[split].labels).tolist() == [count] * 10
 
 
 def test_inputs_are_normalised_by_training_alone() -> None:

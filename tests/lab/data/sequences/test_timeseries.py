@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from salience.lab.data.readers.ucr_files import read_series
 from salience.lab.data.sequences import load
-from salience.lab.data.sequences.timeseries import hold_out
-from salience.lab.data.sequences.ucr import read_series
+from salience.lab.data.sequences.tasks.timeseries import hold_out
 
 TS = "#about\n@problemName Tiny\n@data\n"
 

@@ -6,10 +6,10 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from salience.lab.data.sequences.options import check_options, read_options, written
+from salience.lab.data.sequences.task_options import check_options, read_options, written
 
 if TYPE_CHECKING:
-    from salience.lab.data.sequences.task import SequenceTask
+    from salience.lab.data.sequences.sequence_task import SequenceTask
 
 #: name -> (module, one line for a list of tasks)
 TASKS = {
@@ -26,8 +26,8 @@ TASKS = {
 }
 #: prefix of a task that reads a path of yours -> the same
 PATH_TASKS = {
-    "csv": ("table", "your sequences with labels: a CSV or JSONL file"),
-    "text": ("text", "your text: which byte comes next? A file or a folder"),
+    "csv": ("own_sequences", "your sequences with labels: a CSV or JSONL file"),
+    "text": ("own_text", "your text: which byte comes next? A file or a folder"),
 }
 
 
@@ -76,14 +76,14 @@ def _load_path(task: str, path: str, name: str, seed: int, options: dict[str, An
 
 
 def _checked(found: Any) -> SequenceTask:
-    from salience.lab.data.sequences.task import SequenceTask
+    from salience.lab.data.sequences.sequence_task import SequenceTask
 
     assert isinstance(found, SequenceTask)
     return found
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"salience.lab.data.sequences.{name}")
+    return importlib.import_module(f"salience.lab.data.sequences.tasks.{name}")
 
 
 __all__ = ["PATH_TASKS", "TASKS", "load", "unknown_task"]

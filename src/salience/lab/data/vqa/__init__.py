@@ -1,8 +1,8 @@
 """Questions about pictures in a local folder, in one of the layouts that people have, or in the easy-VQA package."""
 
-from salience.lab.data.vqa.baselines import VqaBaselines, vqa_baselines
-from salience.lab.data.vqa.folder import VqaTask, load_folder
-from salience.lab.data.vqa.metrics import exact_match, vqa_accuracy
+from salience.lab.data.vqa.answer_metrics import exact_match, vqa_accuracy
+from salience.lab.data.vqa.blind_baselines import VqaBaselines, vqa_baselines
+from salience.lab.data.vqa.question_folder import VqaTask, load_folder
 from salience.lab.data.vqa.sample import VqaSample
 
 __all__ = [

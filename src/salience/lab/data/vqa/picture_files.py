@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
-from salience.lab.data.tables import is_litter
+from salience.lab.data.readers.text_files import is_litter
 from salience.lab.data.vqa.sample import Entry
 
 SUFFIXES = {

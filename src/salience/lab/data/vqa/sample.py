@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salience.lab.data.pictures import open_picture
-from salience.lab.data.tables import failed_formula
+from salience.lab.data.readers.picture_decoding import open_picture
+from salience.lab.data.readers.text_files import failed_formula
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from salience.lab.data.tables import Written
+from salience.lab.data.readers.strict_json import Written
 from salience.lab.data.vqa.sample import plain_text
 
 _STRING = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""

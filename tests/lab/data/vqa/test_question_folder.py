@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from salience.lab.data.vqa import easy_vqa as easy
 from salience.lab.data.vqa import load_folder
+from salience.lab.data.vqa.layouts import easy_vqa as installed
 
 
 def draw(path: Path, colour: str = "red") -> None:
@@ -152,13 +152,13 @@ def test_a_picture_that_is_cut_off_names_its_row(tmp_path: Path) -> None:
 
 
 def test_without_the_package_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(easy.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'salience\[easy-vqa\]'"):
-        easy.folder()
+        installed.folder()
 
 
 def test_the_package_itself() -> None:
     pytest.importorskip("easy_vqa", reason="the package easy-vqa is not installed")
-    task = load_folder(easy.folder())
+    task = load_folder(installed.folder())
     assert [len(task.samples), len(task.train)] == [9673, 38575]
     assert {sample.kind for sample in task.samples} == {"yes-no", "colour", "shape"}

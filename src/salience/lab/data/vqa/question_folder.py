@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from salience.lab.data.tables import column_name, how_to_save, is_litter
-from salience.lab.data.vqa import easy_vqa, gqa, pope, table, textvqa, vqav2
-from salience.lab.data.vqa.content import SUFFIXES, Content, needs_of, read_content
+from salience.lab.data.readers.text_files import column_name, how_to_save, is_litter
+from salience.lab.data.vqa.layouts import easy_vqa, gqa, own_questions, pope, textvqa, vqav2
 from salience.lab.data.vqa.picture_files import PictureFiles
+from salience.lab.data.vqa.question_file import SUFFIXES, Content, needs_of, read_content
 from salience.lab.data.vqa.sample import Entry, VqaSample
 
-_LAYOUTS = {"gqa": gqa, "textvqa": textvqa, "pope": pope, "easy-vqa": easy_vqa, "table": table}
+_LAYOUTS = {"gqa": gqa, "textvqa": textvqa, "pope": pope, "easy-vqa": easy_vqa, "table": own_questions}
 _ALL = "VQAv2, GQA, TextVQA, POPE, easy-VQA, or a table (CSV, TSV, JSONL) with image, question and answer"
 _SAVE = "save it as 'CSV UTF-8' with the columns image, question and answer"
 _SPLIT = re.compile(

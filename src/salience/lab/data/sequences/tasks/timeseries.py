@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.readers.ucr_files import Series, find_pair, read_series
+from salience.lab.data.sequences.majority_baseline import majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
-from salience.lab.data.sequences.task import SequenceTask
-from salience.lab.data.sequences.ucr import Series, find_pair, read_series
 
 OPTIONS: dict[str, Any] = {"name": "ACSF1", "folder": ""}
 

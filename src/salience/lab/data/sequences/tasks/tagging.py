@@ -6,7 +6,7 @@ included. So a digit's first columns (four or more of them blank) are labelled w
 tell, and its last ones with what the columns before them told: whoever reads one way only has to guess at the beginning
 of every digit, at about one column in four. Single columns say little (see `tests`): it is context that pays.
 
-The digits are the 5,000 of `digits.py`, drawn evenly; a strip has digits of its own split only. The strips of training
+The digits are the 5,000 of `digit_splits`, drawn evenly; a strip has digits of its own split only. Training strips
 never repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.lab.data.sequences import digits
-from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.sequences import digit_splits
 from salience.lab.data.sequences.draws import Indices, integers
-from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.majority_baseline import majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Made
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.task_options import between
 
 #: digits a strip, strips called a training epoch, strips of the test
 OPTIONS: dict[str, Any] = {"digits": 5, "epoch": 2_000, "test": 500}
@@ -60,11 +60,11 @@ def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> Sequen
     )
 
 
-_LICENCE, _CREDIT = digits.LICENCE, digits.CREDIT
+_LICENCE, _CREDIT = digit_splits.LICENCE, digit_splits.CREDIT
 
 
 def _split(split: str, stream: int, seed: int, count: int, size: int) -> Made:
-    pictures, known = digits.digits()[split], digits.digits()["train"].images
+    pictures, known = digit_splits.digits()[split], digit_splits.digits()["train"].images
     mean, deviation = float(np.mean(known) / 255), float(np.std(known) / 255)
 
     def make(index: Indices) -> tuple[Tensor, Tensor]:

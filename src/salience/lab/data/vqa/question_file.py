@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salience.lab.data.tables import JsonLine, column_name, place, read_json, read_sheet
+from salience.lab.data.readers.strict_csv import read_sheet
+from salience.lab.data.readers.strict_json import JsonLine, read_json
+from salience.lab.data.readers.text_files import column_name, place
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 #: Columns of a table of one's own, by what they hold; the first that a row has is read, and no other where it is empty.

@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.question_file import Content
 from salience.lab.data.vqa.sample import Entry, plain_text
 
 _COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from salience.lab.data.tables import column_name, is_litter, read_json, read_sheet
+from salience.lab.data.readers.strict_csv import read_sheet
+from salience.lab.data.readers.strict_json import read_json
+from salience.lab.data.readers.text_files import column_name, is_litter
 
 
 def fits(names: Sequence[str]) -> bool:

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.lab.data.sequences.baselines import majority_and_chance
-from salience.lab.data.sequences.options import between
+from salience.lab.data.readers.text_files import is_litter
+from salience.lab.data.sequences.majority_baseline import majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Batch, Split
-from salience.lab.data.sequences.task import SequenceTask
-from salience.lab.data.tables import is_litter
+from salience.lab.data.sequences.task_options import between
 
 OPTIONS: dict[str, Any] = {"length": 256}
 SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".java", ".html",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from salience.lab.data.tables import read_text
+from salience.lab.data.readers.text_files import read_text
 
 Series = np.ndarray[Any, np.dtype[np.float32]]  # (L, channels)
 

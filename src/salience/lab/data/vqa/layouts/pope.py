@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.question_file import Content
 from salience.lab.data.vqa.sample import Entry, text_of
 
 _DRAWS = ("random", "popular", "adversarial")

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from salience.lab.data.tables import MISSING
-from salience.lab.data.vqa.content import COLUMNS, Content
+from salience.lab.data.readers.text_files import MISSING
+from salience.lab.data.vqa.answer_lists import answers_in, several
+from salience.lab.data.vqa.question_file import COLUMNS, Content
 from salience.lab.data.vqa.sample import Entry, commonest, kind_of, text_of
-from salience.lab.data.vqa.several import answers_in, several
 
 _NOTHING = ("nan", "NaN", "None", "null", "<NA>")  # how programs write that a value is missing; no question is one
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")

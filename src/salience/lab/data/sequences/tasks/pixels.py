@@ -2,7 +2,7 @@
 
 smnist    pixel by pixel, row by row: 784 scalars                     psmnist   the same in one fixed random order
 digits49  49 patches of 4 x 4 pixels, row by row, 16 numbers each     fashion   as smnist, articles of clothing
-The digits are the 5,000 of `digits.py`, or with `folder=PATH` the whole of MNIST (or another set of its format) from
+The digits are the 5,000 of `digit_splits`, or with `folder=PATH` the whole of MNIST (or another set of its format) from
 its four files, gzipped or not. Fashion-MNIST is looked for in `folder=PATH`, then where Debian's package
 `dataset-fashion-mnist` puts it, then in the cache, and else downloaded from its authors' address. Of a published
 training set the last twelfth (5,000 of 60,000) is val; test is as published. Pixels are (x / 255 - mean) / deviation
@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.lab.data.download import fetch
-from salience.lab.data.sequences import digits
-from salience.lab.data.sequences.baselines import majority_and_chance
-from salience.lab.data.sequences.digits import Pictures
+from salience.lab.data.readers.download import fetch
+from salience.lab.data.readers.idx_files import FILES, read_pair
+from salience.lab.data.sequences import digit_splits
+from salience.lab.data.sequences.digit_splits import Pictures
 from salience.lab.data.sequences.draws import order_of
-from salience.lab.data.sequences.idx import FILES, read_pair
+from salience.lab.data.sequences.majority_baseline import majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
-from salience.lab.data.sequences.task import SequenceTask
 
 #: folder: of the four IDX files   train, test: at most so many pictures, the first ones; 0 for all
 OPTIONS: dict[str, Any] = {"folder": "", "train": 0, "test": 0}
@@ -58,8 +58,8 @@ def build(kind: str, *, seed: int, name: str, folder: str, train: int, test: int
         pictures, where = _published(_folder(kind, folder)), f"pictures of 28 x 28 in {folder}, test as published"
         licence, credit = "as the files' owner says", "as the files' owner says"
     else:
-        pictures, where = digits.digits(), "5,000 MNIST digits, 3,600 / 400 / 1,000, as many of each class"
-        licence, credit = digits.LICENCE, digits.CREDIT
+        pictures, where = digit_splits.digits(), "5,000 MNIST digits, 3,600 / 400 / 1,000, as many of each class"
+        licence, credit = digit_splits.LICENCE, digit_splits.CREDIT
     limits = {"train": train, "val": -(-train // 12), "test": test}
     pictures = {split: _first(found, limits[split]) for split, found in pictures.items()}
     mean, deviation = (float(f(pictures["train"].images) / 255) for f in (np.mean, np.std))

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from salience.lab.data.tables import as_seen
+from salience.lab.data.readers.text_files import as_seen
 
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = dict(

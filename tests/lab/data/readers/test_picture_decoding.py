@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salience.lab.data.pictures import open_picture
+from salience.lab.data.readers.picture_decoding import open_picture
 
 SIZE = (24, 16)
 

@@ -25,21 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from salience.lab.data.sequences.baselines import majority_and_chance
+from salience.lab.data.readers.strict_csv import read_sheet
+from salience.lab.data.readers.strict_json import JsonLine, NoJsonError, read_json
+from salience.lab.data.readers.text_files import MISSING, as_seen, column_name, failed_formula, how_to_save
+from salience.lab.data.sequences.majority_baseline import majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
-from salience.lab.data.sequences.task import SequenceTask
-from salience.lab.data.sequences.timeseries import normaliser, stored
-from salience.lab.data.tables import (
-    MISSING,
-    JsonLine,
-    NoJsonError,
-    as_seen,
-    column_name,
-    failed_formula,
-    how_to_save,
-    read_json,
-    read_sheet,
-)  # fmt: skip
+from salience.lab.data.sequences.tasks.timeseries import normaliser, stored
 
 SPLITS = ("train", "val", "test")
 _SHARES = (8, 1, 1)

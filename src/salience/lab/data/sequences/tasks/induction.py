@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from salience.lab.data.sequences.draws import Indices, integers, uniform
-from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Made
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.task_options import between
 
 OPTIONS: dict[str, Any] = {
     "length": 256,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from salience.lab.data.vqa import VqaSample, exact_match, vqa_accuracy, vqa_baselines
-from salience.lab.data.vqa.metrics import normalised
+from salience.lab.data.vqa.answer_metrics import normalised
 
 
 def test_exact_match() -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from salience.lab.data.sequences.baselines import majority_and_chance
-from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.majority_baseline import majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.task_options import between
 
 OPTIONS: dict[str, Any] = {
     "min_length": 20, "max_length": 200, "max_depth": 10, "max_args": 10, "train": 10_000, "test": 1_000,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.answer_lists import several
+from salience.lab.data.vqa.question_file import Content
 from salience.lab.data.vqa.sample import Entry, text_of
-from salience.lab.data.vqa.several import several
 
 
 def reads(content: Content) -> bool:

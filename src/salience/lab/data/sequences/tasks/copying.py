@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from salience.lab.data.sequences.draws import Indices, integers, places
-from salience.lab.data.sequences.options import between
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Made
-from salience.lab.data.sequences.task import SequenceTask
+from salience.lab.data.sequences.task_options import between
 
 #: steps before the markers, data tokens, ids in all, and examples that are called a training epoch
 OPTIONS: dict[str, Any] = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}

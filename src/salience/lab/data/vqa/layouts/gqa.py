@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from salience.lab.data.vqa.content import Content
+from salience.lab.data.vqa.question_file import Content
 from salience.lab.data.vqa.sample import Entry, kind_of, text_of
 
 

@@ -11,7 +11,7 @@ from salience.core.backend import eager, pick, transformed
 from salience.core.gradients import refuse_gradients
 from salience.ops.causal_conv1d import operators, reference
 from salience.ops.causal_conv1d.checks import check, check_step
-from salience.ops.causal_conv1d.operators import kernels
+from salience.ops.fused_gradients import kernels
 
 
 @overload
@@ -54,9 +54,9 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
         y, state = reference.forward(*inputs, silu, reverse)
     elif eager(*inputs):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-            y, state = operators.Direct.apply(*inputs, silu, reverse, name)  # type: ignore[no-untyped-call]
+            y, state = operators.direct.apply(*inputs, silu, reverse, name)  # type: ignore[no-untyped-call]
         else:
-            y, state = kernels(name).forward(*inputs, silu, reverse)
+            y, state = kernels("causal_conv1d", name).forward(*inputs, silu, reverse)
     else:
         y, state = operators.causal_conv1d_fwd(*inputs, silu, reverse, name)
     return (y, state) if return_state else y
@@ -78,6 +78,6 @@ def causal_conv1d_step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | 
         refuse_gradients("causal_conv1d_step")
         return reference.step(state, x, weight, bias, silu)
     if eager(state, x, weight, bias):
-        return cast("Tensor", kernels(name).step(state, x, weight, bias, silu))
+        return cast("Tensor", kernels("causal_conv1d", name).step(state, x, weight, bias, silu))
     with torch.no_grad():
         return cast("Tensor", operators.causal_conv1d_step(state, x, weight, bias, silu, name))

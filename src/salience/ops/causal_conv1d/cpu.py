@@ -9,15 +9,16 @@ from salience.ops.causal_conv1d.cpu_backward import backward_kernel
 from salience.ops.causal_conv1d.cpu_forward import forward_kernel
 from salience.ops.causal_conv1d.cpu_rows import BLOCK
 from salience.ops.causal_conv1d.cpu_step import step_kernel
+from salience.ops.kernel_arguments import address, output_like, place
 from salience.ops.segment_codes import step_codes
-from salience.ops.simd import F32, F64, Kernel, compute_dtype, element_of, empty
+from salience.ops.simd import F32, F64, Kernel, compute_dtype, element_of
 
 TASK_STEPS = 512  # of a task: short rows of the batch share one
 STEP_ELEMENTS = 65536  # outputs of a decoding step that one task makes at least: below it a second thread costs more
 
 
-class _Call:
-    """What forward and backward have in common. Tensors whose addresses the record holds stay alive with it."""
+class ConvCall:
+    """Arguments of forward and backward as kernels take them. It keeps alive the tensors whose addresses it gives."""
 
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None,
                  mask: Tensor | None, seq_idx: Tensor | None, silu: bool, reverse: bool) -> None:  # fmt: skip
@@ -27,7 +28,6 @@ class _Call:
         self.bias = None if bias is None else bias.detach().to(self.compute).contiguous()
         self.initial = None if initial_state is None else initial_state.detach().to(x.dtype).contiguous()
         self.codes = step_codes(mask, seq_idx, reverse)
-        self.masked = mask is not None
         self.batch, self.length, self.channels = x.shape
         self.width = weight.shape[1]
         self.blocks = -(-self.channels // BLOCK)
@@ -37,14 +37,9 @@ class _Call:
 
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
-        fields = (*_place(self.x), *_place(self.weight), _address(self.bias), _address(self.initial))
-        fields = (*fields, _address(self.codes), self.length, self.channels, self.width, self.blocks)
+        fields = (*place(self.x), *place(self.weight), address(self.bias), address(self.initial))
+        fields = (*fields, address(self.codes), self.length, self.channels, self.width, self.blocks)
         return (*fields, self.batch, self.rows, *self.flags)
-
-    def empty(self) -> Tensor:
-        """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-        made = empty(self.batch, self.length, self.channels, dtype=self.x.dtype)
-        return made.zero_() if self.masked else made
 
     def state(self) -> Tensor:
         """(B, W - 1, D) to be filled by a kernel."""
@@ -59,8 +54,8 @@ class _Call:
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
             seq_idx: Tensor | None, silu: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, L, D) and the last state (B, W - 1, D) in x.dtype. Shapes as `causal_conv1d`'s, any strides."""
-    call = _Call(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
-    y, last = call.empty(), call.state()
+    call = ConvCall(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    y, last = output_like(x, mask), call.state()
     call.run(forward_kernel, y.data_ptr(), last.data_ptr())
     return y, last
 
@@ -69,12 +64,12 @@ def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias:
              initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, silu: bool,
              reverse: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of x, weight, bias and initial_state, each in its dtype; None for what is absent."""
-    call = _Call(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    call = ConvCall(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
     dy = dy.detach().to(x.dtype)
     dstate = None if dstate is None else dstate.detach().to(x.dtype).contiguous()
-    dx, dinitial = call.empty(), call.state()
+    dx, dinitial = output_like(x, mask), call.state()
     partial = torch.empty(call.parts, call.width + 1, call.channels, dtype=call.compute)
-    call.run(backward_kernel, *_place(dy), _address(dstate), dx.data_ptr(), partial.data_ptr(),
+    call.run(backward_kernel, *place(dy), address(dstate), dx.data_ptr(), partial.data_ptr(),
              dinitial.data_ptr())  # fmt: skip
     # One task after the other, whatever the threads did; two sums, since they may not share memory.
     dweight = partial[:, :-1].sum(0).t().to(weight.dtype).contiguous()
@@ -99,18 +94,8 @@ def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bo
     y = torch.empty(batch, channels, dtype=x.dtype)
     tasks = max(1, min(batch, batch * channels // STEP_ELEMENTS))
     rows = -(-batch // tasks)
-    fields = (*_place(state), *_place(x), *_place(weight), _address(bias), y.data_ptr(), batch, rows, channels,
+    fields = (*place(state), *place(x), *place(weight), address(bias), y.data_ptr(), batch, rows, channels,
               weight.shape[1], silu)  # fmt: skip
     tags = (element_of(x.dtype), F64 if compute == torch.float64 else F32)
     step_kernel.job(tags, tasks, fields).run()
     return y
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
-def _place(x: Tensor) -> tuple[int, ...]:
-    """Address and byte strides."""
-    s = x.element_size()
-    return (x.data_ptr(), *(stride * s for stride in x.stride()))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from salience.ops.constants import LOG2E
+from salience.ops.segment_codes import ABSENT, RESTART, VALID
 from salience.ops.simd import (
     compute_size,
     copy_strided,
@@ -30,8 +32,6 @@ from salience.ops.simd import (
 BLOCK = 64  # channels of a task
 CHUNK = 32  # rows of a chunk: tiles stay in the first-level cache
 WIDEST = 8
-LOG2E = 1.4426950408889634074
-ABSENT, VALID, RESTART = 0, 1, 2  # what a step is, as in ops/segment_codes.py
 ZEROS = -1  # a row that is no step; below it, -2 - m: row m of the initial state
 
 COMMON = [(name, "i8") for name in ("x", "x_b", "x_l", "x_d", "weight", "weight_d", "weight_k", "bias", "initial")]

@@ -9,7 +9,6 @@ Compiled for sm_80 and sm_90 and run by Triton's interpreter; not yet timed on a
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from salience.ops.causal_conv1d.triton_kernels import backward_kernel, forward_kernel, step_kernel
+from salience.ops.kernel_arguments import current_device, output_like
 
 #: Ranks and channels of a tile, on a GPU and for the interpreter.
 TILE, INTERPRETED = (16, 64), (8, 4)
@@ -59,11 +59,11 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tenso
     batch, length, channels = x.shape
     width = weight.shape[1]
     ranks = _Ranks.of(mask, seq_idx, width, reverse)
-    y = _empty(x, mask)
+    y = output_like(x, mask)
     state = torch.zeros(batch, width - 1, channels, dtype=x.dtype, device=x.device)
     rows, block = TILE if x.is_cuda else INTERPRETED
     grid = (-(-channels // block), -(-(length + width - 1) // rows), batch)
-    with _device(x):
+    with current_device(x):
         forward_kernel[grid](
             x, *_small(x, weight, bias, initial_state), *vars(ranks).values(), y, state, *x.stride(), length, channels,
             HAS_BIAS=bias is not None, HAS_INITIAL=initial_state is not None, TABLE=ranks.places is not None,
@@ -79,14 +79,14 @@ def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias:
     batch, length, channels = x.shape
     width = weight.shape[1]
     ranks = _Ranks.of(mask, seq_idx, width, reverse)
-    dx = _empty(x, mask)
+    dx = output_like(x, mask)
     dinitial = None if initial_state is None else initial_state.new_empty(initial_state.shape)
     dstate = None if dstate is None else dstate.detach().contiguous()
     rows, block = TILE if x.is_cuda else INTERPRETED
     parts = -(-(length + width - 1) // (rows * TILES))
     small = _small(x, weight, bias, initial_state)
     partial = small[0].new_empty(batch, parts, width + 1, channels)
-    with _device(x):
+    with current_device(x):
         backward_kernel[(-(-channels // block), parts, batch)](
             dy, dstate, x, *small, *vars(ranks).values(), dx, dinitial, partial, *dy.stride(), *x.stride(), length,
             channels, HAS_STATE=dstate is not None, HAS_BIAS=bias is not None,
@@ -103,7 +103,7 @@ def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bo
     batch, channels = x.shape
     y = torch.empty(batch, channels, dtype=x.dtype, device=x.device)
     block = 128 if x.is_cuda else 4
-    with _device(x):
+    with current_device(x):
         step_kernel[(-(-channels // block), batch)](
             state, x, *_small(x, weight, bias, None)[:2], y, *state.stride(), *x.stride(), channels,
             HAS_BIAS=bias is not None, SILU=silu, COMPUTE=_compute(x), WIDTH=weight.shape[1], BD=block,
@@ -122,15 +122,5 @@ def _small(x: Tensor, weight: Tensor, bias: Tensor | None,
     )
 
 
-def _empty(x: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-    return (torch.empty if mask is None else torch.zeros)(x.shape, dtype=x.dtype, device=x.device)
-
-
 def _compute(x: Tensor) -> Any:
     return tl.float64 if x.dtype == torch.float64 else tl.float32
-
-
-def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Kernels start on the current device: x's."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

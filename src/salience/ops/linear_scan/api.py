@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from salience.core.backend import eager, pick, transformed
+from salience.ops.fused_gradients import kernels
 from salience.ops.linear_scan.checks import check, check_planes
-from salience.ops.linear_scan.operators import kernels, linear_scan_fwd
+from salience.ops.linear_scan.operators import linear_scan_fwd
 from salience.ops.linear_scan.reference import joined, planes_of, reference_planes
 
 
@@ -89,7 +90,7 @@ def _scan(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | Non
     if name == "reference" or transformed():
         return reference_planes(a, b, initial_state, mask, seq_idx, reverse)
     if eager(*tensors, mask, seq_idx) and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
-        found: tuple[Tensor, Tensor] = kernels(name).forward(a, b, initial_state, mask, seq_idx, reverse)
+        found: tuple[Tensor, Tensor] = kernels("linear_scan", name).forward(a, b, initial_state, mask, seq_idx, reverse)
         return found  # an operator costs 50 us
     x, state = linear_scan_fwd(a, b, initial_state, mask, seq_idx, reverse, name)
     return x, state

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from salience.ops.segment_codes import ABSENT, RESTART, VALID
 from salience.ops.simd import compute_size, fma, inline, kernel, lanes, load_byte, load_n, splat, store_n
-
-ABSENT, RESTART = 0, 2
 
 TENSORS = [("a", "i8"), ("a_b", "i8"), ("a_l", "i8"), ("a_p", "i8"), ("b", "i8"), ("b_b", "i8"), ("b_l", "i8")]
 TENSORS += [("b_p", "i8"), ("h0", "i8"), ("x", "i8"), ("codes", "i8")]
@@ -26,7 +25,7 @@ def plan(p, row, times, starts):
     """Fills `times` with the valid steps in scan order and `starts` with 1 where the state is 0 before; how many."""
     count = 0
     for s in range(p.L):
-        code = 1
+        code = VALID
         if p.codes != 0:
             code = load_byte(p.codes + row * p.L + s)
         if code != ABSENT:

@@ -6,21 +6,14 @@ needs the states, and those are the output: nothing else is saved.
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from salience.core.backend import refuse_tangents, transformed
+from salience.ops.fused_gradients import kernels
 from salience.ops.linear_scan import reference
-
-
-@cache
-def kernels(backend: str) -> Any:
-    """The module of a fused backend: `forward`, `backward`."""
-    return importlib.import_module(f"salience.ops.linear_scan.{backend}")
 
 
 @torch.library.custom_op("salience::linear_scan_fwd", mutates_args=())
@@ -30,7 +23,7 @@ def linear_scan_fwd(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """x (B, L, planes, D) and the last state (B, planes, D)."""
     refuse_tangents()
-    x, state = kernels(backend).forward(a, b, initial_state, mask, seq_idx, reverse)
+    x, state = kernels("linear_scan", backend).forward(a, b, initial_state, mask, seq_idx, reverse)
     return x, state
 
 
@@ -41,7 +34,7 @@ def linear_scan_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of a, b and the initial state (there even where that was None)."""
     refuse_tangents()
-    da, db, dinitial = kernels(backend).backward(dx, dstate, x, a, initial_state, mask, seq_idx, reverse)
+    da, db, dinitial = kernels("linear_scan", backend).backward(dx, dstate, x, a, initial_state, mask, seq_idx, reverse)
     return da, db, dinitial
 
 

@@ -9,7 +9,6 @@ Run by Triton's interpreter; not yet timed on a GPU.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
+from salience.ops.kernel_arguments import contiguous, current_device, rows_contiguous
 from salience.ops.linear_scan.triton_kernels import backward_kernel, forward_kernel
 from salience.ops.segment_codes import step_codes
 
@@ -27,11 +27,11 @@ BLOCK, INTERPRETED = 32, 4
 def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
             reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     """x (B, L, planes, D) and the last state (B, planes, D). Shapes as `linear_scan_planes`'s, of one dtype."""
-    a, b, entry = _side_by_side(a), _side_by_side(b), _contiguous(initial_state)
+    a, b, entry = rows_contiguous(a), rows_contiguous(b), contiguous(initial_state)
     batch, length, planes, width = b.shape
     x, last = b.new_empty(b.shape), b.new_empty(batch, planes, width)
     codes = step_codes(mask, seq_idx, reverse)
-    with _device(b):
+    with current_device(b):
         forward_kernel[_grid(b)](
             a, b, entry, codes, x, last, *_strides(a), *b.stride()[:3], length, width, PLANES=planes,
             VARYING=a.dim() == 4, HAS_ENTRY=entry is not None, HAS_CODES=codes is not None, REVERSE=reverse,
@@ -43,13 +43,13 @@ def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | N
 def backward(dx: Tensor, dstate: Tensor | None, x: Tensor, a: Tensor, initial_state: Tensor | None,
              mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of a, b and the initial state; x is what `forward` gave."""
-    dx, a, entry, dlast = _side_by_side(dx), _side_by_side(a), _contiguous(initial_state), _contiguous(dstate)
+    dx, a, entry, dlast = rows_contiguous(dx), rows_contiguous(a), contiguous(initial_state), contiguous(dstate)
     batch, length, planes, width = x.shape
     varying = a.dim() == 4
     db, dinitial = x.new_empty(x.shape), x.new_empty(batch, planes, width)
     da = x.new_empty(x.shape if varying else dinitial.shape)
     codes = step_codes(mask, seq_idx, reverse)
-    with _device(x):
+    with current_device(x):
         backward_kernel[_grid(x)](
             dx, dlast, x.detach(), a, entry, codes, None if codes is None else _before(codes), da, db, dinitial,
             *_strides(a), *dx.stride()[:3], length, width, PLANES=planes, VARYING=varying,
@@ -64,15 +64,6 @@ def _before(codes: Tensor) -> Tensor:
     places = torch.arange(codes.shape[1], device=codes.device).expand_as(codes)
     latest = torch.where(codes > 0, places, -1).cummax(1).values
     return pad(latest[:, :-1], (1, 0), value=-1).contiguous()
-
-
-def _side_by_side(x: Tensor) -> Tensor:
-    x = x.detach()
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().contiguous()
 
 
 def _strides(a: Tensor) -> tuple[int, ...]:
@@ -90,8 +81,3 @@ def _block(x: Tensor) -> int:
 
 def _compute(x: Tensor) -> Any:
     return tl.float64 if x.dtype == torch.float64 else tl.float32
-
-
-def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Kernels start on the current device: x's."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from salience.ops.causal_conv1d.cpu_step import convolve, read_taps
+from salience.ops.constants import LOG2E
 from salience.ops.linear_rows.cpu import dot4
 from salience.ops.simd import (
     F32,
@@ -33,7 +34,6 @@ from salience.ops.simd import (
     store_scalar,
 )
 
-LOG2E = 1.4426950408889634074
 ROW = 64  # bytes of a vector
 FIELDS = ["x", "x_b", "z", "z_b", "conv", "conv_b", "conv_w", "conv_d", "state", "state_b", "state_d", "weight"]
 FIELDS += ["weight_d", "weight_k", "conv_bias", "x_weight", "dt_weight", "dt_bias", "A_log", "A_d", "skip", "y"]

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from salience.core.backend import eager, pick, transformed
 from salience.core.gradients import no_gradients
+from salience.ops.fused_gradients import kernels
 from salience.ops.selective_scan import operators, reference
 from salience.ops.selective_scan.checks import check, check_sign, check_step, check_steps
-from salience.ops.selective_scan.operators import kernels
 
 
 @overload
@@ -66,9 +66,9 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     elif not eager(*tensors):
         y, state, _ = operators.selective_scan_fwd(*tensors, *options, name)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y, state = operators.Direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
+        y, state = operators.direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
     else:
-        y, state, _ = kernels(name).forward(*tensors, *options, False)
+        y, state, _ = kernels("selective_scan", name).forward(*tensors, *options, False)
     return (y, state) if return_state else y
 
 
@@ -92,5 +92,5 @@ def selective_scan_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tens
     if name == "reference" or transformed():
         return reference.step(*tensors, dt_softplus)
     if eager(*tensors):
-        return cast("Tensor", kernels(name).step(*tensors, dt_softplus))  # an operator costs 50 us
+        return cast("Tensor", kernels("selective_scan", name).step(*tensors, dt_softplus))  # an operator costs 50 us
     return cast("Tensor", operators.selective_scan_step(*tensors, dt_softplus, name))

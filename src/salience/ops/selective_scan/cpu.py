@@ -9,21 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salience.ops.kernel_arguments import address, output_like, place
 from salience.ops.segment_codes import step_codes
 from salience.ops.selective_scan.checks import check_sign, check_steps
 from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kernel
 from salience.ops.selective_scan.cpu_forward import forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
-from salience.ops.simd import F32, F64, Element, Kernel, compute_dtype, element_of, empty, native
+from salience.ops.simd import F32, F64, Element, Kernel, compute_dtype, element_of, native
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
 
 
-class _Call:
-    """What forward and backward have in common: inputs of one dtype, small ones in the compute dtype, and their record.
+class ScanCall:
+    """Arguments of forward and backward as kernels take them: inputs of one dtype, small ones in the compute dtype.
 
-    Tensors whose addresses the record holds stay alive with it.
+    It keeps alive the tensors whose addresses it gives.
     """
 
     def __init__(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
@@ -37,7 +38,7 @@ class _Call:
         self.A = _as(A, self.compute)
         self.skip, self.bias = self.small(D), self.small(dt_bias)
         self.codes = step_codes(mask, seq_idx, reverse)
-        self.masked = mask is not None
+        self.mask = mask
         self.batch, self.length, self.width = u.shape
         self.groups, self.states = 1 if B.dim() == 3 else B.shape[2], A.shape[1]
         self.padded = -(-self.states // 4) * 4
@@ -54,15 +55,14 @@ class _Call:
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
         return (
-            *_place(self.u), *_place(self.dt), *_place(self.z, 3), *_matrix(self.B), *_matrix(self.C),
-            _address(self.codes), _address(self.bias), _address(self.skip), *_place(self.A), self.batch, self.length,
+            *place(self.u), *place(self.dt), *place(self.z, 3), *_matrix(self.B), *_matrix(self.C),
+            address(self.codes), address(self.bias), address(self.skip), *place(self.A), self.batch, self.length,
             self.width, self.states, self.padded, self.groups, self.channels, self.blocks, self.chunks, *self.flags,
         )  # fmt: skip
 
-    def empty(self) -> Tensor:
-        """(B, L, D) to be filled by a kernel: zeros where there are masked steps, which it does not touch."""
-        made = empty(self.batch, self.length, self.width, dtype=self.dtype)
-        return made.zero_() if self.masked else made
+    def output(self) -> Tensor:
+        """(B, L, D), see `output_like`."""
+        return output_like(self.u, self.mask, self.dtype)
 
     def run(self, kernel: Kernel, tasks: int, *fields: int) -> None:
         """All tasks of a kernel."""
@@ -78,15 +78,15 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     where they lie; otherwise each vector's rows are gathered, chunk by chunk. Mixed dtypes are computed on copies
     in float32. ValueError for a positive A and a negative step, which the kernel finds.
     """
-    call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
-    y = call.empty()
+    call = ScanCall(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    y = call.output()
     last = torch.empty(call.batch, call.width, call.states, dtype=call.compute)
     tasks = call.batch * call.groups * call.blocks
-    saved = empty(tasks * call.chunks * BLOCK * call.padded if save else 0, dtype=call.compute)
+    saved = torch.empty(tasks * call.chunks * BLOCK * call.padded if save else 0, dtype=call.compute)
     initial = call.small(initial_state)
     positive, negative = c_int64(), c_int64()
     made = (y.data_ptr(), last.data_ptr(), saved.data_ptr(), addressof(positive), addressof(negative))
-    call.run(forward_kernel, tasks, _address(initial), *made)
+    call.run(forward_kernel, tasks, address(initial), *made)
     if positive.value:
         check_sign(A)
     if negative.value:
@@ -99,18 +99,18 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
              mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
              reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of u, dt, A, B, C, D, z, dt_bias and initial_state, each in its dtype; None for what is absent."""
-    call = _Call(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    call = ScanCall(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
     dy, dlast = _as(dy, call.dtype), call.small(dstate)
     batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
     tasks = batch * groups * blocks
-    du, ddt, dz = call.empty(), call.empty(), call.empty() if z is not None else None
-    partial = empty(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)  # of dB and dC
-    if call.masked:
+    du, ddt, dz = call.output(), call.output(), call.output() if z is not None else None
+    partial = torch.empty(2, batch, groups, blocks, call.length, call.padded, dtype=call.compute)  # of dB and dC
+    if mask is not None:
         partial.zero_()
     dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
     dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
-    made = (du.data_ptr(), ddt.data_ptr(), _address(dz), dA.data_ptr(), partial.data_ptr(), dD.data_ptr())
-    given = (saved.data_ptr(), *_place(dy), _address(dlast))
+    made = (du.data_ptr(), ddt.data_ptr(), address(dz), dA.data_ptr(), partial.data_ptr(), dD.data_ptr())
+    given = (saved.data_ptr(), *place(dy), address(dlast))
     call.run(backward_kernel, tasks, *given, *made, dbias.data_ptr(), dh0.data_ptr())
     dB, dC = (torch.empty(x.shape, dtype=call.compute) for x in (B, C))
     fields = (partial.data_ptr(), dB.data_ptr(), dC.data_ptr(), batch, groups, blocks)
@@ -148,9 +148,9 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     span = -(-width // parts // 16) * 16
     c = A.element_size()
     fields = (
-        moved.data_ptr(), moved.stride(0) * c, moved.stride(1) * c, *_place(u_), *_place(dt), *_place(z, 2),
+        moved.data_ptr(), moved.stride(0) * c, moved.stride(1) * c, *place(u_), *place(dt), *place(z, 2),
         A.data_ptr(), A.stride(0) * c, B.data_ptr(), B.stride(0) * c, B.stride(1) * c, C.data_ptr(), C.stride(0) * c,
-        C.stride(1) * c, _address(D), _address(dt_bias), y.data_ptr(), width, states, width // B.shape[1], span, parts,
+        C.stride(1) * c, address(D), address(dt_bias), y.data_ptr(), width, states, width // B.shape[1], span, parts,
         dt_softplus,
     )  # fmt: skip
     tags = (element_of(dtype), F64 if compute == torch.float64 else F32)
@@ -168,8 +168,8 @@ def _rows(x: Tensor, compute: torch.dtype) -> Tensor:
 
 
 def _matrix(x: Tensor) -> tuple[int, ...]:
-    """As `_place`, of B or C: with a stride for groups where there is one."""
-    at, *strides = _place(x)
+    """As `place`, of B or C: with a stride for groups where there is one."""
+    at, *strides = place(x)
     return (at, *strides) if len(strides) == 4 else (at, *strides[:2], 0, strides[2])
 
 
@@ -191,15 +191,3 @@ def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _tags(dtype: torch.dtype, compute: torch.dtype) -> tuple[Element, Element]:
     """The kernels' element types for sequences of `dtype`."""
     return native(element_of(dtype)), native(F64 if compute == torch.float64 else F32)
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
-def _place(x: Tensor | None, dims: int = 0) -> tuple[int, ...]:
-    """Address and byte strides; zeros for an absent one."""
-    if x is None:
-        return (0,) * (dims + 1)
-    s = x.itemsize
-    return (x.data_ptr(), *[stride * s for stride in x.stride()])

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from salience.ops.constants import LOG2E
 from salience.ops.selective_scan.cpu_tiles import (
     BLOCK,
     CHUNK,
     COMMON,
-    LOG2E,
     above_zero,
     aligned,
     below_zero,

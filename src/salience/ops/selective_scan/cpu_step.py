@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from salience.ops.selective_scan.cpu_tiles import LOG2E
+from salience.ops.constants import LOG2E
 from salience.ops.simd import (
     compute_size,
     copy_strided,

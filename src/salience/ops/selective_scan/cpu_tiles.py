@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from salience.ops.segment_codes import ABSENT, RESTART, VALID
 from salience.ops.simd import (
     F32,
     compute_size,
@@ -38,8 +39,6 @@ from salience.ops.simd import (
 
 BLOCK = 64 if native(F32) is F32 else 128  # channels of a task
 CHUNK = 64  # steps between checkpoints
-ABSENT, VALID, RESTART = 0, 1, 2  # what a step is, in scan order
-LOG2E = 1.4426950408889634074
 
 TENSORS = [(name + part, "i8") for name in ("u", "dt", "z") for part in ("", "_b", "_l", "_d")]
 TENSORS += [(name + part, "i8") for name in ("B", "C") for part in ("", "_b", "_l", "_g", "_n")]

@@ -18,7 +18,6 @@ Compiled for sm_80 and sm_90 and run by Triton's interpreter; not yet timed on a
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +26,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from salience.ops.constants import LN2, LOG2E
+from salience.ops.kernel_arguments import current_device
+from salience.ops.segment_codes import step_codes
 from salience.ops.selective_scan.checks import grouped
 from salience.ops.selective_scan.triton_backward import backward_kernel
 from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
-from salience.ops.selective_scan.triton_math import ABSENT, LN2, LOG2E, RESTART, TILE, VALID
+from salience.ops.selective_scan.triton_math import TILE
 from salience.ops.selective_scan.triton_step import step_kernel
 from salience.ops.selective_scan.triton_tuning import Block, best_block, coarse
 
@@ -49,8 +51,8 @@ def segments_for(programs: int, tiles: int, device: torch.device) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Call:
-    """What forward and backward have in common; `None` for absent tensors."""
+class TritonScanCall:
+    """Arguments of forward and backward as Triton kernels take them; None for absent tensors."""
 
     u: Tensor
     dt: Tensor
@@ -70,15 +72,18 @@ class _Call:
     @staticmethod
     def of(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
            dt_bias: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
-           reverse: bool) -> _Call:  # fmt: skip
+           reverse: bool) -> TritonScanCall:  # fmt: skip
         big = [x for x in (u, dt, B, C, z) if x is not None]
         compute = torch.float64 if any(x.dtype == torch.float64 for x in big) else torch.float32
         tiles = -(-u.shape[1] // TILE)
         wanted = segments_for(u.shape[0] * -(-u.shape[2] // 32), tiles, u.device)
         per_segment = -(-tiles // wanted)
-        return _Call(
+        codes = step_codes(mask, seq_idx, reverse)
+        if codes is not None and reverse:
+            codes = codes.flip(1)  # kernels read them at a step's position
+        return TritonScanCall(
             u=u, dt=dt, B=B, C=C, z=z, A2=(A.to(compute) * LOG2E).T.contiguous(), D=small(D, compute),
-            bias=small(dt_bias, compute), codes=step_codes(mask, seq_idx, reverse), softplus=dt_softplus,
+            bias=small(dt_bias, compute), codes=codes, softplus=dt_softplus,
             reverse=reverse, compute=compute, segments=-(-tiles // per_segment), per_segment=per_segment,
         )  # fmt: skip
 
@@ -173,8 +178,8 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     Shapes as `selective_scan`'s; any strides and floating dtypes.
     """
     B, C = grouped(B), grouped(C)
-    with _device(u):
-        call = _Call.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    with current_device(u):
+        call = TritonScanCall.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         states = call.state(call.tiles) if save else None
         entry, last = call.entries(u, turned(initial_state, call.compute), adjoint=False)
@@ -190,8 +195,8 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
              reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of u, dt, A, B, C, D, z, dt_bias, initial_state, None for absent ones; dtypes as the inputs'."""
     shapes, B, C = (B.shape, C.shape), grouped(B), grouped(C)
-    with _device(u):
-        call = _Call.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    with current_device(u):
+        call = TritonScanCall.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
         entry, _ = call.entries(dy, turned(dstate, call.compute), adjoint=True)
         q = call.state(call.segments)
         sums = q.shape[0], call.segments, q.shape[3]
@@ -226,7 +231,7 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     compute = torch.float64 if torch.float64 in (u.dtype, state.dtype) else torch.float32
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
     size = 32 if u.is_cuda else 8
-    with _device(u):
+    with current_device(u):
         step_kernel[(-(-width // size), batch)](
             state, u, dt, z, B, C, A, small(D, compute), small(dt_bias, compute), y,
             *state.stride(), *u.stride(), *dt.stride(), *((0, 0) if z is None else z.stride()), *B.stride(),
@@ -235,24 +240,6 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
             BN=triton.next_power_of_2(A.shape[1]), BD=size, num_warps=1,
         )  # fmt: skip
     return y
-
-
-def step_codes(mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> Tensor | None:
-    """(B, L) uint8: ABSENT, VALID or, where a new sequence begins in the direction of the scan, RESTART."""
-    if mask is None and seq_idx is None:
-        return None
-    if seq_idx is None:
-        assert mask is not None
-        return torch.where(mask, VALID, ABSENT).to(torch.uint8).contiguous()
-    valid = torch.ones_like(seq_idx, dtype=torch.bool) if mask is None else mask
-    if reverse:
-        valid, seq_idx = valid.flip(1), seq_idx.flip(1)
-    places = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
-    upto = torch.where(valid, places, -1).cummax(1).values
-    before = torch.nn.functional.pad(upto[:, :-1], (1, 0), value=-1)  # the valid step before, -1 for none
-    changed = (before >= 0) & (seq_idx.gather(1, before.clamp_min(0)) != seq_idx)
-    codes = torch.where(valid, torch.where(changed, RESTART, VALID), ABSENT).to(torch.uint8)
-    return (codes.flip(1) if reverse else codes).contiguous()
 
 
 def arithmetic(compute: torch.dtype) -> dict[str, Any]:
@@ -272,8 +259,3 @@ def turned(state: Tensor | None, compute: torch.dtype) -> Tensor | None:
 def total(partial: Tensor | None, like: Tensor | None) -> Tensor | None:
     """(B, segments, D) -> (D,)"""
     return None if partial is None or like is None else partial.sum((0, 1)).to(like.dtype)
-
-
-def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Kernels start on the current device: x's."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

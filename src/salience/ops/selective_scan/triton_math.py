@@ -1,15 +1,9 @@
-"""What the Triton kernels of the scan share: elementary functions, loads, and how two steps of a recurrence compose."""
+"""Shared parts of the scan's Triton kernels: elementary functions, and the composition of two steps."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-LOG2E = 1.4426950408889634
-LN2 = 0.6931471805599453
-
-#: a step's code, from `triton.step_codes`
-ABSENT, VALID, RESTART = 0, 1, 2
 
 #: Steps between two checkpoints of the state, and of a tile of the backward kernel.
 TILE = 16

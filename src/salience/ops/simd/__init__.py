@@ -29,8 +29,8 @@ holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. A
   lanes), `load_scalar`, `store_scalar`, `copy_strided`, `load_byte`; all but the last two convert, to nearest even.
 - `@simd.inline` marks a helper that a kernel calls; vectors may be its arguments and results.
 - Loops that carry several vectors run from registers: keep four independent chains, four cycles are an fma's latency.
-- The cache's key has the hash of `ops/simd/*.py`, of `ops/*/cpu*.py` and of the file the kernel is in: helpers belong
-  into these.
+- The cache's key has the hash of `ops/simd/*.py`, `ops/*/cpu*.py`, `ops/constants.py`, `ops/segment_codes.py` and the
+  file the kernel is in: helpers belong into these.
 """
 
 from salience.ops.simd.arithmetic import (
@@ -50,7 +50,6 @@ from salience.ops.simd.arithmetic import (
     softplus,
     store4,
 )
-from salience.ops.simd.buffer_pool import empty
 from salience.ops.simd.element import BF16, F16, F32, F64, Element, compute_dtype, element_of
 from salience.ops.simd.kernel import Kernel, inline, kernel
 from salience.ops.simd.load_store import (
@@ -88,7 +87,6 @@ __all__ = [
     "copy_strided",
     "count_up",
     "element_of",
-    "empty",
     "exp2",
     "exp2_range",
     "exp2_within",

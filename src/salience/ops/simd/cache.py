@@ -26,6 +26,7 @@ import numba
 from salience.ops.simd.element import Element
 
 OPS = Path(__file__).parents[1]  # kernels and their helpers live below `ops`
+SHARED = ("constants.py", "segment_codes.py")  # numbers that kernels read
 
 
 def folder() -> Path | None:
@@ -42,7 +43,7 @@ def folder() -> Path | None:
 def sources() -> str:
     """Hash of every source file that a kernel can be made of, and of the compiler's versions."""
     digest = hashlib.sha256(f"{sys.version}|{numba.__version__}|{llvmlite.__version__}".encode())
-    for path in sorted([*OPS.glob("simd/*.py"), *OPS.glob("*/cpu*.py")]):
+    for path in sorted([*(OPS / name for name in SHARED), *OPS.glob("simd/*.py"), *OPS.glob("*/cpu*.py")]):
         digest.update(str(path.relative_to(OPS)).encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from salience.ops.constants import LOG2E
 from salience.ops.simd.lower import call as call_llvm
 from salience.ops.simd.lower import (
     fma,
@@ -27,9 +28,6 @@ from salience.ops.simd.lower import (
     suffix,
     width,
 )
-
-LOG2E = 1.4426950408889634074
-LN2 = 0.69314718055994530942
 
 EXP2 = {
     32: (1.0, 0.69314721496788496344, 0.24022652782876176793, 0.055503105512069805781, 0.0096176929761431872291,

@@ -340,10 +340,13 @@ def test_brackets_in_answers_and_questions_are_shown_as_they_are(capsys: pytest.
     """The table's printer has marks of its own in brackets: [/INST] ended it in an error of its own."""
     from types import SimpleNamespace
 
-    from salience.cli.ask import _show
+    from salience import Budget
+    from salience.cli.ask import AskConfig, _show
 
     answer = SimpleNamespace(text="[/INST] [bold]7", tokens=4, first_token_ms=1.0, answer_ms=2.0)
-    asked: Any = SimpleNamespace(full=answer, pruned=answer, method="uniform")
-    _show(asked, "is it [/red]?", {"keep": 0.5})
+    answers: Any = SimpleNamespace(full=answer, pruned=answer, method="uniform")
+    question = "is it [/red]?"
+    config = AskConfig(image=Path(), question=question, method="uniform", budget=Budget(keep=0.5), seed=0)
+    _show(config, answers)
     shown = capsys.readouterr().out
     assert "is it [/red]?" in shown and shown.count("[/INST] [bold]7") == 2

@@ -1,29 +1,36 @@
-"""Ask a model one question of one picture, with all visual tokens and with a part of them, interleaved and timed."""
+"""Answers to one question about one picture, with all visual tokens and with a part of them, timed interleaved."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-import salience
-from salience.cli.loading import Loaded
+from salience.cli.loading import LoadedModel
 from salience.core.types import VisualGrid
 from salience.lab.evaluate.prompts import prompt_text
 from salience.lab.profile.latency import Stopwatch, measure
+from salience.vlm.methods.budget import Budget
+from salience.vlm.prune import prune
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 MAX_NEW_TOKENS = 32
-_PATIENCE_MS = 2_000.0  # a model slower than this is timed once instead of seven times
+_PATIENCE_MS = 2_000.0  # a model whose answer takes longer is timed once instead of seven times
 _ROUNDS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One way of answering. tokens: visual tokens the language model read. first_token_ms, answer_ms: wall clock of
-    `generate`, picture included, up to its first token and to its end."""
+    """One answer, and its cost.
+
+    tokens: visual tokens that entered the language model.   first_token_ms, answer_ms: wall clock of `generate`, vision
+    tower included, to its first token and to its end.
+    """
 
     text: str
     tokens: int
@@ -32,10 +39,11 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Both answers, the method's name, and what was kept of the first view: `kept` in raster order of `grid`.
+class BothAnswers:
+    """Both answers, the method's name, and the tokens that it kept of the first view, in raster order of `grid`.
 
-    views: of the picture, one or its tiles; an answer's tokens are those of all"""
+    rounds: of the timing.   views: number of views of the picture; an answer's `tokens` are those of all views.
+    """
 
     full: Answer
     pruned: Answer
@@ -46,19 +54,19 @@ class Asked:
     views: int
 
 
-def prepare(processor: Any, picture: Any, question: str) -> Any:
+def prepare(processor: ProcessorMixin, picture: Image, question: str) -> BatchFeature:
     """The model's inputs for one picture and one question, on the CPU.
 
     Raises: ValueError when the question is empty, holds the image token or words the vocabulary lacks
     """
     _require_question(processor, question)
     text = prompt_text(processor, question.strip())
-    bos = processor.tokenizer.bos_token  # a template that writes it must not get a second one
+    bos = processor.tokenizer.bos_token  # if the template writes it, the tokenizer must not
     special = not (bos and text.startswith(bos))
     return processor(images=picture, text=text, add_special_tokens=special, return_tensors="pt")
 
 
-def _require_question(processor: Any, question: str) -> None:
+def _require_question(processor: ProcessorMixin, question: str) -> None:
     if not question.strip():
         raise ValueError("question: it is empty.")
     if any("\ud800" <= letter <= "\udfff" for letter in question):
@@ -72,8 +80,8 @@ def _require_question(processor: Any, question: str) -> None:
         raise ValueError(f"question: the model's vocabulary of {len(processor.tokenizer)} words lacks {words}.")
 
 
-def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """The words of `text` that the tokenizer can only read as "unknown", in order, each once."""
+def unknown_words(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Words of `text` that the tokenizer reads as "unknown", in order, each once."""
     if tokenizer.unk_token_id is None or not tokenizer.is_fast:
         return []
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -81,15 +89,13 @@ def unknown_words(tokenizer: Any, text: str) -> list[str]:
     return list(dict.fromkeys(text[a:b] for token, (a, b) in spans if token == tokenizer.unk_token_id))
 
 
-def answer_both_ways(
-    loaded: Loaded, inputs: Mapping[str, Any], method: str, seed: int, budget: Mapping[str, Any]
-) -> Asked:
-    """Answer once each way to warm up and to see what comes out, then time both, interleaved.
+def answer_both_ways(loaded: LoadedModel, inputs: BatchFeature, method: str, seed: int, budget: Budget) -> BothAnswers:
+    """Answer once each way, which also warms up; then time both, interleaved.
 
-    Args:    method, seed, budget: as `salience.prune` takes them, e.g. "saliency", 0 and {"keep": .25}
+    Args:    method, seed: as `salience.prune` takes them
     Raises:  ValueError where `salience.prune` does
     """
-    with salience.prune(loaded.model, method, seed=seed, **budget) as pruned:
+    with prune(loaded.model, method, seed=seed, **budget.given) as pruned:
         short, slow_ms = _generate(loaded, inputs)
         views = pruned.trace.images
         seen = views[0]
@@ -100,12 +106,12 @@ def answer_both_ways(
         _laps(loaded, inputs, watch)
 
     def with_pruning(watch: Stopwatch) -> None:
-        with salience.prune(loaded.model, pruned.method, **budget):
+        with prune(loaded.model, pruned.method, **budget.given):
             _laps(loaded, inputs, watch)
 
     cases = {"full": without, "pruned": with_pruning}
     times = measure(cases, repeats=rounds, warmup=0 if rounds == 1 else 1, device=loaded.model.device)
-    return Asked(
+    return BothAnswers(
         full=Answer(text=full, tokens=sum(view.grid.n for view in views), **times["full"]),
         pruned=Answer(text=short, tokens=sum(len(view.kept) for view in views), **times["pruned"]),
         method=pruned.method.name,
@@ -116,7 +122,7 @@ def answer_both_ways(
     )
 
 
-def _laps(loaded: Loaded, inputs: Mapping[str, Any], watch: Stopwatch) -> None:
+def _laps(loaded: LoadedModel, inputs: BatchFeature, watch: Stopwatch) -> None:
     watch.start()
     _generate(loaded, inputs, max_new_tokens=1)
     watch.lap("first_token_ms")
@@ -125,8 +131,8 @@ def _laps(loaded: Loaded, inputs: Mapping[str, Any], watch: Stopwatch) -> None:
 
 
 @torch.inference_mode()
-def _generate(loaded: Loaded, inputs: Mapping[str, Any], max_new_tokens: int = MAX_NEW_TOKENS) -> tuple[str, float]:
-    """Greedy: the same question has the same answer every time. Returns: (text, milliseconds)."""
+def _generate(loaded: LoadedModel, inputs: BatchFeature, max_new_tokens: int = MAX_NEW_TOKENS) -> tuple[str, float]:
+    """A greedy answer, the same every time, and its milliseconds."""
     since = time.perf_counter()
     ids = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     elapsed = (time.perf_counter() - since) * 1e3

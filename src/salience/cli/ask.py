@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from salience.cli.loading import Loaded, find_vlm, model_option
+from salience.cli.loading import LoadedModel, find_vlm, model_option
 from salience.cli.options import (
     OWN_METHOD,
     method_name,
@@ -23,16 +24,26 @@ from salience.cli.options import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from salience.cli.answering import Asked
+    from salience.cli.answering import BothAnswers
+    from salience.vlm.methods.budget import Budget
 
 KEPT = "kept.png"
-_KNOWS = (
-    "The bundled model knows coloured digits and nothing else: whatever else is in a picture, it answers in digits."
-)
+_KNOWS = "The bundled model knows coloured digits and nothing else: it answers in digits, whatever the picture shows."
 
 
-class Drawn(NamedTuple):
-    """The user's picture with what was kept, and the part of it that the grid lies on: left, top, right, bottom."""
+@dataclass(frozen=True, kw_only=True)
+class AskConfig:
+    """One question about one picture, and the pruning under test."""
+
+    image: Path
+    question: str
+    method: str
+    budget: Budget
+    seed: int
+
+
+class KeptDrawing(NamedTuple):
+    """The user's picture with the kept cells bright, and the region that the grid lies on: left, top, right, bottom."""
 
     picture: Image
     region: tuple[float, float, float, float]
@@ -41,12 +52,13 @@ class Drawn(NamedTuple):
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @click.argument("question")
+@click.option("--keep", type=float, default=None, help="Share of the visual tokens to keep, in (0, 1].  [default: .25]")
+@click.option("--tokens", type=int, default=None, help="Instead of --keep: number of visual tokens to keep.")
 @click.option(
-    "--keep", type=float, default=None, help="Share of the visual tokens to keep, above 0 to 1.  [default: .25]"
-)
-@click.option("--tokens", type=int, default=None, help="Instead of --keep: how many visual tokens to keep.")
-@click.option(
-    "--mass", type=float, default=None, help="Instead of --keep: the fewest tokens with this share of saliency."
+    "--mass",
+    type=float,
+    default=None,
+    help="Instead of --keep: the fewest tokens with this share of the scores.",
 )
 @click.option(
     "--method",
@@ -63,7 +75,7 @@ class Drawn(NamedTuple):
     type=click.Path(path_type=Path),
     default=None,
     metavar="FILE",
-    help="Write the picture with what was kept bright and the rest dimmed.",
+    help="Write the picture, kept cells bright and the rest dimmed.",
 )
 @shared_options(out=None, writes="results.json and kept.png (default: nothing is written)")
 def ask(
@@ -80,37 +92,35 @@ def ask(
     device: str,
     as_json: bool,
 ) -> None:
-    """Answer QUESTION about the picture IMAGE, once with all visual tokens and once with a part of them.
+    """Answer QUESTION about the picture IMAGE, once with all visual tokens and once with those that a method keeps.
 
-    The bundled model knows coloured digits on photographs and nothing else; --model takes any LLaVA.
+    The bundled model knows coloured digits on photographs and nothing else; --model takes most vision-language models.
 
     \b
     Example:
       salience ask picture.png "which digit is red?" --keep .25 --picture kept.png
     """
     with stdout_for_results(as_json):
-        budget = _budget(keep, tokens, mass)
+        config = AskConfig(image=image, question=question, method=method, budget=_budget(keep, tokens, mass), seed=seed)
         _require_writable(image, kept_path, out)
-        asked, loaded, drawn = _asked(image, question, method, budget, model, seed, device)
-        document = _document(asked, loaded, drawn, image, question, budget, seed)
-        _write(document, drawn.picture, kept_path, out)
+        answers, loaded, drawing = _answers(config, model, device)
+        document = _document(config, answers, loaded, drawing)
+        _write(document, drawing.picture, kept_path, out)
     if as_json:
         print_document(document)
     else:
-        _show(asked, question, budget)
+        _show(config, answers)
     if loaded.bundled:
         click.echo(_KNOWS, err=as_json)
 
 
-def _budget(keep: float | None, tokens: int | None, mass: float | None) -> dict[str, Any]:
-    """The budget that was asked for, .25 of the tokens if none was; refused here, before a model is loaded."""
-    from salience import Budget
+def _budget(keep: float | None, tokens: int | None, mass: float | None) -> Budget:
+    """The budget of the command line, by default a quarter of the tokens; refused before a model is loaded."""
+    from salience.vlm.methods.budget import Budget
 
-    given: dict[str, Any] = {
-        name: value for name, value in (("keep", keep), ("tokens", tokens), ("mass", mass)) if value is not None
-    } or {"keep": 0.25}
-    Budget(**given)
-    return given
+    if keep is None and tokens is None and mass is None:
+        keep = 0.25
+    return Budget(keep=keep, tokens=tokens, mass=mass)
 
 
 def _require_writable(image: Path, kept_path: Path | None, out: Path | None) -> None:
@@ -126,115 +136,103 @@ def _require_writable(image: Path, kept_path: Path | None, out: Path | None) -> 
         require_folder(out)
 
 
-def _asked(
-    image: Path,
-    question: str,
-    method: str,
-    budget: dict[str, Any],
-    model: str | None,
-    seed: int,
-    device: str,
-) -> tuple[Asked, Loaded, Drawn]:
-    """Return the answers, the model, and the picture at its own size with the kept cells."""
+def _answers(config: AskConfig, model: str | None, device: str) -> tuple[BothAnswers, LoadedModel, KeptDrawing]:
+    """The answers, the model, and the picture at its own size with the kept cells bright."""
     from salience.cli.answering import answer_both_ways, prepare
     from salience.cli.kept_picture import seen_region, what_is_seen
     from salience.lab.data.readers.picture_decoding import open_picture
     from salience.vlm.drawing import kept_picture
 
-    picture = open_picture(image, note)
-    found = find_vlm(model, device)
-    found.require_method(method, budget, seed)
-    inputs = prepare(found.processor, picture, question)
+    picture = open_picture(config.image, note)
+    source = find_vlm(model, device)
+    source.require_method(config.method, config.budget, config.seed)
+    inputs = prepare(source.processor, picture, config.question)
     with working("loading the model"):
-        loaded = found.load()
+        loaded = source.load()
     inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
     with working("answering both ways"):
-        asked = answer_both_ways(loaded, inputs, method, seed, budget)
-    region, view = seen_region(lambda each: prepare(found.processor, each, question)["pixel_values"], picture)
+        answers = answer_both_ways(loaded, inputs, config.method, config.seed, config.budget)
+    region, view = seen_region(lambda each: prepare(source.processor, each, config.question)["pixel_values"], picture)
     if busy := _busy():
         note(f"The machine has other work, and the times are too long: {busy}")
-    if said := what_is_seen(region, view, picture.size, asked.views):
+    if said := what_is_seen(region, view, picture.size, answers.views):
         note(said)
-    return asked, loaded, Drawn(kept_picture(picture, asked.grid, asked.kept, region), region)
+    return answers, loaded, KeptDrawing(kept_picture(picture, answers.grid, answers.kept, region), region)
 
 
 def _busy() -> str | None:
-    """One sentence where the machine has other work than this, else None."""
+    """A sentence on other work of the machine; None if there is none."""
     from salience.core.environment import busy_because
     from salience.lab.profile.machine_load import load_average
 
     return busy_because({"load_average_end": load_average()}, os.cpu_count() or 1)
 
 
-def _document(
-    asked: Asked, loaded: Loaded, drawn: Drawn, image: Path, question: str, budget: dict[str, Any], seed: int
-) -> dict[str, Any]:
+def _document(config: AskConfig, answers: BothAnswers, loaded: LoadedModel, drawing: KeptDrawing) -> dict[str, Any]:
     from salience.core.environment import environment
     from salience.core.record import SCHEMA
 
-    config = {
+    grid = answers.grid
+    about = {
         "model": loaded.name,
-        "image": str(image),
-        "question": question,
-        "seed": seed,
-        "n_visual_tokens": asked.grid.n,
-        "grid": [asked.grid.rows, asked.grid.columns],
-        "picture": list(drawn.picture.size),
-        "seen": [round(place, 2) for place in drawn.region],
-        "rounds": asked.rounds,
+        "image": str(config.image),
+        "question": config.question,
+        "seed": config.seed,
+        "n_visual_tokens": grid.n,
+        "grid": [grid.rows, grid.columns],
+        "picture": list(drawing.picture.size),
+        "seen": [round(place, 2) for place in drawing.region],
+        "rounds": answers.rounds,
         "busy_because": _busy(),
         "note": _KNOWS if loaded.bundled else None,
     }
     rows = [
         {
             "method": name,
-            **budget_of_row,
+            **budget,
             "tokens_kept": answer.tokens,
             "answer": answer.text,
             "first_token_ms": answer.first_token_ms,
             "answer_ms": answer.answer_ms,
             "kept": kept,
         }
-        for name, budget_of_row, answer, kept in (
-            ("none", {"keep": 1.0}, asked.full, None),
-            (asked.method, budget, asked.pruned, list(asked.kept)),
+        for name, budget, answer, kept in (
+            ("none", {"keep": 1.0}, answers.full, None),
+            (answers.method, config.budget.given, answers.pruned, list(answers.kept)),
         )
     ]
     return {
         "schema": SCHEMA,
         "environment": environment(str(loaded.model.device)),
-        "records": [{"kind": "ask", "config": config, "rows": rows}],
+        "records": [{"kind": "ask", "config": about, "rows": rows}],
     }
 
 
-def _write(document: dict[str, Any], drawn: Any, kept_path: Path | None, out: Path | None) -> None:
+def _write(document: dict[str, Any], drawing: Image, kept_path: Path | None, out: Path | None) -> None:
     import json
 
     from salience.cli.kept_picture import save_picture
     from salience.core.files import write_atomic
 
     if kept_path is not None:
-        save_picture(drawn, kept_path)
+        save_picture(drawing, kept_path)
     if out is not None:
-        save_picture(drawn, out / KEPT)
+        save_picture(drawing, out / KEPT)
         write_atomic(out / "results.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def _show(asked: Asked, question: str, budget: dict[str, Any]) -> None:
+def _show(config: AskConfig, answers: BothAnswers) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    (name, value), full, pruned = *budget.items(), asked.full, asked.pruned
-    table = Table(box=box.SIMPLE_HEAD, title=Text(question), title_justify="left", title_style="bold")
-    for header, side in (
-        ("", "left"),
-        ("all tokens", "right"),
-        (Text(f"{asked.method}, {name} {value:g}"), "right"),
-        ("", "right"),
-    ):
-        table.add_column(header, justify="right" if side == "right" else "left")
+    ((name, value),), full, pruned = config.budget.given.items(), answers.full, answers.pruned
+    # `Text` shows brackets as they are, which rich would read as its own marks
+    table = Table(box=box.SIMPLE_HEAD, title=Text(config.question), title_justify="left", title_style="bold")
+    table.add_column("")
+    for header in ("all tokens", Text(f"{answers.method}, {name} {value:g}"), ""):
+        table.add_column(header, justify="right")
     same = "the same" if full.text == pruned.text else "another"
     table.add_row("answer", Text(full.text), Text(pruned.text), same, style="bold")
     table.add_row("visual tokens", str(full.tokens), str(pruned.tokens), f"{pruned.tokens / full.tokens:.0%}")

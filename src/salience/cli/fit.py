@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import Found, Loaded, find_vlm, model_option
+from salience.cli.loading import LoadedModel, ModelSource, find_vlm, model_option
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _config(quick: bool, **given: Any) -> FitConfig:
     return replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
 
 
-def _require_attention(found: Found) -> None:
+def _require_attention(found: ModelSource) -> None:
     """Raise ValueError for a model whose attention no scorer can learn."""
     from salience.lab.fit.view_saliency import require_attention
 
@@ -90,7 +90,7 @@ def _require_attention(found: Found) -> None:
         require_attention(found.outline)
 
 
-def _fitted(loaded: Loaded, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:
+def _fitted(loaded: LoadedModel, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:
     """Train, write the folder, and tell of it as a results document."""
     from salience.core.environment import environment
     from salience.core.record import SCHEMA

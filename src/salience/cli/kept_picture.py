@@ -1,4 +1,4 @@
-"""The picture that is drawn on, and the file it goes to; `salience.vlm.drawing` draws."""
+"""The region of a picture that the model sees, and the file of the drawing; `salience.vlm.drawing` draws."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def seen_region(pixels_of: Callable[[Image], Tensor], picture: Image) -> tuple[Region, tuple[int, int] | None]:
     """The part of the picture that the model's first view shows, and the view's width and height in pixels.
 
-    Found out by showing: of a picture whose colours tell their place, and of a black and a white one, which tell what
-    normalising does and where a border was added. So it holds for every processor, whether it crops, squashes, pads or
-    cuts tiles. Where the pixels come as patches, (n, d), the whole picture was seen, and no size is known.
+    The processor is run on three probe pictures: one whose colours encode the position, and a black and a white one,
+    which reveal the normalisation and added borders. So this works for every processor, whether it crops, squashes,
+    pads or cuts tiles. If the pixels come as patches, (n, d), the whole picture is seen and no size is known.
 
     pixels_of: a picture -> `pixel_values`, (pictures, 3, H, W), or with tiles (pictures, tiles, 3, H, W)
     """
@@ -33,11 +33,11 @@ def seen_region(pixels_of: Callable[[Image], Tensor], picture: Image) -> tuple[R
     if pixels_of(picture).dim() < 4:
         return whole, None
     across, down = (np.linspace(0, 255, side).round().astype(np.uint8) for side in picture.size)
-    told = np.zeros((picture.height, picture.width, 3), dtype=np.uint8)
-    told[..., 0], told[..., 1] = across[None, :], down[:, None]
+    probe = np.zeros((picture.height, picture.width, 3), dtype=np.uint8)
+    probe[..., 0], probe[..., 1] = across[None, :], down[:, None]
     black, white, colours = (
         _first_view(pixels_of(each))
-        for each in (Image.new("RGB", picture.size), Image.new("RGB", picture.size, "white"), Image.fromarray(told))
+        for each in (Image.new("RGB", picture.size), Image.new("RGB", picture.size, "white"), Image.fromarray(probe))
     )
     gain = white - black  # (3, H, W); none where a border was added
     shown = np.abs(gain).min(0) > 0.5 * np.abs(gain).max()  # (H, W)
@@ -56,8 +56,8 @@ def _first_view(pixel_values: Tensor) -> np.ndarray:
 def _ends(shares: np.ndarray, shown: np.ndarray, side: int) -> tuple[float, float]:
     """Left and right edge of a view in the picture's pixels; beyond the picture where it is padded.
 
-    shares, shown: (rows, columns) what the colours say, 0 for the picture's first pixel and 1 for its last, and where
-    they say something   side: of the picture
+    shares: (rows, columns), position in the picture, from 0 for its first pixel to 1 for its last   shown: (rows,
+    columns) bool, whether a pixel is of the picture   side: of the picture
     """
     columns = np.flatnonzero(shown.mean(0) > 0.5 * shown.mean(0).max())
     inner = columns[len(columns) // 10 : len(columns) - len(columns) // 10]  # resampling bends the edges
@@ -67,15 +67,15 @@ def _ends(shares: np.ndarray, shown: np.ndarray, side: int) -> tuple[float, floa
         return 0.0, float(side)
     slope, start = np.polyfit(inner + 0.5, places, 1)
     first, last = float(start), float(start + slope * shares.shape[1])
-    # less than a pixel of the view, or a step of the colours, is no part of the picture
+    # within a pixel of the view, or a step of the colours, the edge is the picture's own
     near = max(1.0, abs(float(slope)), side / 255)
     return (0.0 if abs(first) < near else first), (float(side) if abs(last - side) < near else last)
 
 
 def what_is_seen(region: Region, view: tuple[int, int] | None, size: tuple[int, int], views: int) -> str:
-    """A sentence on what of a picture of this size the model sees, where it is not all, or not in proportion."""
+    """A sentence if the model does not see all of a picture of this size, or sees it out of proportion; else empty."""
     if views > 1:
-        return f"The model sees {views} views of the picture; what it kept is drawn, and listed, of the first."
+        return f"The model sees {views} views of the picture; the kept tokens of the first are drawn and listed."
     left, top, right, bottom = region
     inside = max(0.0, left), max(0.0, top), min(float(size[0]), right), min(float(size[1]), bottom)
     width, height = inside[2] - inside[0], inside[3] - inside[1]
@@ -94,7 +94,7 @@ def what_is_seen(region: Region, view: tuple[int, int] | None, size: tuple[int, 
 
 
 def require_picture_path(path: Path) -> None:
-    """Raise ValueError unless a picture can be written to `path`: a known suffix, in a folder that is there."""
+    """Raise ValueError unless a picture can be written to `path`, by its suffix."""
     from PIL import Image
 
     Image.init()
@@ -110,7 +110,7 @@ def require_picture_path(path: Path) -> None:
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write the picture in the format of its suffix, aside first and then renamed."""
+    """Write the picture in the format of the suffix; the file appears only when it is complete."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,15 +1,14 @@
-"""Load the vision-language model that a command is about, or say in one sentence why it can't be."""
+"""Loading of the vision-language model of a command; a model that can't be loaded is refused in one sentence."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -18,18 +17,20 @@ from salience.core.json_text import read_json
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, ProcessorMixin
 
     from salience.vlm.families import Adapter
+    from salience.vlm.methods.base import Method
+    from salience.vlm.methods.budget import Budget
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
-class Loaded(NamedTuple):
-    """A model in evaluation mode on its device, its processor, the name to show, and whether it is the bundled one."""
+class LoadedModel(NamedTuple):
+    """A model in evaluation mode on its device, its processor, its name in outputs; bundled: whether it is ours."""
 
-    model: Any
-    processor: Any
+    model: PreTrainedModel
+    processor: ProcessorMixin
     name: str
     bundled: bool
 
@@ -41,7 +42,7 @@ def model_option(text: str = "Model folder or hub id (default: the bundled model
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without transformers' own bars and doubts on stderr: what matters of them comes as one of our sentences."""
+    """Turn off transformers' progress bars and warnings; the commands say themselves what matters of them."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -56,10 +57,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @dataclass(kw_only=True)
-class Found:
-    """A model that is there and whose configuration is one of a vision-language model; nothing of it is loaded yet.
+class ModelSource:
+    """An existing vision-language model, by its configuration; nothing else of it is loaded yet.
 
-    source: what `from_pretrained` takes   device: where it is to run   name: to show
+    source: argument of `from_pretrained`   device: the one to run on   name: in outputs
     """
 
     source: str
@@ -68,14 +69,14 @@ class Found:
     bundled: bool
 
     @cached_property
-    def processor(self) -> Any:
-        """Raises: ValueError when there is none that loads"""
+    def processor(self) -> ProcessorMixin:
+        """The processor. Raises: ValueError when there is none that loads"""
         with quiet_transformers():
             return _processor(self.source)
 
     @cached_property
     def outline(self) -> Adapter | None:
-        """The model's family on a model without weights, for checks; None where it can't be made without them.
+        """The adapter of the same model without weights, for checks; None if the model can't be built without them.
 
         Raises: ValueError when the model is of no family that can be pruned
         """
@@ -87,36 +88,35 @@ class Found:
         try:
             with quiet_transformers():
                 model = build(read_config(self.source), torch.float32)
-        except Exception:  # whatever a remote or quantised model needs: loading its weights says what is wrong
+        except Exception:  # a remote or quantised model, for one: loading its weights tells what is wrong
             return None
         return adapter_for(model)
 
-    def load(self) -> Loaded:
-        """The model with its weights, float32 on a CPU.
+    def load(self) -> LoadedModel:
+        """Load the model with its weights, in float32 on a CPU.
 
         Raises: ValueError when its weights do not fit its configuration, or there is no processor
         """
         from salience.vlm.families import adapter_for
 
-        processor = self.processor  # what is small comes first
+        processor = self.processor  # the small files first
         with quiet_transformers():
             model = _model(self.source, on_cpu=self.device.type == "cpu")
-        adapter_for(model)  # refuses what can't be pruned
-        return Loaded(model.eval().to(self.device), processor, self.name, self.bundled)
+        adapter_for(model)  # refuses models that can't be pruned
+        return LoadedModel(model.eval().to(self.device), processor, self.name, self.bundled)
 
-    def require_method(self, method: str, budget: Mapping[str, Any], seed: int) -> None:
-        """Refuse, before any weights load, what `salience.prune` would refuse once they are there.
+    def require_method(self, method: str, budget: Budget, seed: int) -> None:
+        """Refuse, before any weights load, a method or budget that `salience.prune` would refuse.
 
         Raises: ValueError when there is no such method, its scorer can't be read or has another width, or the budget
-            does not go with it
+            does not fit
         """
-        from salience import Budget
         from salience.vlm.methods.resolve import resolve_method
         from salience.vlm.methods.saliency import Saliency
         from salience.vlm.model_scorer import FoundScorer, own_scorer
         from salience.vlm.scorers.scorer import Scorer
 
-        wanted, outline = Budget(**budget), self.outline
+        outline = self.outline
         named = method not in ("saliency", "auto")
         own = FoundScorer() if named else own_scorer(self.source)
         if named:
@@ -127,44 +127,46 @@ class Found:
             has_attention = outline.tower_attention is not None
             chosen = resolve_method(method, seed=seed, home=None, has_attention=has_attention, not_in=own.not_in)
         else:
-            return  # the bundled scorer, if the model has the tower it was made for: its weights tell
+            return  # the bundled scorer, if the tower fits: only its weights tell
         if outline is not None:
             chosen.check(d_features=outline.d_features)
-        if wanted.mass is not None and not chosen.scored:
-            wanted.count(1)  # raises
-        if wanted.mass is None and outline is not None and outline.n_tokens is not None:
-            wanted.count(outline.n_tokens)
-        if outline is not None and not chosen.towers():  # a scorer's tower is compared by its weights
-            _admit(outline.model, chosen, budget)
+        if budget.mass is not None and not chosen.scored:
+            budget.count(1)  # raises
+        if outline is None:
+            return
+        if budget.mass is None and outline.n_tokens is not None:
+            budget.count(outline.n_tokens)
+        if not chosen.towers():  # a scorer's tower is compared by its weights
+            _try_on(outline.model, chosen, budget)
 
 
-def _admit(model: Any, method: Any, budget: Mapping[str, Any]) -> None:
-    """Put a method on a model without weights and take it off again, which looks at the model's shapes alone."""
-    import salience
+def _try_on(model: PreTrainedModel, method: Method, budget: Budget) -> None:
+    """Prune a model without weights and undo it, which checks the shapes alone."""
+    from salience.vlm.prune import prune
 
     log = logging.getLogger("salience")
     level = log.level
-    log.setLevel(logging.ERROR)  # what stands in for what is told once, of the real model
+    log.setLevel(logging.ERROR)  # the notes are logged once, for the real model
     try:
-        salience.prune(model, method, **budget).undo()
+        prune(model, method, **budget.given).undo()
     except ValueError:
         raise
-    except Exception:  # what can't be said without weights is said with them
+    except Exception:  # whatever fails without weights only is no reason to refuse
         return
     finally:
         log.setLevel(level)
 
 
 def bundled_width() -> int | None:
-    """Of the features that the bundled scorer reads; None where there is no such scorer."""
+    """Width of the features that the bundled scorer reads; None if there is no such scorer."""
     import salience
 
     file = salience.bundled_model() / "salience" / "config.json"
     return int(read_json(file)["d_features"]) if file.is_file() else None
 
 
-def find_vlm(name: str | None, device: str = "auto") -> Found:
-    """The model in folder `name`, or of that hub id, or the bundled one when it is None, before anything is loaded.
+def find_vlm(name: str | None, device: str = "auto") -> ModelSource:
+    """Find the model in folder `name`, or of that hub id, or the bundled one if it is None; load its config alone.
 
     Raises: ValueError when there is no such folder or device, or the folder has no configuration or weights;
         ImportError without transformers.
@@ -178,11 +180,11 @@ def find_vlm(name: str | None, device: str = "auto") -> Found:
         source = _checked(folder, name)
     bundled = name is None or (folder.is_dir() and folder.resolve() == salience.bundled_model().resolve())
     shown = "salience/llava-scenes (bundled)" if bundled else source
-    return Found(source=source, device=target, name=shown, bundled=bundled)
+    return ModelSource(source=source, device=target, name=shown, bundled=bundled)
 
 
-def load_vlm(name: str | None, device: str = "auto") -> Loaded:
-    """The model in folder `name`, or of that hub id, or the bundled one when it is None; float32 on a CPU.
+def load_vlm(name: str | None, device: str = "auto") -> LoadedModel:
+    """Load the model in folder `name`, or of that hub id, or the bundled one if it is None; in float32 on a CPU.
 
     Raises: ValueError when there is no such folder, it has no configuration, weights or processor, its weights do not
         fit its configuration, or the model is of no family that can be pruned; ImportError without transformers.
@@ -191,13 +193,14 @@ def load_vlm(name: str | None, device: str = "auto") -> Loaded:
 
 
 def _checked(folder: Path, name: str | None) -> str:
-    """What `from_pretrained` is to load: a folder that holds what it must, or a hub id."""
+    """The argument of `from_pretrained`: a folder with a configuration and weights, or a hub id."""
     from salience.lab.profile.meta_model import read_config
+    from salience.vlm.model_scorer import is_hub_id
 
     if not folder.is_dir():
         if name is None:
             raise ValueError(f"the bundled model is missing from this installation ({folder}); name one with --model.")
-        if not _HUB_ID.fullmatch(name) or folder.exists():
+        if not is_hub_id(name) or folder.exists():
             raise ValueError(f"model: {name} is neither a model's folder nor a hub id of the form owner/name.")
         read_config(name)
         return name
@@ -207,7 +210,7 @@ def _checked(folder: Path, name: str | None) -> str:
     return str(folder)
 
 
-def _model(source: str, *, on_cpu: bool) -> Any:
+def _model(source: str, *, on_cpu: bool) -> PreTrainedModel:
     from transformers import AutoModelForImageTextToText
 
     try:
@@ -216,16 +219,16 @@ def _model(source: str, *, on_cpu: bool) -> Any:
         )
     except ImportError:
         raise
-    except Exception as error:  # transformers, safetensors, the hub and the network below it share no base class
+    except Exception as error:  # errors of transformers, safetensors, the hub and the network share no base class
         raise ValueError(f"model: {source} can't be loaded ({_reason(error)}).") from error
-    # Missing weights would be drawn at random with no more than a warning, and the answers would mean nothing.
+    # transformers initialises missing weights at random and only warns; the answers would mean nothing.
     absent = sorted(info["missing_keys"])
     if absent:
         raise ValueError(f"model: the weights in {source} lack {len(absent)} tensors, {absent[0]} for one.")
     return model
 
 
-def _processor(source: str) -> Any:
+def _processor(source: str) -> ProcessorMixin:
     from transformers import AutoProcessor
 
     try:

@@ -1,7 +1,7 @@
-"""The `salience` command: finds the command asked for; turns whatever went wrong into a sentence and an exit code.
+"""The `salience` command: it runs the command asked for, and turns errors into one sentence and an exit code.
 
 0: done.   2: bad input, or a dependency that is not installed: one sentence on stderr.   130: interrupted.
-A traceback (exit code 1) is a bug of ours, never an answer to bad input.
+A traceback (exit code 1) is a bug of ours, never the response to bad input.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import NoReturn
 
 import click
 
-# name -> (module:attribute, help). Nothing is imported before its command is called, so `salience --help` is instant.
+# name -> (module:attribute, help). A command is imported when it is called, so `salience --help` is instant.
 COMMANDS = {
     "study": ("salience.cli.study:study", "The main job: fit a scorer, run the whole comparison, write the report."),
     "tradeoff": (
         "salience.cli.tradeoff:tradeoff",
-        "Pruning methods x keep ratios on one model: what each costs and saves.",
+        "Pruning methods x keep ratios on one model: quality, time, FLOPs and memory of each.",
     ),
     "compare": (
         "salience.cli.compare:compare",
         "Sequence models under identical training: loss and accuracy per epoch.",
     ),
     "fit": ("salience.cli.fit:fit", "Train a saliency scorer for a frozen vision-language model."),
-    "ask": ("salience.cli.ask:ask", "One answer, with and without pruning, and a picture of what was kept."),
-    "profile": ("salience.cli.profile:profile", "What pruning would save on a model, its weights not needed."),
+    "ask": ("salience.cli.ask:ask", "One answer, with and without pruning, and a picture of the kept tokens."),
+    "profile": ("salience.cli.profile:profile", "Predicted savings of pruning on a model; its weights are not needed."),
 }
 
-# The package that is missing -> the extra that brings it.
+# Missing package -> the extra that installs it.
 _EXTRAS = {
     "transformers": "vlm",
     "tokenizers": "vlm",
@@ -43,7 +43,7 @@ _EXTRAS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules of their own, imported when one is called."""
+    """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -71,16 +71,16 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
-@click.option("--traceback", is_flag=True, help="On an error, show where it came from instead of one sentence.")
+@click.option("--traceback", is_flag=True, help="On an error, show the traceback instead of one sentence.")
 def commands(traceback: bool) -> None:
-    """Keep what matters: prune a vision-language model's visual tokens, and measure what that saves and costs.
+    """Keep what matters: prune a vision-language model's visual tokens, and measure the savings and the costs.
 
     \b
     Example:
       salience study --quick
       salience ask picture.png "which digit is red?" --picture kept.png
 
-    `salience COMMAND --help` tells about each command.
+    `salience COMMAND --help` explains each command.
     """
 
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line. Returns: the exit code."""
     try:
-        # Not standalone: click then returns the code of `ctx.exit()` and lets everything else reach the lines below.
+        # not standalone: click returns the code of `ctx.exit()`, and errors reach the lines below
         code = commands.main(list(arguments), prog_name="salience", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.Abort:
@@ -110,10 +110,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _sentence(error: ValueError | OSError | ImportError) -> str | None:
-    """What to tell the user; None where the error is ours and the traceback is what helps."""
+    """The sentence for the user; None if the error is a bug of ours, whose traceback helps more."""
     if isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
-        if package == "accelerate":  # of no extra: only who launches several processes needs it
+        if package == "accelerate":  # in no extra: it is needed only to launch several processes
             return _first_line(str(error))
         extra = _EXTRAS.get(package)
         if extra is None:

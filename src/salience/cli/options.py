@@ -1,4 +1,4 @@
-"""The options that every command has, and both ends of the work: a folder checked, a document printed."""
+"""Options and helpers that the commands share: parsing, output folders, and the document on stdout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Command]:
-    """Adds --out, --seed, --device and --json. `out` is the default folder, `writes` what comes to stand there."""
+    """Add --out, --seed, --device and --json. `out` is the default folder, `writes` the names of what goes there."""
     options = (
         click.option(
             "--out",
@@ -56,9 +56,9 @@ def method_name(text: str) -> str:
 
 
 def comma_list(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
-    """A callback for a repeatable option whose values may also stand in one, with commas between them.
+    """Callback of a repeatable option that also takes several values with commas between them.
 
-    Raises: ValueError, naming the option, where it is given and holds none: its default is not what was meant
+    Raises: ValueError, naming the option, if it is given without a value
     """
     parts = tuple(part.strip() for text in given for part in text.split(",") if part.strip())
     if given and not parts:
@@ -67,7 +67,7 @@ def comma_list(ctx: click.Context, option: click.Parameter, given: Sequence[str]
 
 
 def comma_numbers(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[float, ...]:
-    """The same for numbers; raises ValueError, naming the option, for what is none."""
+    """The same for numbers; raises ValueError, naming the option, for other values."""
     parts = comma_list(ctx, option, given)
     try:
         return tuple(float(part) for part in parts)
@@ -78,7 +78,7 @@ def comma_numbers(ctx: click.Context, option: click.Parameter, given: Sequence[s
 
 
 def typed(*left_out: str) -> str:
-    """The running command as it was typed, without the options `left_out` (their Python names)."""
+    """The running command line, without the options `left_out` (their Python names)."""
     context = click.get_current_context()
     parts = context.command_path.split()
     for option in context.command.params:
@@ -92,13 +92,13 @@ def typed(*left_out: str) -> str:
 
 
 def note(text: str) -> None:
-    """One line to the user, on stderr, where it never mixes with results."""
+    """Print one line on stderr, apart from the results."""
     click.echo(text, err=True)
 
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """A spinner on stderr while something without steps goes on; nothing where stderr is no terminal."""
+    """Show a spinner on stderr during work without steps, if stderr is a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -110,7 +110,7 @@ def working(what: str) -> Iterator[None]:
 
 
 def require_folder(folder: Path, option: str = "--out") -> Path:
-    """Make `folder` and write a file into it, so that a run of minutes does not end in a refusal.
+    """Make `folder` and try to write a file, so that a long run does not fail at its end.
 
     Raises: ValueError when it can't be made or written.
     """
@@ -125,7 +125,7 @@ def require_folder(folder: Path, option: str = "--out") -> Path:
 
 @contextlib.contextmanager
 def stdout_for_results(as_json: bool) -> Iterator[None]:
-    """With --json whatever a library prints while working goes to stderr, so stdout holds the document alone."""
+    """With --json, send to stderr whatever libraries print, so that stdout holds the document alone."""
     if not as_json:
         yield
         return
@@ -134,5 +134,5 @@ def stdout_for_results(as_json: bool) -> Iterator[None]:
 
 
 def print_document(document: Mapping[str, Any]) -> None:
-    """The results document on stdout."""
+    """Print the results document on stdout."""
     click.echo(json.dumps(document, indent=1, allow_nan=False))

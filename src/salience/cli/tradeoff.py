@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import Found, Loaded, find_vlm, model_option
+from salience.cli.loading import LoadedModel, ModelSource, find_vlm, model_option
 from salience.cli.options import (
     OWN_METHOD,
     comma_list,
@@ -161,23 +161,24 @@ def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
     return {number: Scorer.from_pretrained(folder) for number, folder in enumerate(folders)} or None
 
 
-def _require_methods(config: TradeoffConfig, found: Found, scorers: Mapping[int, Scorer] | None) -> None:
+def _require_methods(config: TradeoffConfig, found: ModelSource, scorers: Mapping[int, Scorer] | None) -> None:
     """Raise ValueError, before any weights load, for a method that can't be measured here, whatever they are."""
     from salience.lab.tradeoff.generate_run import refuse_boxes
     from salience.lab.tradeoff.run import refuse_control
+    from salience.vlm.methods.budget import Budget
     from salience.vlm.methods.saliency import Saliency
 
     refuse_control(config.methods or (), ())
     if config.task != "scenes":
         refuse_boxes(config.methods or (), config.task)
     if scorers is None and "saliency" in (config.methods or ()):
-        found.require_method("saliency", {"keep": 1.0}, config.seed)
+        found.require_method("saliency", Budget(keep=1.0), config.seed)
     for scorer in (scorers or {}).values():
         if found.outline is not None:
             Saliency(scorer=scorer).check(d_features=found.outline.d_features)
 
 
-def _require_task(config: TradeoffConfig, found: Found) -> None:
+def _require_task(config: TradeoffConfig, found: ModelSource) -> None:
     """Raise ValueError, before any weights load, for questions that can't be read or asked, or pictures that are not
     there; tell of questions with words that the model's vocabulary lacks."""
     from salience.cli.answering import unknown_words
@@ -202,7 +203,7 @@ def _require_task(config: TradeoffConfig, found: Found) -> None:
         )
 
 
-def _require_fit(loaded: Loaded, scorers: Mapping[int, Scorer] | None) -> None:
+def _require_fit(loaded: LoadedModel, scorers: Mapping[int, Scorer] | None) -> None:
     """Raise ValueError for a scorer of another width than the model's features, or of another vision tower."""
     from salience.vlm.families import adapter_for
     from salience.vlm.methods.saliency import Saliency
@@ -223,7 +224,13 @@ def _group(device: str) -> ProcessGroup:
 
 
 def _measured(
-    loaded: Loaded, config: Any, scorers: Mapping[int, Scorer] | None, out: Path, group: ProcessGroup, *, quick: bool
+    loaded: LoadedModel,
+    config: Any,
+    scorers: Mapping[int, Scorer] | None,
+    out: Path,
+    group: ProcessGroup,
+    *,
+    quick: bool,
 ) -> Path | None:
     """Run, write results.json, and only then forget the finished cells. Returns: the document's path; None in a process
     beside the one that writes.

@@ -82,7 +82,7 @@ class Pruned:
 
     def explain(self) -> str:
         """What is done to the model, in one to three sentences: method, budget, positions, and any substitute."""
-        budget = ", ".join(f"{name}={value}" for name, value in vars(self.budget).items() if value is not None)
+        budget = ", ".join(f"{name}={value}" for name, value in self.budget.given.items())
         said = f"Visual tokens are pruned by {self.method.name!r} at {budget}, positions {self.positions!r}."
         notes = [f"{self.substitute}."] if self.substitute else []
         notes += [self._pruned_calls.gaps.remark] if self._pruned_calls.gaps.remark else []

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from torch import Tensor
 
@@ -44,6 +44,11 @@ class Budget:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _share(name, value))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The arguments that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def count(self, n: int) -> int:
         """Number of kept tokens, of `n`, under a `keep` or `tokens` budget.

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pages
 
+from salience.core.record import CompareRecord, Results
 from salience.lab.report.compare.compare_data import CompareData
 from salience.lab.report.compare.sentences import controls, tested
-from salience.lab.report.kit.words import DASH, finite
-from salience.lab.report.load import Results
+from salience.lab.report.kit.words import DASH
 
 PAGE, BLOCK = pages.ROOT / "docs" / "measured" / "sequence-models.md", ("comparisons", "recipes/compare_table.py")
 _HEAD = (
@@ -37,7 +37,7 @@ def table(files: Sequence[tuple[Path, Results]]) -> str:
     """
     rows, notes = [], []
     for source, results in files:
-        views = [CompareData(record) for record in results.of_kind("compare")]
+        views = [CompareData(record) for record in results.of_kind(CompareRecord)]
         if not views:
             raise ValueError(f"{source.name} holds no comparison of sequence models.")
         for view in views:
@@ -51,15 +51,15 @@ def table(files: Sequence[tuple[Path, Results]]) -> str:
 
 
 def _row(view: CompareData, model: str) -> list[str]:
-    final = view.final.get(model, {})
-    low, high = finite(final.get("accuracy_low")), finite(final.get("accuracy_high"))
-    accuracy, parameters = view.last(model), finite(final.get("parameters"))
+    final = view.final[model]
+    low, high = final.accuracy_low, final.accuracy_high
+    accuracy, parameters = view.last(model), final.parameters
     span = "" if low is None or high is None else f" ({_short(low)}{DASH}{_short(high)})"
-    way = ", both ways" if final.get("forwards") is False else ""
+    way = "" if final.forwards else ", both ways"
     return [
         str(view.config.get("task")), model + way, "diverged" if accuracy is None else _short(accuracy) + span,
-        _short(view.setting("majority_accuracy")), f"{final.get('seeds', DASH)} × {view.config.get('epochs', DASH)}",
-        DASH if parameters is None else f"{parameters:,.0f}", _duration(view, finite(final.get("train_tokens_per_s"))),
+        _short(view.setting("majority_accuracy")), f"{final.seeds} × {view.config.get('epochs', DASH)}",
+        DASH if parameters is None else f"{parameters:,.0f}", _duration(view, final.train_tokens_per_s),
     ]  # fmt: skip
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import pages
 
 from salience.core.files import write_atomic
+from salience.core.record import Results, TradeoffRecord
 from salience.lab.report.kit.method_styles import role, styles, title
 from salience.lab.report.kit.panel import RC, Curve, Scale, lines
 from salience.lab.report.kit.svg import standalone
 from salience.lab.report.kit.words import share
-from salience.lab.report.load import Results
 from salience.lab.report.tradeoff.rankings import beside_random
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData
-from salience.lab.report.tradeoff.verdicts import RANDOM, Difference
+from salience.lab.report.tradeoff.verdict_words import interval
+from salience.lab.report.tradeoff.verdicts import RANDOM
 
 SCRIPT = "recipes/methods_page.py"
 PAGE = pages.ROOT / "docs" / "measured" / "pruning.md"
@@ -76,8 +77,8 @@ def _by_kind(view: TradeoffData) -> list[tuple[str, float]]:
 def view_of(found: tuple[Path, Results]) -> TradeoffData:
     """The trade-off of a results file. Raises: ValueError when it has none with differences from random tokens"""
     source, results = found
-    records = results.of_kind("tradeoff")
-    if not records or not records[0].extra.get("differences"):
+    records = results.of_kind(TradeoffRecord)
+    if not records or not records[0].differences:
         raise ValueError(f"{source.name} holds no trade-off with differences from random tokens.")
     return TradeoffData(records[0])
 
@@ -118,7 +119,7 @@ def _differences(found: tuple[Path, Results]) -> str:
         differences = [view.verdicts.of(method, keep, RANDOM) for keep in view.pruned]
         if any(differences):
             cells = [
-                "" if one is None else f"**{one.written}**" if one.low <= 0 else one.written for one in differences
+                "" if one is None else f"**{interval(one)}**" if one.low <= 0 else interval(one) for one in differences
             ]
             rows.append([title(method), *cells])
     return "\n".join([
@@ -127,12 +128,6 @@ def _differences(found: tuple[Path, Results]) -> str:
         f"Measured by {pages.origin(found[1], 'salience tradeoff --methods ... --no-costs')}: "
         f"{pages.link(found[0], PAGE)}. Times were not measured in this run.",
     ])  # fmt: skip
-
-
-def _difference(one: Difference | None) -> str:
-    if one is None:
-        return ""
-    return f"**{one.written}**" if one.low <= 0 else one.written
 
 
 def figure(view: TradeoffData) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from salience.core.files import write_atomic
 from salience.core.markers import filled
-from salience.lab.report.load import Results, load_results
+from salience.core.record import Results, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,25 +14,27 @@ from pathlib import Path
 from PIL import Image
 
 from salience.core.files import write_atomic
+from salience.core.record import TradeoffRecord, load_results
+from salience.core.result_tables import Example
 from salience.core.types import VisualGrid
 from salience.lab.report.kit.method_styles import title
 from salience.lab.report.kit.words import share
-from salience.lab.report.load import Example, load_results
 from salience.vlm.drawing import kept_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDEST = 5  # panels: more are too small to see on a page
 
 
-def panels(example: Example, method: str) -> list[tuple[Image.Image, str, bool]]:
+def panels(example: Example, folder: Path, method: str) -> list[tuple[Image.Image, str, bool]]:
     """(picture, caption, whether the answer is right), from all tokens to the fewest.
 
+    folder: where the path of its picture starts
     Raises: ValueError when the example has no picture, or nothing that the method kept
     """
     cuts = sorted((cut for cut in example.cuts if cut.method == method), key=lambda cut: -cut.keep)
     if example.image is None or not cuts:
         raise ValueError(f"the example shows nothing that {method!r} kept.")
-    picture = Image.open(example.image).convert("RGB")
+    picture = Image.open(folder / example.image).convert("RGB")
     grid = VisualGrid(rows=example.grid[0], columns=example.grid[1])
     full = f"all {grid.n} tokens: {example.full_answer}"
     found = [(picture, full, example.full_answer == example.answer)]
@@ -42,11 +44,11 @@ def panels(example: Example, method: str) -> list[tuple[Image.Image, str, bool]]
     return found
 
 
-def draw(example: Example, method: str) -> bytes:
+def draw(example: Example, folder: Path, method: str) -> bytes:
     """The panels side by side under the question, as a PNG that reads on light and dark pages alike."""
     from matplotlib.figure import Figure
 
-    row = panels(example, method)
+    row = panels(example, folder, method)
     figure = Figure(figsize=(2.6 * len(row), 3.15), dpi=130, facecolor="white")
     figure.suptitle(f"“{example.question}”", fontsize=15, y=0.985)
     for axes, (picture, caption, right) in zip(figure.subplots(1, len(row), squeeze=False)[0], row, strict=True):
@@ -69,8 +71,9 @@ def main() -> None:
     parser.add_argument("--method", default="saliency")
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images" / "keep.png")
     arguments = parser.parse_args()
-    record = load_results(arguments.results, arguments.results.parent).of_kind("tradeoff")[0]
-    write_atomic(arguments.to, draw(record.examples[arguments.example], arguments.method))
+    results = load_results(arguments.results)
+    example = results.of_kind(TradeoffRecord)[0].examples[arguments.example]
+    write_atomic(arguments.to, draw(example, results.folder, arguments.method))
 
 
 if __name__ == "__main__":

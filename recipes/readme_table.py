@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pages
 
+from salience.core.record import Results, TradeoffRecord
 from salience.lab.report.kit.method_styles import title
 from salience.lab.report.kit.reliability import notices, reliability
 from salience.lab.report.kit.words import share, times
-from salience.lab.report.load import Results
-from salience.lab.report.tradeoff.headline import near_keep
+from salience.lab.report.tradeoff.chosen_ratios import near_keep
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData
 
 PAGE, BLOCK = pages.ROOT / "README.md", ("results", "recipes/readme_table.py")
@@ -29,7 +29,7 @@ def table(results: Results, source: Path) -> str:
 
     Raises: ValueError when there is no trade-off in the results, or only a quick run's
     """
-    records = results.of_kind("tradeoff")
+    records = results.of_kind(TradeoffRecord)
     if not records:
         raise ValueError(f"{source.name} holds no trade-off.")
     if records[0].config.get("quick"):

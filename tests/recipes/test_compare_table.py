@@ -9,7 +9,7 @@ import pytest
 from compare_table import table
 from pages import ROOT
 
-from salience.lab.report.load import load_results
+from salience.core.record import load_results
 
 
 def document() -> dict[str, Any]:

@@ -13,8 +13,8 @@ from PIL import Image
 from readme_picture import draw, panels
 from readme_table import table
 
+from salience.core.record import Results, load_results
 from salience.core.result_rows import ROW_COLUMNS
-from salience.lab.report.load import Results, load_results
 
 
 def row(method: str, keep: float, accuracy: float, prefill_ms: float) -> dict[str, Any]:
@@ -57,14 +57,14 @@ def test_a_quick_run_is_no_measurement(results: Results) -> None:
 
 def test_the_picture_shows_what_was_kept_and_answered(results: Results) -> None:
     example = results.records[0].examples[0]
-    (whole, full, right), (kept, cut, wrong) = panels(example, "saliency")
+    (whole, full, right), (kept, cut, wrong) = panels(example, results.folder, "saliency")
     assert (full, right) == ("all 4 tokens: 7", True)
     assert (cut, wrong) == ("25%, 1 token: 3", False)
     assert kept.getpixel((10, 30)) == whole.getpixel((10, 30)) == (200, 100, 50)
     assert max(kept.getpixel((30, 10))) < 100  # type: ignore[arg-type]
-    assert Image.open(io.BytesIO(draw(example, "saliency"))).format == "PNG"
+    assert Image.open(io.BytesIO(draw(example, results.folder, "saliency"))).format == "PNG"
 
 
 def test_a_method_that_kept_nothing_is_refused(results: Results) -> None:
     with pytest.raises(ValueError, match="telepathy"):
-        panels(results.records[0].examples[0], "telepathy")
+        panels(results.records[0].examples[0], results.folder, "telepathy")

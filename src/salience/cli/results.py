@@ -49,12 +49,12 @@ def _show(document: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from salience.core.record import TradeoffRecord, load_results
     from salience.lab.report.kit.method_styles import title
     from salience.lab.report.kit.words import score, share, times
-    from salience.lab.report.load import load_results
     from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
-    for record in load_results(document, Path()).of_kind("tradeoff"):
+    for record in load_results(document, Path()).of_kind(TradeoffRecord):
         view = TradeoffData(record)
         table = Table("accuracy at a share of the tokens", box=box.SIMPLE_HEAD)
         for keep in view.keeps:

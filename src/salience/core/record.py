@@ -168,6 +168,26 @@ def _record(found: Mapping[str, Any], where: str) -> ResultRecord:
     return _KINDS[kind].from_json({name: value for name, value in found.items() if name != "kind"}, where)
 
 
+def load_results(source: Mapping[str, Any] | str | Path, folder: Path = Path()) -> Results:
+    """Return the typed records of a document or of a results.json.
+
+    Args:    source: the document, or the path of one   folder: of a document's sample pictures; a path has its own
+    Raises:  ValueError where it can't be read, holds no records or a trade-off without rows, and as `parse` does
+    """
+    if not isinstance(source, Mapping):
+        try:
+            folder, source = Path(source).parent, read(source)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"results: {source} can't be read ({error})") from error
+    found = parse(source, folder)
+    if not found.records:
+        raise ValueError("results: there are no records in it, at least one is needed")
+    for number, record in enumerate(found.records):
+        if isinstance(record, TradeoffRecord) and not record.rows:
+            raise ValueError(f"records[{number}] (tradeoff) has no rows, at least one is needed")
+    return found
+
+
 def validate(found: Mapping[str, Any]) -> None:
     """Raise ValueError as `parse` does."""
     parse(found)

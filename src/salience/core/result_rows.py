@@ -25,15 +25,21 @@ _TRADEOFF = ("method", "keep", "tokens_kept", "seed", *TRADEOFF_QUALITY, *TRADEO
 _KIND = "accuracy_"
 
 
-class _Row(ResultObject):
-    def number(self, column: str) -> float | None:
-        """A column's number by its name. None for what was not measured and for text."""
-        value = getattr(self, column, None)
-        return float(value) if isinstance(value, int | float) else None
+def _is_kind(column: str) -> bool:
+    """Whether a column is the accuracy of a kind of question."""
+    return column.startswith(_KIND) and column not in ("accuracy_low", "accuracy_high")
+
+
+class ResultRow(ResultObject):
+    """Base of the three kinds of row."""
+
+    def numbers(self) -> dict[str, float]:
+        """Return the columns that were measured, by their names in the file; text is left out."""
+        return {name: float(value) for name, value in self.to_json().items() if isinstance(value, int | float)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TradeoffRow(_Row):
+class TradeoffRow(ResultRow):
     """One method at one keep ratio with one seed, on one vision-language model.
 
     A writer gives what it measured and nothing else::
@@ -44,7 +50,7 @@ class TradeoffRow(_Row):
     Costs and quality that come from two places are merged as keywords: `TradeoffRow(method=..., **costs, **quality)`.
     """
 
-    REQUIRED: ClassVar[tuple[str, ...]] = tuple(name for name in _TRADEOFF if not name.startswith(_KIND))
+    REQUIRED: ClassVar[tuple[str, ...]] = tuple(name for name in _TRADEOFF if not _is_kind(name))
 
     method: str  # name of the pruning method
     keep: float  # share of a picture's visual tokens, in (0, 1]
@@ -103,15 +109,9 @@ class TradeoffRow(_Row):
         values |= {f"{_KIND}{kind}": kinds.get(kind) for kind in (*KINDS, *kinds)}
         return {name: values[name] for name in (*_TRADEOFF, *(name for name in values if name not in _TRADEOFF))}
 
-    def number(self, column: str) -> float | None:
-        """A column's number by its name in the file. None for what was not measured and for text."""
-        if _is_kind(column):
-            return self.accuracy_by_kind.get(column.removeprefix(_KIND))
-        return super().number(column)
-
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRow(_Row):
+class CompareRow(ResultRow):
     """One epoch of one sequence model's training with one seed.
 
     A writer makes one after each epoch; the interval is of the last epoch alone and None before::
@@ -137,7 +137,7 @@ class CompareRow(_Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileRow(_Row):
+class ProfileRow(ResultRow):
     """One keep ratio of a profile: counted work, predicted times, and measured ones where there are weights.
 
     Everything is of the whole batch, up to the first token::
@@ -188,11 +188,6 @@ class ProfileRow(_Row):
 ROW_COLUMNS: dict[str, tuple[str, ...]] = {
     "tradeoff": _TRADEOFF, "profile": ProfileRow.REQUIRED, "compare": CompareRow.REQUIRED,
 }  # fmt: skip
-
-
-def _is_kind(column: str) -> bool:
-    """Whether a column is the accuracy of a kind of question."""
-    return column.startswith(_KIND) and column not in ("accuracy_low", "accuracy_high")
 
 
 def _require_ratio(keep: float) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from salience.lab.report.load import Record, Row
+from salience.core.record import CONFIG_KEYS, TradeoffRecord
+from salience.core.result_rows import ROW_COLUMNS, TradeoffRow
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -210,12 +211,17 @@ def small_view(
                     for name, by_method in (columns or {}).items()
                 },
             }
-            rows.append(Row(method=method, keep=keep, seed=0, values={"method": method, "keep": keep, **values_of}))
-    raw = tuple(row.values for row in rows)
-    known = {(row.method, row.keep): value for row in rows if (value := row.number("accuracy")) is not None}
+            rows.append(row_of(method=method, keep=keep, seed=0, **values_of).to_json())
+    known = {(row["method"], row["keep"]): row["accuracy"] for row in rows if row["accuracy"] is not None}
     lines = [] if apart is None else pair_lines(known, apart)
-    tables = {"differences": lines, **(extra or {})}
-    return TradeoffData(Record(kind="tradeoff", config=config, rows=raw, typed=tuple(rows), extra=tables), environment)
+    settings = dict.fromkeys(CONFIG_KEYS["tradeoff"]) | config
+    found = {"config": settings, "rows": rows, "differences": lines, **(extra or {})}
+    return TradeoffData(TradeoffRecord.from_json(found, "record"), environment)
+
+
+def row_of(**columns: Any) -> TradeoffRow:
+    """A row of these columns, the others null."""
+    return TradeoffRow.from_json({**dict.fromkeys(ROW_COLUMNS["tradeoff"]), **columns}, "row")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 from salience.lab.report.kit.method_styles import phrase, role
 
 ALL, BEST = "all tokens", "of those measured here"
-_SAID = {"beats": "better", "is worse than": "worse", "can\u2019t be told from": "level", "can't be told from": "level"}
+_SAID = {"beats": "better", "is worse than": "worse", "is not measurably different from": "level"}
 _TURNED = {"better": "worse", "worse": "better", "level": "level"}
 _VERB = "|".join(map(re.escape, _SAID))
 _RATIO = r"\d+(?:\.\d+)?%"
@@ -109,11 +109,11 @@ class Reader:
         for own, verb, other, where in found.findall(text):
             for keep in self.ratios(where):
                 self.say(self.others(own, keep), keep, self.others(other, keep), _SAID[verb.lower()], text)
-        answered = rf"At ({_RATIO})[^.:]*?, ({name}) answers [\d.]+: it ({_VERB}) random tokens"
+        answered = rf"At ({_RATIO})[^.:]*?, ({name}) reaches [\d.]+: it ({_VERB}) random tokens"
         for where, own, verb in re.findall(answered, text, re.IGNORECASE):
             for keep in self.ratios(where):
                 self.say(self.others(own, keep), keep, {"random"}, _SAID[verb], text)
-        beside = rf"At ({_RATIO})[^:]*?, ({name}) answers [^:]*: it [^:]*?({_VERB}) {best}, ({name})"
+        beside = rf"At ({_RATIO})[^:]*?, ({name}) reaches [^:]*: it [^:]*?({_VERB}) {best}, ({name})"
         for where, own, verb, other in re.findall(beside, text, re.IGNORECASE):
             for keep in self.ratios(where):
                 self.say(self.others(own, keep), keep, self.others(other, keep), _SAID[verb], text)
@@ -121,7 +121,8 @@ class Reader:
         self._former(text)
 
     def _lists(self, text: str, name: str) -> None:
-        for start, verdict in (("Not told from random tokens: ", "level"), ("Worse than random tokens: ", "worse")):
+        said = (("Not measurably different from random tokens: ", "level"), ("Worse than random tokens: ", "worse"))
+        for start, verdict in said:
             for listed in re.findall(rf"{start}(.*?\])\.", text):
                 for own, places in re.findall(rf"({name}) at ((?:{_RATIO} \[[^\]]*\](?:, )?)+)", listed, re.IGNORECASE):
                     for keep in self.ratios(re.sub(r"\[[^\]]*\]", "", places)):
@@ -130,15 +131,15 @@ class Reader:
             for own in listed.split(", "):
                 for keep in self.pruned:
                     self.say(self.others(own, keep), keep, {"random"}, "better", text)
-        for listed in re.findall(r"Better(?: in part)?: (.*?%)\.", text):
+        for listed in re.findall(r"Better(?: at some ratios)?: (.*?%)\.", text):
             for own, where in re.findall(rf"({name}) at ({_RANGES})", listed, re.IGNORECASE):
                 for keep in self.ratios(where):
                     self.say(self.others(own, keep), keep, {"random"}, "better", text)
-        for listed in re.findall(r"((?:[^.;]|\.\d)*%): what is left out was in the way", text):
+        for listed in re.findall(r"Better than all tokens: (.*?%)\.", text):
             for own, where in re.findall(rf"({name}) at ({_RANGES})", listed, re.IGNORECASE):
                 for keep in self.ratios(where):
                     self.say(self.others(own, keep), keep, {ALL}, "better", text)
-        alike = re.findall(rf"(?:No two methods can be told apart|Everything is alike) at ({_RANGES})", text)
+        alike = re.findall(rf"No method is measurably better than another at ({_RANGES})", text)
         for keep in [keep for where in alike for keep in self.ratios(where)]:
             real = [m for m in self.methods if role(m) in ("free", "learned") and (m, keep) in self.accuracies]
             for number, one in enumerate(real):

@@ -16,17 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_claims import ALL, Reader, pair_lines
 
+from salience.core.record import TradeoffRecord, load_results
 from salience.lab.report import write_report
 from salience.lab.report.kit.method_styles import role
-from salience.lab.report.load import load_results
-from salience.lab.report.tradeoff import captions, limits
+from salience.lab.report.tradeoff import captions
 from salience.lab.report.tradeoff.findings import findings
-from salience.lab.report.tradeoff.headline import answer, headline, tiles
+from salience.lab.report.tradeoff.headline import headline, summary
+from salience.lab.report.tradeoff.limits import limits
+from salience.lab.report.tradeoff.method_notes import method_notes
+from salience.lab.report.tradeoff.tiles import tiles
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 Build = Callable[..., dict[str, Any]]
 KEEPS = (1.0, 0.5, 0.25, 0.05)
-_PRAISE = re.compile(r"\bbeats\b|lose nothing|\bsooner\b(?!\.)|% of (?:the|its) accuracy|accuracy kept", re.IGNORECASE)
+_PRAISE = re.compile(
+    r"\bbeats\b|no measurable accuracy|\bsooner\b(?!\.)|% of (?:the|its) accuracy|accuracy kept", re.IGNORECASE
+)
 _NO_BOUND = re.compile(r"ceiling|headroom", re.IGNORECASE)
 
 
@@ -67,15 +72,15 @@ def check(record: dict[str, Any], texts: list[str]) -> Reader:
 def texts_of(document: dict[str, Any]) -> list[str]:
     """Everything that a report says of its first record, without drawing it."""
     results = load_results(document, Path())
-    data = TradeoffData(results.of_kind("tradeoff")[0], results.environment)
+    data = TradeoffData(results.of_kind(TradeoffRecord)[0], results.environment)
     drawn = (
         captions.accuracy_tokens, captions.accuracy_latency, captions.time_stages, captions.speedups,
         captions.flop_stages, *((captions.loss_latency, captions.loss_tokens) if data.probe_reads else ()),
     )  # fmt: skip
     told = [finding.lead + " " + finding.text for finding in findings(data)]
     shown = [f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data)]
-    return [headline(data), *answer(data), *shown, *told, *(caption(data) for caption in drawn),
-            *(text for _, text in limits.methods(data)), *limits.limits(data, results)]  # fmt: skip
+    return [headline(data), *summary(data), *shown, *told, *(caption(data) for caption in drawn),
+            *(text for _, text in method_notes(data)), *limits(data, results.environment)]  # fmt: skip
 
 
 def document_of(
@@ -118,8 +123,9 @@ def test_the_reader_finds_what_a_sentence_claims_and_what_contradicts_it() -> No
     assert {(claim.keep, claim.verdict) for claim in reader.claims} == {(keep, "better") for keep in KEEPS[1:]}
     assert reader.contradictions() == []
     for text in (
-        "At 25% it is not clearly ahead.", "Everything is alike at 25%.",
-        "Not told from random tokens: the learned saliency at 50% [+0.1 (\u22121.0 to 1.2)], 5% [0.0 (0.0 to 1.0)].",
+        "At 25% it is not clearly ahead.", "No method is measurably better than another at 25%.",
+        "Not measurably different from random tokens: the learned saliency at 50% [+0.1 (\u22121.0 to 1.2)], 5% [0.0 "
+        "(0.0 to 1.0)].",
         "Random tokens beats the learned saliency at 5%.",
     ):  # fmt: skip
         other = copy.deepcopy(reader)
@@ -155,7 +161,7 @@ def test_the_best_training_free_method_is_the_best_in_the_rows_and_the_oracle_no
     reader = check(document["records"][0], texts)
     claims = {(claim.method, claim.keep, claim.against): claim.verdict for claim in reader.claims}
     assert claims["saliency", 0.05, "divprune"] == "worse" and claims["oracle", 0.05, "divprune"] == "worse"
-    assert any("At 5% it is DivPrune: 0.877" in text for text in texts)
+    assert any("At 5% the best one is DivPrune: 0.877" in text for text in texts)
 
 
 def test_a_model_that_does_not_look_is_praised_nowhere(tmp_path: Path) -> None:
@@ -254,7 +260,7 @@ def test_whatever_a_record_holds_its_sentences_agree(document: dict[str, Any]) -
     texts = texts_of(document)
     check(document["records"][0], texts)
     results = load_results(document, Path())
-    data = TradeoffData(results.of_kind("tradeoff")[0], results.environment)
+    data = TradeoffData(results.of_kind(TradeoffRecord)[0], results.environment)
     assert not [text for text in texts if re.search(r"\bNone\b|\bnan\b|\binf\b", text)]
     if data.reliability.quick or data.blind is not None:
         assert not [text for text in texts if _PRAISE.search(text)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from salience.core.record import CompareRecord, load_results
 from salience.lab.report import write_report
-from salience.lab.report.compare.page_content import CompareChapter, compare_chapter
-from salience.lab.report.load import load_results
+from salience.lab.report.compare.page_content import compare_content
 
 
 def document() -> dict[str, Any]:
@@ -41,18 +42,18 @@ def document() -> dict[str, Any]:
     return {"schema": 1, "environment": {}, "records": [record]}
 
 
-def chapter(found: dict[str, Any], folder: Path) -> CompareChapter:
-    (record,) = load_results(found, folder).records
-    return compare_chapter(record, folder, 0)
+def content(found: dict[str, Any], folder: Path) -> SimpleNamespace:
+    (record,) = load_results(found, folder).of_kind(CompareRecord)
+    return SimpleNamespace(**compare_content(record, folder, 0))
 
 
 def test_words_come_from_numbers(tmp_path: Path) -> None:
-    found = chapter(document(), tmp_path)
+    found = content(document(), tmp_path)
     assert found.headline == "Reading both ways gains 25 points on digit-tagging"
-    assert found.answer.startswith("Accuracy after the last epoch: bimamba 0.950, mamba 0.700. Always")
+    assert found.summary.startswith("Accuracy after the last epoch: bimamba 0.950, mamba 0.700. Always giving")
     assert found.pair_title == "Training loss and test accuracy, causal and non-causal, 3 epochs"
     assert found.pair_caption.startswith(
-        "Causal: mamba; non-causal: bimamba. Training ends at a loss of 0.67 nats with bimamba, 0.67 with mamba."
+        "Causal: mamba; non-causal: bimamba. Training ends at a loss of 0.67 nats with bimamba and 0.67 with mamba."
     )
     assert found.tests == ["bimamba is ahead of mamba by 25 points (95% interval 23.0 to 27.0, p below 0.001)."]
     assert [finding.lead for finding in found.cautions] == ["A training diverged."]
@@ -70,14 +71,14 @@ def test_a_control_that_falls_to_the_majority_has_passed(
 ) -> None:
     given = document()
     given["records"][0]["control"] = [{"model": "mamba", "accuracy": accuracy, "accuracy_low": low}]
-    (finding,) = chapter(given, tmp_path).controls
+    (finding,) = content(given, tmp_path).controls
     assert finding.tone == tone and said in finding.text and ("passes" in finding.lead) == (tone == "good")
 
 
 def test_a_control_passes_for_all_models_or_fails(tmp_path: Path) -> None:
     given = document()
     given["records"][0]["control"].append({"model": "bimamba", "accuracy": 0.12, "accuracy_low": 0.1})
-    (finding,) = chapter(given, tmp_path).controls
+    (finding,) = content(given, tmp_path).controls
     assert finding.lead == "The control with shuffled labels fails: something leaks."
     assert finding.text.endswith("Fallen to it: bimamba 0.120.")
 
@@ -88,7 +89,7 @@ def test_a_direction_that_nothing_was_learnt_from_makes_no_headline(tmp_path: Pa
     record["tests"][0] |= {"difference": -0.02, "low": -0.03, "high": -0.01}
     for line, accuracy in zip(record["final"], (0.11, 0.13), strict=True):
         line["accuracy"] = accuracy
-    found = chapter(given, tmp_path)
+    found = content(given, tmp_path)
     assert found.headline == "Sequence models under identical training: digit-tagging"
     assert [finding.lead for finding in found.cautions][1:] == [
         f"{model} ends within 5 points of the majority line." for model in ("mamba", "bimamba")
@@ -98,7 +99,7 @@ def test_a_direction_that_nothing_was_learnt_from_makes_no_headline(tmp_path: Pa
 @pytest.mark.parametrize(
     ("second", "headline"),
     [(0.1, "Reading both ways gains 25 points and 10 points on digit-tagging"),
-     (-0.1, "What reading both ways is worth on digit-tagging depends on the model")],
+     (-0.1, "The gain of reading both ways on digit-tagging depends on the model")],
 )  # fmt: skip
 def test_two_pairs_of_directions_speak_for_both_only_where_they_agree(
     tmp_path: Path, second: float, headline: str
@@ -111,13 +112,13 @@ def test_two_pairs_of_directions_speak_for_both_only_where_they_agree(
     record["rows"] += [{**record["rows"][0], "model": name} for name in names]
     line = {"first": names[0], "second": names[1], "difference": -second, "low": -second - 0.02, "high": -second + 0.02}
     record["tests"].append({**line, "p_holm": 1e-9, "seeds_agree": True})
-    assert chapter(given, tmp_path).headline == headline
+    assert content(given, tmp_path).headline == headline
 
 
 def test_a_pair_with_a_seed_that_diverged_says_what_was_compared(tmp_path: Path) -> None:
     given = document()
     given["records"][0]["tests"][0]["seeds"] = 1
-    assert chapter(given, tmp_path).tests[0].endswith("Compared on 1 of the seeds.")
+    assert content(given, tmp_path).tests[0].endswith("Compared on 1 of the seeds.")
 
 
 def test_what_is_as_fast_is_not_ahead(tmp_path: Path) -> None:
@@ -127,17 +128,17 @@ def test_what_is_as_fast_is_not_ahead(tmp_path: Path) -> None:
     record["rows"] += [{**record["rows"][0], "model": "transformer"}]
     record["throughput"] += [{"model": "transformer", "length": length, "tokens_per_s": 0.98e5, "peak_bytes": None}
                              for length in (256, 512)]  # fmt: skip
-    line = next(line for line in chapter(given, tmp_path).crossings if line.startswith("mamba"))
+    line = next(line for line in content(given, tmp_path).crossings if line.startswith("mamba"))
     assert line.startswith("mamba does not overtake transformer in speed")
 
 
 def test_a_quick_comparison_concludes_nothing(tmp_path: Path) -> None:
     given = document()
     given["records"][0]["config"]["quick"] = True
-    found = chapter(given, tmp_path)
+    found = content(given, tmp_path)
     assert found.headline == "Quick run: sequence models under identical training: digit-tagging"
     assert "quick run" in found.notices[0]
-    assert not (found.answer or found.tests or found.crossings or found.controls)
+    assert not (found.summary or found.tests or found.crossings or found.controls)
     assert [finding.lead for finding in found.cautions] == ["A training diverged."]
     page = write_report(given, tmp_path).read_text()
     assert "<title>Quick run: " in page and "is ahead of" not in page and " gains " not in page
@@ -159,11 +160,11 @@ def test_a_busy_machine_is_told_of_and_tells_no_speed(tmp_path: Path) -> None:
 def test_a_difference_that_its_interval_does_not_bear_out_is_none(tmp_path: Path) -> None:
     given = document()
     given["records"][0]["tests"][0] |= {"difference": 0.004, "low": -0.012, "high": 0.02, "p_holm": 0.01}
-    found = chapter(given, tmp_path)
+    found = content(given, tmp_path)
     assert found.headline == "Reading both ways makes no measurable difference on digit-tagging"
     (line,) = found.tests
     assert line.startswith(
-        "mamba and bimamba can\u2019t be told apart: 0.4 points (95% interval \u22121.2 to 2.0, p = 0.010)"
+        "mamba and bimamba are not measurably different: 0.4 points (95% interval \u22121.2 to 2.0, p = 0.010)"
     )
 
 
@@ -190,14 +191,14 @@ def test_crossings_in_words(tmp_path: Path, rates: tuple[float, ...], said: str)
         for name, each in (("MMMA", rates), ("transformer", (10, 10, 10)))
         for length, rate in zip((256, 512, 1024), each, strict=True)
     ]
-    assert next(line for line in chapter(given, tmp_path).crossings if line.startswith("MMMA")).startswith(said)
+    assert next(line for line in content(given, tmp_path).crossings if line.startswith("MMMA")).startswith(said)
 
 
 def test_widths_that_were_matched_tell_the_rest(tmp_path: Path) -> None:
     given = document()
     given["records"][0]["config"]["parameters_target"] = 1200
-    note = chapter(given, tmp_path).final_note
-    assert note.endswith("furthest off is mamba at width 8 with 1,234, 2.8% more.")
+    note = content(given, tmp_path).final_note
+    assert note.endswith("The furthest from it is mamba at width 8 with 1,234, 2.8% more.")
 
 
 def test_figures_have_the_lines_of_no_knowledge(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_figures_have_the_lines_of_no_knowledge(tmp_path: Path) -> None:
 
 
 def test_two_models_that_are_the_pair_are_drawn_once(tmp_path: Path) -> None:
-    found = chapter(document(), tmp_path)
+    found = content(document(), tmp_path)
     assert [figure.name for figure in found.pair_figures] == ["compare_pair_train_loss", "compare_pair_test_accuracy"]
     assert not found.figures and "non-causal" in found.pair_figures[1].svg
 

@@ -21,8 +21,8 @@ def test_a_tower_that_rules(view_of: Make) -> None:
         "At 25% and 5% the vision tower takes most of the time to the first token.",
     )
     assert found.text == (
-        "Encoding takes 33% of the time to the first token with all tokens and 80% at 5%. From 25% down to 5% the "
-        "first token comes 1.2\u00d7 sooner."
+        "Encoding takes 33% of the time to the first token with all tokens and 80% at 5%. Going from 25% down to 5% "
+        "brings the first token 1.2\u00d7 sooner."
     )
 
 
@@ -30,7 +30,7 @@ def test_a_tower_that_does_not(view_of: Make) -> None:
     found = costs.tower(view_of(FLAT, columns=of("encode_ms", 1, 1, 1) | of("first_token_ms", 60, 30, 25)))
     assert found is not None
     assert found.lead == "The vision tower takes less than half of the time to the first token."
-    assert found.text == "The most is 4%, at 5%."
+    assert found.text == "Its largest share is 4%, at 5%."
 
 
 def test_a_tower_that_rules_in_one_place_is_said_to_rule_there_alone(view_of: Make) -> None:
@@ -41,7 +41,7 @@ def test_a_tower_that_rules_in_one_place_is_said_to_rule_there_alone(view_of: Ma
 
 def test_a_cache_that_does_not_shrink_is_not_said_to(view_of: Make) -> None:
     found = costs.memory(view_of(FLAT, columns=of("kv_bytes", 2**20, 2**20, 2**20)))
-    assert found is not None and found.text == "The key-value cache goes from 1.0 MiB to 1.0 MiB."
+    assert found is not None and found.text == "The KV cache goes from 1.0 MiB to 1.0 MiB."
 
 
 def test_flops_that_predict_and_flops_that_do_not(view_of: Make) -> None:
@@ -56,7 +56,7 @@ def test_flops_that_predict_and_flops_that_do_not(view_of: Make) -> None:
         view_of(FLAT, columns=of("prefill_ms", 40, 16, 8) | of("prefill_batch4_ms", 120, 31, 9) | flops)
     )
     assert beside is not None
-    assert "at 25% theirs is 3.9\u00d7 faster, one picture's 2.5\u00d7, predicted 4.0\u00d7." in beside.text
+    assert "at 25%, batch 4 is 3.9\u00d7 faster and batch 1 is 2.5\u00d7 faster; 4.0\u00d7 is predicted." in beside.text
 
 
 def test_the_cost_of_selection(view_of: Make) -> None:

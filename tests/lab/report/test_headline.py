@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
+from salience.lab.report.tradeoff.chosen_ratios import operating_keep, telling_keep
 from salience.lab.report.tradeoff.headline import (
-    BEST_FREE,
     NEUTRAL,
-    answer,
     headline,
-    operating_keep,
-    telling_keep,
-    tiles,
+    summary,
 )
+from salience.lab.report.tradeoff.tiles import tiles
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
+from salience.lab.report.tradeoff.verdict_words import BEST_FREE
 
 Make = Callable[..., TradeoffData]
 TIMES = {"first_token_ms": {"saliency": (60.0, 30.0, 25.0)}}
@@ -29,40 +28,40 @@ def test_a_method_that_wins(view_of: Make) -> None:
     assert operating_keep(data) == 0.05
     assert telling_keep(data) == 0.25
     assert headline(data) == (
-        "With the learned saliency, 5% of the visual tokens lose 2 points of accuracy, and the first token comes "
-        "2.4\u00d7 sooner"
+        "With the learned saliency, keeping 5% of the visual tokens costs 2 points of accuracy, and the first token "
+        "comes 2.4\u00d7 sooner"
     )
-    first, second = answer(data)
+    first, second = summary(data)
     assert first == (
-        "With the learned saliency, 29 of 576 visual tokens (5%) answer 0.880 of the questions correctly, against "
-        "0.900 with all of them, \u22122.0 points (\u22123.5 to \u22120.5), and the first token comes after 25 ms "
-        "instead of 60 ms."
+        "With the learned saliency and 29 of 576 visual tokens (5%), the model answers 0.880 of the questions "
+        "correctly, against 0.900 with all tokens: \u22122.0 points (\u22123.5 to \u22120.5). The first token comes "
+        "after 25 ms instead of 60 ms."
     )
     assert second == (
-        "At 25%, where random tokens are 10 points below all of them, the learned saliency answers 0.900: it beats "
-        f"random tokens (0.800) and can\u2019t be told from {BEST_FREE}, [CLS] attention (0.890)."
+        "At 25%, where random tokens are 10 points below all tokens, the learned saliency reaches 0.900: it beats "
+        f"random tokens (0.800) and is not measurably different from {BEST_FREE}, [CLS] attention (0.890)."
     )
 
 
 def test_a_loss_within_the_interval_is_nothing_measurable(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.895, 0.3), "random": (0.9, 0.8, 0.3)})
-    assert headline(data) == "With the learned saliency, 25% of the visual tokens lose nothing measurable"
+    assert headline(data) == "With the learned saliency, keeping 25% of the visual tokens costs no measurable accuracy"
 
 
 def test_random_tokens_that_do_as_well_are_in_the_title(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.9, 0.3), "random": (0.9, 0.89, 0.3)})
-    assert headline(data).startswith("With the learned saliency as with random tokens, 25%")
+    assert headline(data).startswith("With the learned saliency, as with random tokens, keeping 25%")
 
 
 def test_a_method_that_beats_everything(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.88, 0.85), "random": (0.9, 0.7, 0.4), "uniform": (0.9, 0.8, 0.5)})
-    assert f"and beats {BEST_FREE}, a uniform grid (0.800)" in answer(data)[1]
+    assert f"and beats {BEST_FREE}, a uniform grid (0.800)" in summary(data)[1]
     assert "first token" not in headline(data)
 
 
 def test_a_method_that_loses_to_the_best_training_free_one(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.88, 0.6), "random": (0.9, 0.88, 0.4), "cls-attention": (0.9, 0.88, 0.8)})
-    assert f"is worse than {BEST_FREE}, [CLS] attention (0.800)" in answer(data)[1]
+    assert f"is worse than {BEST_FREE}, [CLS] attention (0.800)" in summary(data)[1]
 
 
 def test_the_best_training_free_method_is_the_best_in_the_rows(view_of: Make) -> None:
@@ -70,25 +69,27 @@ def test_the_best_training_free_method_is_the_best_in_the_rows(view_of: Make) ->
         {"saliency": (0.9, 0.85, 0.5), "random": (0.9, 0.6, 0.3), "cls-attention": (0.9, 0.8, 0.4),
          "divprune": (0.9, 0.88, 0.87)}
     )  # fmt: skip
-    assert f"is worse than {BEST_FREE}, DivPrune (0.880)" in answer(data)[1]
+    assert f"is worse than {BEST_FREE}, DivPrune (0.880)" in summary(data)[1]
 
 
 def test_a_method_worse_than_random(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.5, 0.2), "random": (0.9, 0.7, 0.5)})
-    assert headline(data) == "With the learned saliency, pruning costs accuracy at every ratio tried"
-    assert f"is worse than random tokens (0.700), {BEST_FREE}." in answer(data)[1]
+    assert headline(data) == "With the learned saliency, pruning costs accuracy at every ratio that was tried"
+    assert f"is worse than random tokens (0.700), {BEST_FREE}." in summary(data)[1]
 
 
 def test_no_ratio_that_separates(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.9, 0.9), "random": (0.9, 0.9, 0.89)})
-    assert answer(data)[1].startswith("At 5%, the learned saliency answers 0.900: it can\u2019t be told from random")
+    assert summary(data)[1].startswith(
+        "At 5%, the learned saliency reaches 0.900: it is not measurably different from random"
+    )
 
 
 def test_without_a_learned_method_the_best_training_free_one_is_the_subject(view_of: Make) -> None:
     data = view_of({"random": (0.9, 0.7, 0.3), "uniform": (0.9, 0.8, 0.5)})
     assert data.subject == "uniform"
-    assert "a uniform grid answers 0.800: it beats random tokens (0.700)." in answer(data)[1]
-    assert BEST_FREE not in answer(data)[1]
+    assert "a uniform grid reaches 0.800: it beats random tokens (0.700)." in summary(data)[1]
+    assert BEST_FREE not in summary(data)[1]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_a_ratio_counts_only_when_all_larger_ones_hold(view_of: Make) -> None:
 def test_nothing_but_all_tokens(view_of: Make) -> None:
     data = view_of({"saliency": (0.9,)}, keeps=(1.0,))
     assert headline(data) == NEUTRAL
-    assert answer(data) == []
+    assert summary(data) == []
 
 
 def test_a_model_that_answers_nothing(view_of: Make) -> None:
@@ -135,7 +136,7 @@ def test_a_model_that_does_not_look_is_not_praised(view_of: Make, about: dict[st
     data = view_of({"saliency": (0.25, 0.45, 0.2), "random": (0.25, 0.2, 0.2)}, question_only_accuracy=0.24,
                    columns=TIMES, **about)  # fmt: skip
     assert headline(data) == NEUTRAL
-    assert "answers 0.250 of the questions correctly, no better than without the picture" in answer(data)[0]
+    assert "answers 0.250 of the questions correctly, no better than without the picture" in summary(data)[0]
     (tile,) = tiles(data)
     assert (tile.value, tile.note) == ("0.250", "question only 0.240: no better than without the picture")
 
@@ -150,7 +151,7 @@ def test_a_model_that_looks_a_little_is_held_against_what_the_picture_brings(vie
 
 def test_no_share_of_the_accuracy_is_told(view_of: Make) -> None:
     data = view_of({"saliency": (0.5, 0.9, 0.7), "random": (0.5, 0.6, 0.4)}, columns=TIMES)
-    told = [headline(data), *answer(data), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data))]
+    told = [headline(data), *summary(data), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data))]
     assert not [text for text in told if re.search(r"% of (?:the|its) (?:full )?accuracy|accuracy kept", text)]
     assert any("+40.0 points" in text for text in told)
 
@@ -170,7 +171,7 @@ def test_tiles_leave_out_what_was_not_measured_and_say_nothing_twice(view_of: Ma
 def test_a_quick_run_makes_no_headline(view_of: Make) -> None:
     data = view_of({"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4)}, columns=TIMES, quick=True)
     assert headline(data).startswith("Quick run: ")
-    assert answer(data) == [] and tiles(data) == []
+    assert summary(data) == [] and tiles(data) == []
 
 
 @pytest.mark.parametrize(
@@ -183,5 +184,5 @@ def test_a_quick_run_makes_no_headline(view_of: Make) -> None:
 def test_a_busy_machine_makes_no_headline_and_no_times(view_of: Make, environment: dict[str, Any]) -> None:
     data = view_of({"saliency": (0.9, 0.9, 0.88), "random": (0.9, 0.8, 0.4)}, columns=TIMES, environment=environment)
     assert headline(data).startswith("Busy machine: ")
-    told = [*answer(data), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data))]
+    told = [*summary(data), *(f"{tile.value} {tile.label} {tile.note}" for tile in tiles(data))]
     assert told and not [text for text in told if "first token" in text or " ms" in text]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from salience.lab.report.load import load_results
+from salience.core.record import TradeoffRecord, load_results
 
 Build = Callable[..., dict[str, Any]]
 
@@ -17,9 +17,9 @@ def test_a_path_brings_its_own_folder(build: Build, tmp_path: Path) -> None:
     path.write_text(json.dumps(build(tmp_path, examples=1)))
     loaded = load_results(path, Path("/elsewhere"))
     assert loaded.folder == tmp_path
-    record = loaded.of_kind("tradeoff")[0]
-    assert record.examples[0].image == tmp_path / "figures" / "sample_0.png"
-    assert {row.method for row in record.typed} == set(record.config["methods"])
+    record = loaded.of_kind(TradeoffRecord)[0]
+    assert record.examples[0].image == "figures/sample_0.png"
+    assert {row.method for row in record.rows} == set(record.config["methods"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from salience.lab.report.load import Cut, Example
+from salience.core.result_tables import Example, ExampleCut
 from salience.lab.report.tradeoff.samples import dimmed_path, sample
 
 
@@ -21,11 +21,11 @@ def test_dropped_cells_are_drawn_in_runs(kept: list[int], path: str) -> None:
     assert dimmed_path(kept, 2, 3) == path
 
 
-def example(image: Path | None) -> Example:
+def example(image: str | None) -> Example:
     cuts = (
-        Cut(method="random", keep=1.0, kept=(0, 1, 2, 3), answer="7"),
-        Cut(method="random", keep=0.5, kept=(0, 3), answer="7"),
-        Cut(method="saliency", keep=0.25, kept=(3,), answer="2"),
+        ExampleCut(method="random", keep=1.0, kept=(0, 1, 2, 3), answer="7"),
+        ExampleCut(method="random", keep=0.5, kept=(0, 3), answer="7"),
+        ExampleCut(method="saliency", keep=0.25, kept=(3,), answer="2"),
     )
     return Example(
         image=image,
@@ -40,15 +40,15 @@ def example(image: Path | None) -> Example:
 
 
 def test_cuts_stand_under_their_ratio_and_say_whether_they_are_right() -> None:
-    made = sample(example(None), "p0")
+    made = sample(example(None), Path(), "p0")
     assert made.keeps == ("50%", "25%")
-    assert [strip.method for strip in made.strips] == ["random", "learned saliency"]
-    half, quarter = made.strips[0].cells
+    assert [row.method for row in made.cut_rows] == ["random", "learned saliency"]
+    half, quarter = made.cut_rows[0].cuts
     assert quarter is None
     assert half is not None
     assert half.right
     assert half.words == "2 of 4 tokens, random tokens; answered 7, right"
-    wrong = made.strips[1].cells[1]
+    wrong = made.cut_rows[1].cuts[1]
     assert wrong is not None
     assert not wrong.right
     assert made.full_right
@@ -58,8 +58,8 @@ def test_cuts_stand_under_their_ratio_and_say_whether_they_are_right() -> None:
 def test_a_missing_or_broken_picture_is_no_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
-    assert sample(example(tmp_path / "none.png"), "p0").picture is None
-    assert sample(example(broken), "p0").picture is None
+    assert sample(example("none.png"), tmp_path, "p0").picture is None
+    assert sample(example("broken.png"), tmp_path, "p0").picture is None
 
 
 def test_a_picture_is_embedded(tmp_path: Path) -> None:
@@ -67,6 +67,6 @@ def test_a_picture_is_embedded(tmp_path: Path) -> None:
 
     path = tmp_path / "picture.png"
     Image.new("RGBA", (20, 10), "red").save(path)
-    picture = sample(example(path), "p0").picture
+    picture = sample(example("picture.png"), tmp_path, "p0").picture
     assert picture is not None
     assert picture.startswith("data:image/jpeg;base64,")

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 
 import pytest
+from conftest import row_of
 
-from salience.lab.report.load import Record, Row
+from salience.core.record import TradeoffRecord
+from salience.core.result_rows import TradeoffRow
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData, combined
 
 
-def row(seed: int, **values: float | None) -> Row:
-    return Row(method="saliency", keep=0.25, seed=seed, values=values)
+def row(seed: int, **values: float | None) -> TradeoffRow:
+    return row_of(method="saliency", keep=0.25, seed=seed, **values)
 
 
 def test_seeds_are_averaged_and_the_interval_holds_every_one() -> None:
@@ -43,10 +45,9 @@ def test_information_loss_is_against_all_tokens(view_of: Callable[..., TradeoffD
 
 
 def test_kinds_and_their_lines() -> None:
-    values = {"method": "random", "keep": 1.0, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_is_there": 0.7}
-    typed = Row(method="random", keep=1.0, seed=None, values=values)
+    values = row_of(method="random", keep=1.0, accuracy=0.9, accuracy_low=0.8, accuracy_is_there=0.7)
     config = {"majority_by_kind": {"is-there": 0.5}, "question_only_by_kind": {"is_there": 0.6}}
-    data = TradeoffData(Record(kind="tradeoff", config=config, rows=(values,), typed=(typed,)))
+    data = TradeoffData(TradeoffRecord(config=config, rows=(values,)))
     assert data.kinds == ["is-there"]
     assert data.kind_line("is-there", "majority_by_kind") == 0.5
     assert data.kind_line("is-there", "question_only_by_kind") == 0.6

@@ -1,4 +1,4 @@
-"""Puts the page together: one HTML file that asks nothing of any other place."""
+"""Puts the page together: one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from salience.core.files import write_atomic
-from salience.lab.report.compare.page_content import compare_chapter
+from salience.core.record import CompareRecord, ProfileRecord, TradeoffRecord, load_results
+from salience.lab.report.compare.page_content import compare_content
+from salience.lab.report.kit import words
+from salience.lab.report.kit.facts import facts
+from salience.lab.report.kit.full_table import table
 from salience.lab.report.kit.palette import css
-from salience.lab.report.load import Record, load_results
-from salience.lab.report.tradeoff import limits
-from salience.lab.report.tradeoff.column_definitions import COLUMNS, describe, table
-from salience.lab.report.tradeoff.page_content import chapter
+from salience.lab.report.tradeoff.column_definitions import COLUMNS
+from salience.lab.report.tradeoff.page_content import tradeoff_content
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_OTHERS = {"profile": "What pruning would save, counted"}
 
 
 def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -> Path:
-    """Writes `figures/*.svg`, `figures/*.png` and `report.html` into `out_dir`, each aside first and then renamed.
+    """Write `figures/*.svg`, `figures/*.png` and `report.html` into `out_dir`, each aside first and then renamed.
 
     Args:    results: the document, or the path of a results.json    out_dir: made if need be; pictures of a document
              that is not a file are looked for here
@@ -28,47 +29,33 @@ def write_report(results: Mapping[str, Any] | str | Path, out_dir: str | Path) -
     """
     out = Path(out_dir)
     loaded = load_results(results, out)
-    chapters = [
-        chapter(record, loaded, out / "figures", number) for number, record in enumerate(loaded.of_kind("tradeoff"))
+    figures = out / "figures"
+    tradeoffs = [
+        tradeoff_content(record, loaded, figures, at) for at, record in enumerate(loaded.of_kind(TradeoffRecord))
     ]
     compares = [
-        compare_chapter(record, out / "figures", number, loaded.environment)
-        for number, record in enumerate(loaded.of_kind("compare"))
+        compare_content(record, figures, at, loaded.environment)
+        for at, record in enumerate(loaded.of_kind(CompareRecord))
     ]
-    others = [
-        _other(record, number)
-        for number, record in enumerate(loaded.records)
-        if record.kind not in ("tradeoff", "compare")
-    ]
-    titles = [
-        *(found.headline for found in chapters),
-        *(found.headline for found in compares),
-        *(other["title"] for other in others),
-    ]
-    others_too = (record for record in loaded.records if record.kind != "compare")  # which defines its own columns
-    used = dict.fromkeys(name for record in others_too for row in record.rows for name in row)
+    profiles = [
+        {"id": f"profile{at + 1}", "facts": facts(record.config), "table": table(record.rows, COLUMNS),
+         "headline": "Counted savings of pruning"}
+        for at, record in enumerate(loaded.of_kind(ProfileRecord))
+    ]  # fmt: skip
+    parts = [*tradeoffs, *compares, *profiles]
+    shown = [part["table"] for part in (*tradeoffs, *profiles)]  # a comparison defines its own columns
     page = _environment().get_template("page.html").render(
-        title=titles[0],
-        chapters=chapters,
+        title=parts[0]["headline"],
+        description=[*parts[0].get("notices", ()), *parts[0].get("summary", ())],
+        tradeoffs=tradeoffs,
         compares=compares,
-        others=others,
-        environment=limits.facts(loaded.environment),
+        profiles=profiles,
+        environment=facts(loaded.environment),
         date=str(loaded.environment.get("date") or "")[:10],
-        definitions=[column for column in COLUMNS if column.name in used]
-        + [describe(name) for name in used if name.startswith("accuracy_") and describe(name) not in COLUMNS],
+        definitions={column.name: column for each in shown for column in each.columns}.values(),
         palette=css(),
     )  # fmt: skip
     return write_atomic(out / "report.html", page)
-
-
-def _other(record: Record, number: int) -> dict[str, Any]:
-    """A record without a chapter of its own kind: its configuration and its table."""
-    return {
-        "id": f"{record.kind}{number + 1}",
-        "title": _OTHERS.get(record.kind, record.kind),
-        "facts": limits.facts(record.config),
-        "table": table(record.rows),
-    }
 
 
 def _environment() -> Any:
@@ -84,4 +71,6 @@ def _environment() -> Any:
     )
     made.globals["style"] = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
     made.globals["script"] = Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8"))
+    for write in (words.share, words.score, words.times, words.milliseconds):
+        made.filters[write.__name__] = lambda value, write=write: words.DASH if value is None else write(value)
     return made

@@ -1,16 +1,17 @@
-"""A comparison's record as its figures and words ask for it: means over seeds with the seeds' range."""
+"""One comparison record as figures and sentences read it: means over seeds with the seeds' range."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
+from salience.core.record import CompareRecord
+from salience.core.result_tables import ModelDifference, ModelResult
 from salience.lab.report.kit.method_styles import Style
 from salience.lab.report.kit.reliability import reliability
 from salience.lab.report.kit.words import finite
-from salience.lab.report.load import Record
 
 _STYLES = {
     "mamba": Style(colour="blue", marker="o", width=2.2),
@@ -30,7 +31,7 @@ _SPARE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class At:
+class SeedMean:
     """A column's mean over the seeds that have it, and their range."""
 
     mean: float
@@ -39,8 +40,8 @@ class At:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
-    """Two models at every length both were timed at. ratios: length -> first over second, in the order of length."""
+class LengthRatios:
+    """Two models at every length at which both were timed. ratios: length -> first over second, by length"""
 
     first: str
     second: str
@@ -48,39 +49,37 @@ class Against:
 
 
 class CompareData:
-    """One comparison, ready to be asked."""
+    """One comparison record: its models, their results and settings.
 
-    def __init__(self, record: Record, environment: Mapping[str, Any] | None = None) -> None:
+    Args:    environment: of the document, which says whether its machine was busy
+    """
+
+    def __init__(self, record: CompareRecord, environment: Mapping[str, Any] | None = None) -> None:
         self.record, self.config = record, record.config
         self.reliability = reliability(record.config, environment or {})
-        self.models = list(dict.fromkeys(str(row["model"]) for row in record.rows))
-        self.final = {str(line["model"]): line for line in self.lines("final")}
+        self.models = list(dict.fromkeys(row.model for row in record.rows))
+        self.final = {line.model: line for line in record.final}
         spare = iter(_SPARE * (1 + len(self.models) // len(_SPARE)))
         self.styles = {model: _STYLES.get(model) or next(spare) for model in self.models}
 
-    def lines(self, part: str) -> list[Mapping[str, Any]]:
-        """One of the record's further tables (final, tests, longer, control, throughput, diverged)."""
-        found = self.record.extra.get(part)
-        return [line for line in found if isinstance(line, Mapping)] if isinstance(found, list) else []
-
-    def epochs(self, model: str, column: str) -> dict[int, At]:
-        """epoch -> the column over seeds, where it was measured."""
+    def epochs(self, model: str, column: Literal["train_loss", "test_accuracy"]) -> dict[int, SeedMean]:
+        """Return epoch -> the column over seeds, where it was measured."""
         found: dict[int, list[float]] = {}
         for row in self.record.rows:
-            value, epoch = finite(row.get(column)), finite(row.get("epoch"))
-            if row["model"] == model and value is not None and epoch is not None:
-                found.setdefault(int(epoch), []).append(value)
-        return {epoch: At(mean=fmean(v), low=min(v), high=max(v)) for epoch, v in sorted(found.items())}
+            value = row.train_loss if column == "train_loss" else row.test_accuracy
+            if row.model == model and value is not None:
+                found.setdefault(row.epoch, []).append(value)
+        return {epoch: SeedMean(mean=fmean(v), low=min(v), high=max(v)) for epoch, v in sorted(found.items())}
 
     def last(self, model: str) -> float | None:
-        """The mean accuracy after the last epoch."""
+        """Return the mean accuracy after the last epoch."""
         if model in self.final:
-            return finite(self.final[model].get("accuracy"))
+            return self.final[model].accuracy
         each = self.epochs(model, "test_accuracy")
         return each[max(each)].mean if each else None
 
     def setting(self, name: str) -> float | None:
-        """A number of the configuration, or None."""
+        """Return a number of the configuration, or None."""
         return finite(self.config.get(name))
 
     @property
@@ -91,44 +90,51 @@ class CompareData:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(causal, non-causal): models that differ in that alone, a Mamba for each B or the name without :noncausal."""
-        return [
-            (one, other) for other in self.models if self.final.get(other, {}).get("forwards") is False
-            for one in self.models if self.final.get(one, {}).get("forwards") and _same(self.final, one, other)
-        ]  # fmt: skip
+        """(causal, non-causal) models that differ in direction alone: Mamba for each B, or a name with :noncausal."""
+        lines = [self.final[model] for model in self.models if model in self.final]
+        return [(one.model, other.model) for other in lines if not other.forwards for one in lines
+                if one.forwards and _same(one, other)]  # fmt: skip
 
-    def test(self, first: str, second: str) -> Mapping[str, Any] | None:
-        """The test between two models, turned so that the difference is that of `first` over `second`."""
-        for line in self.lines("tests"):
-            if (line["first"], line["second"]) == (first, second):
+    def test(self, first: str, second: str) -> ModelDifference | None:
+        """Return the test between two models, reversed if need be: its difference is that of `first` over `second`."""
+        for line in self.record.tests:
+            if (line.first, line.second) == (first, second):
                 return line
-            if (line["first"], line["second"]) == (second, first):
-                turned = {"difference": -line["difference"], "low": -line["high"], "high": -line["low"]}
-                return {**line, **turned, "first": first, "second": second}
+            if (line.first, line.second) == (second, first):
+                return reverse(line)
         return None
 
-    def against(self, column: str) -> list[Against]:
-        """Every model beside the one of causal attention alone, where there is one: a column by length, as a ratio."""
-        attention = [name for name, line in self.final.items() if set(str(line.get("pattern"))) == {"A"}]
-        reference = next((name for name in attention if self.final[name].get("forwards")), None)
+    def ratios(self, column: Literal["tokens_per_s", "peak_bytes"]) -> list[LengthRatios]:
+        """Return a column by length, of every model over the model of causal attention alone, where there is one."""
+        attention = [name for name, line in self.final.items() if set(line.pattern) == {"A"}]
+        reference = next((name for name in attention if self.final[name].forwards), None)
         if reference is None:
             return []
-        base = self._by_length(reference, column)
-        found = []
+        base, found = self.by_length(reference, column), []
         for model in self.models:
-            own = self._by_length(model, column)
-            ratios = {length: own[length] / base[length] for length in sorted(own) if base.get(length)}
-            if model not in attention and ratios:
-                found.append(Against(first=model, second=reference, ratios=ratios))
+            each = {length: own / base[length] for length, own in self.by_length(model, column).items()
+                    if base.get(length)}  # fmt: skip
+            if model not in attention and each:
+                found.append(LengthRatios(first=model, second=reference, ratios=each))
         return found
 
-    def _by_length(self, model: str, column: str) -> dict[float, float]:
-        lines = [line for line in self.lines("throughput") if line.get("model") == model]
-        known = ((finite(line.get("length")), finite(line.get(column))) for line in lines)
-        return {length: value for length, value in known if length is not None and value is not None}
+    def by_length(self, model: str, column: Literal["tokens_per_s", "peak_bytes", "accuracy"]) -> dict[float, float]:
+        """Return length -> inference speed or memory, or the accuracy beyond the training's length."""
+        if column == "accuracy":
+            known = [(one.length, one.accuracy) for one in self.record.longer if one.model == model]
+            return dict(sorted(known))
+        costs = [one for one in self.record.throughput if one.model == model]
+        each = [(one.length, one.tokens_per_s if column == "tokens_per_s" else one.peak_bytes) for one in costs]
+        return dict(sorted((length, value) for length, value in each if value is not None))
 
 
-def _same(final: Mapping[str, Mapping[str, Any]], causal: str, both: str) -> bool:
-    """Whether two models differ in their direction alone."""
-    patterns = [str(final[name].get("pattern", name)) for name in (causal, both)]
-    return patterns[1].replace("B", "M") == patterns[0] or both == f"{causal}:noncausal"
+def reverse(line: ModelDifference) -> ModelDifference:
+    """Return the same difference seen from the second model."""
+    return replace(
+        line, first=line.second, second=line.first, difference=-line.difference, low=-line.high, high=-line.low
+    )
+
+
+def _same(causal: ModelResult, both: ModelResult) -> bool:
+    """Whether two models differ in direction alone."""
+    return both.pattern.replace("B", "M") == causal.pattern or both.model == f"{causal.model}:noncausal"

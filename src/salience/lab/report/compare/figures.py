@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from salience.lab.report.compare.compare_data import CompareData
+from salience.lab.report.kit.figure import PageFigure, write_figure
 from salience.lab.report.kit.palette import LIGHT
 from salience.lab.report.kit.panel import FONT, LABEL_GAP, RC, WIDE, Curve, blank, spread
-from salience.lab.report.kit.svg import inline
-from salience.lab.report.kit.words import finite
-from salience.lab.report.tradeoff.figures import Drawn, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 _LEFT = 48.0
 #: the figures by epoch: of all models, and of those that differ in their direction alone
-EPOCHS = ("train_loss", "test_accuracy")
+EPOCHS: tuple[Literal["train_loss"], Literal["test_accuracy"]] = ("train_loss", "test_accuracy")
 PAIR = ("pair_train_loss", "pair_test_accuracy")
 
 _SPANS = "Lines are means over seeds, bars their range."
@@ -40,17 +38,15 @@ class _Plan:
     log: bool = False
 
 
-def draw_compare(data: CompareData, folder: Path, prefix: str) -> dict[str, Drawn]:
+def draw_compare(data: CompareData, folder: Path, prefix: str) -> dict[str, PageFigure]:
     """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`."""
     import matplotlib
 
-    made: dict[str, Drawn] = {}
+    made: dict[str, PageFigure] = {}
     with matplotlib.rc_context(RC):
         for plan in (*_by_epoch(data), *_by_length(data)):
             if plan.curves:
-                svg = saved(_panel(plan), folder, prefix + plan.name)
-                picture = inline(svg, prefix + plan.name, f"Figure: {plan.title}. {plan.caption}")
-                made[plan.name] = Drawn(name=prefix + plan.name, title=plan.title, caption=plan.caption, svg=picture)
+                made[plan.name] = write_figure(_panel(plan), folder, prefix + plan.name, plan.title, plan.caption)
     return made
 
 
@@ -83,42 +79,40 @@ def _by_length(data: CompareData) -> list[_Plan]:
     return [
         _Plan(name="throughput", title="Inference speed", label="1,000 tokens a second (log scale)",
               by="length", log=True,
-              curves=_lengths(data, "throughput", "tokens_per_s", 1e-3),
+              curves=_lengths(data, "tokens_per_s", 1e-3),
               caption="Untrained copies read one sequence whole, in turn; medians. Higher is better."),
         _Plan(name="memory", title="Inference memory", label="peak memory, MiB (log scale)", by="length", log=True,
-              curves=_lengths(data, "throughput", "peak_bytes", 2.0**-20),
+              curves=_lengths(data, "peak_bytes", 2.0**-20),
               caption="The most bytes of tensors alive at once, weights included. Lower is better."),
         _Plan(name="longer", title="Accuracy beyond the training\u2019s length", label="accuracy", by="length",
-              curves=_lengths(data, "longer", "accuracy", 1.0), levels=_levels(data),
+              curves=_lengths(data, "accuracy", 1.0), levels=_levels(data),
               caption=f"Trained at {trained} steps. {_SPANS}"),
     ]  # fmt: skip
 
 
-def _epochs(data: CompareData, column: str, models: Sequence[str], labels: Mapping[str, str]) -> list[Curve]:
-    found = []
-    for model in models:
-        each = data.epochs(model, column)
-        if each:
-            found.append(Curve(
-                method=_id(model), label=labels.get(model, model), style=data.styles[model], x=tuple(each),
-                y=tuple(at.mean for at in each.values()), low=tuple(at.low for at in each.values()),
-                high=tuple(at.high for at in each.values()),
-            ))  # fmt: skip
-    return found
+def _epochs(
+    data: CompareData, column: Literal["train_loss", "test_accuracy"], models: Sequence[str], labels: Mapping[str, str]
+) -> list[Curve]:
+    return [
+        Curve(
+            method=_id(model), label=labels.get(model, model), style=data.styles[model], x=tuple(each),
+            y=tuple(at.mean for at in each.values()), low=tuple(at.low for at in each.values()),
+            high=tuple(at.high for at in each.values()),
+        )
+        for model in models
+        if (each := data.epochs(model, column))
+    ]  # fmt: skip
 
 
-def _lengths(data: CompareData, part: str, column: str, unit: float) -> list[Curve]:
-    found = []
-    for model in data.models:
-        lines = [line for line in data.lines(part) if line.get("model") == model]
-        points = [(finite(line.get("length")), finite(line.get(column))) for line in lines]
-        known = sorted((x, y * unit) for x, y in points if x and y is not None)
-        if known:
-            found.append(Curve(
-                method=_id(model), label=model, style=data.styles[model], x=tuple(x for x, _ in known),
-                y=tuple(y for _, y in known),
-            ))  # fmt: skip
-    return found
+def _lengths(data: CompareData, column: Literal["tokens_per_s", "peak_bytes", "accuracy"], unit: float) -> list[Curve]:
+    return [
+        Curve(
+            method=_id(model), label=model, style=data.styles[model], x=tuple(each),
+            y=tuple(value * unit for value in each.values()),
+        )
+        for model in data.models
+        if (each := data.by_length(model, column))
+    ]  # fmt: skip
 
 
 def _id(model: str) -> str:

@@ -1,16 +1,13 @@
-"""A comparison in words: what the second direction is worth, where lengths cross, what held and what did not."""
+"""A comparison in words: gain of the second direction, lengths at which lines cross, controls and cautions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from salience.lab.report.compare.compare_data import Against, CompareData
+from salience.core.result_tables import ModelDifference
+from salience.lab.report.compare.compare_data import CompareData, LengthRatios, reverse
 from salience.lab.report.kit.finding import Finding
-from salience.lab.report.kit.words import MINUS, TIMES, capital, finite, listed, points, score, times
+from salience.lab.report.kit.words import TIMES, listed, points, points_apart, score, times
 
 _LEVEL = 0.05  # of the corrected p
-_APART_SEEDS = "more seeds than compared"
 _SAME = 0.05  # of speed or memory: as fast, as large
 _NEAR = 0.05  # above the majority line: too near to it to speak of learning
 _CONTROL = 0.03  # as near as a control must come to it
@@ -19,7 +16,7 @@ _CONTROL = 0.03  # as near as a control must come to it
 def headline(data: CompareData) -> str:
     """Gain from the second direction, where that was compared and learnt; else the task.
 
-    A quick run and one on a busy machine make none.
+    A quick run and a run on a busy machine have a title without a result.
     """
     neutral = f"Sequence models under identical training: {data.task}"
     if data.reliability.title is not None:
@@ -28,15 +25,15 @@ def headline(data: CompareData) -> str:
     for causal, both in data.pairs:
         line = data.test(both, causal)
         if line is not None and not (_near(data, causal) and _near(data, both)):
-            found.append(float(line["difference"]) if _apart(line) else 0.0)
+            found.append(line.difference if _apart(line) else 0.0)
     if not found:
         return neutral
     if not any(found):
         return f"Reading both ways makes no measurable difference on {data.task}"
     if all(found) and min(found) * max(found) > 0:  # of several pairs, all to the same side
-        worth = listed(list(dict.fromkeys(points(each) for each in found)))
-        return f"Reading both ways {'gains' if found[0] > 0 else 'loses'} {worth} on {data.task}"
-    return f"What reading both ways is worth on {data.task} depends on the model"
+        gain = listed(list(dict.fromkeys(points(each) for each in found)))
+        return f"Reading both ways {'gains' if found[0] > 0 else 'loses'} {gain} on {data.task}"
+    return f"The gain of reading both ways on {data.task} depends on the model"
 
 
 def _near(data: CompareData, model: str) -> bool:
@@ -45,16 +42,16 @@ def _near(data: CompareData, model: str) -> bool:
     return value is not None and majority is not None and value < majority + _NEAR
 
 
-def answer(data: CompareData) -> str:
-    """Every model's last accuracy, best first, beside what needs no looking; nothing of a quick run."""
+def summary(data: CompareData) -> str:
+    """Every model's last accuracy, best first, beside the majority answer; nothing of a quick run."""
     if data.reliability.quick:
         return ""
     known = [(value, model) for model in data.models if (value := data.last(model)) is not None]
     if not known:
-        return "No model came to the end of its training."
+        return "No model finished its training."
     told = ", ".join(f"{model} {score(value)}" for value, model in sorted(known, reverse=True))
     line = data.setting("majority_accuracy")
-    beside = "" if line is None else f" Always saying the commonest answer scores {score(line)}."
+    beside = "" if line is None else f" Always giving the commonest answer scores {score(line)}."
     return f"Accuracy after the last epoch: {told}.{beside}"
 
 
@@ -66,57 +63,46 @@ def epochs_title(data: CompareData, *, pair: bool) -> str:
 
 
 def pair_caption(data: CompareData) -> str:
-    """Who is ahead at the end, in loss and in accuracy."""
+    """The models of each pair, and which of them is ahead at the end, in loss and in accuracy."""
     told = []
     for causal, both in data.pairs:
-        ends = [data.epochs(model, "train_loss") for model in (both, causal)]
+        ends = [list(data.epochs(model, "train_loss").values()) for model in (both, causal)]
         line = data.test(both, causal)
+        named = f"Causal: {causal}; non-causal: {both}."
         if data.reliability.quick:
-            told.append(f"Causal: {causal}; non-causal: {both}.")
-        if line is None or not all(ends) or data.reliability.quick:
-            continue
-        losses = [each[max(each)].mean for each in ends]
-        ended = f"training ends at a loss of {losses[0]:.2f} nats with {both}, {losses[1]:.2f} with {causal}"
-        told.append(f"Causal: {causal}; non-causal: {both}. {capital(ended)}. {tested(line)}")
+            told.append(named)
+        elif line is not None and all(ends):
+            losses = [each[-1].mean for each in ends]
+            ended = f"Training ends at a loss of {losses[0]:.2f} nats with {both} and {losses[1]:.2f} with {causal}."
+            told.append(f"{named} {ended} {tested(line)}")
     return " ".join(told)
 
 
 def tests(data: CompareData) -> list[str]:
-    """Every pair in words; none of a quick run."""
-    return [] if data.reliability.quick else [tested(_with_seeds(data, line)) for line in data.lines("tests")]
+    """Every pair in words; none of a quick run. Says so where a model has more seeds than were compared."""
+    told = []
+    for line in data.record.tests if not data.reliability.quick else ():
+        seeds = [data.final[name].seeds or 0 for name in (line.first, line.second) if name in data.final]
+        fewer = _apart(line) and line.seeds is not None and max(seeds, default=0) > line.seeds
+        told.append(tested(line) + (f" Compared on {line.seeds} of the seeds." if fewer else ""))
+    return told
 
 
-def _with_seeds(data: CompareData, line: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The line, marked where a model has more seeds than were compared: its mean accuracy is then of others, too."""
-    compared = finite(line.get("seeds"))
-    most = max(finite(data.final.get(line[side], {}).get("seeds")) or 0 for side in ("first", "second"))
-    return line if compared is None or most <= compared else {**line, _APART_SEEDS: True}
-
-
-def tested(line: Mapping[str, Any]) -> str:
-    """A pair in words: the better one, by how much, and whether that is more than chance."""
-    apart, p = float(line["difference"]), float(line["p_holm"])
-    first, second = (line["first"], line["second"]) if apart >= 0 else (line["second"], line["first"])
-    sign = 100 if apart >= 0 else -100
-    low, high = sorted(sign * float(line[end]) for end in ("low", "high"))
-    chance = "p below 0.001" if p < 0.001 else f"p = {p:.3f}"
-    span = f"95% interval {_signed(low)} to {_signed(high)}, {chance}"
+def tested(line: ModelDifference) -> str:
+    """A pair in words: the better model, its lead, and whether that is more than chance."""
+    line = line if line.difference >= 0 else reverse(line)
+    first, second, lead = line.first, line.second, points(line.difference)
+    chance = "p below 0.001" if line.p_holm < 0.001 else f"p = {line.p_holm:.3f}"
+    span = f"95% interval {points_apart(line.low)} to {points_apart(line.high)}, {chance}"
     if not _apart(line):
-        return f"{first} and {second} can\u2019t be told apart: {points(apart)} ({span})."
-    agree = "" if line["seeds_agree"] else " Not every seed agrees."
-    if _APART_SEEDS in line:
-        agree += f" Compared on {line['seeds']} of the seeds."
-    return f"{first} is ahead of {second} by {points(apart)} ({span}).{agree}"
+        return f"{first} and {second} are not measurably different: {lead} ({span})."
+    agree = "" if line.seeds_agree else " Not every seed agrees."
+    return f"{first} is ahead of {second} by {lead} ({span}).{agree}"
 
 
-def _apart(line: Mapping[str, Any]) -> bool:
+def _apart(line: ModelDifference) -> bool:
     """More than chance over the test examples and over the seeds, which the test pools and the interval draws."""
-    return float(line["p_holm"]) < _LEVEL and not float(line["low"]) <= 0 <= float(line["high"])
-
-
-def _signed(value: float) -> str:
-    text = f"{abs(value):.1f}"
-    return MINUS + text if value < 0 and text != "0.0" else text
+    return line.p_holm < _LEVEL and not line.low <= 0 <= line.high
 
 
 def crossings(data: CompareData) -> list[str]:
@@ -126,12 +112,12 @@ def crossings(data: CompareData) -> list[str]:
     """
     if data.reliability.quick:
         return []
-    timed = data.against("tokens_per_s") if data.reliability.times else []
+    timed = data.ratios("tokens_per_s") if data.reliability.times else []
     speed = [_crossing(each, "speed", "is {} as fast", 1) for each in timed]
-    return speed + [_crossing(each, "memory", "takes {} the memory", -1) for each in data.against("peak_bytes")]
+    return speed + [_crossing(each, "memory", "takes {} the memory", -1) for each in data.ratios("peak_bytes")]
 
 
-def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
+def _crossing(found: LengthRatios, what: str, at_end: str, sign: int) -> str:
     """sign: 1 where a larger ratio is better, -1 where a smaller one is."""
     first, second, lengths = found.first, found.second, list(found.ratios)
     ahead = [sign * (found.ratios[length] - 1) >= _SAME for length in lengths]
@@ -152,62 +138,54 @@ def _crossing(found: Against, what: str, at_end: str, sign: int) -> str:
 
 
 def controls(data: CompareData) -> list[Finding]:
-    """The shuffled labels: passed where every model fell to what needs no looking. Nothing of a quick run."""
+    """The shuffled labels: passed where every model fell to the baselines. Nothing of a quick run."""
     lines = (data.setting("majority_accuracy"), data.setting("chance_accuracy"))
     blind = max((value for value in lines if value is not None), default=None)
     if blind is None or data.reliability.quick:
         return []
-    held: list[str] = []
+    fell: list[str] = []
     leaking: list[str] = []
-    for control in data.lines("control"):
-        low, value = finite(control.get("accuracy_low")), finite(control.get("accuracy"))
-        if value is None:
-            continue
-        fell = value < blind + _CONTROL or (low is not None and low <= blind)
-        (held if fell else leaking).append(f"{control['model']} {score(value)}")
+    for control in data.record.control:
+        low, value = control.accuracy_low, control.accuracy
+        if value is not None:
+            passed = value < blind + _CONTROL or (low is not None and low <= blind)
+            (fell if passed else leaking).append(f"{control.model} {score(value)}")
     if leaking:
-        text = f"Trained on them, these stay above the majority line of {score(blind)}: {listed(leaking)}."
-        text += f" Fallen to it: {listed(held)}." if held else ""
+        text = f"Trained on them, these models stay above the majority line of {score(blind)}: {listed(leaking)}."
+        text += f" Fallen to it: {listed(fell)}." if fell else ""
         return [Finding(tone="bad", lead="The control with shuffled labels fails: something leaks.", text=text)]
-    if not held:
-        return []
-    text = f"Trained on them, nothing is learnt that holds on the test: {listed(held)} (majority {score(blind)})."
-    return [Finding(tone="good", lead="The control with shuffled labels passes.", text=text)]
+    text = (
+        f"Trained on them, no model learns anything that holds on the test: {listed(fell)} (majority {score(blind)})."
+    )
+    return [Finding(tone="good", lead="The control with shuffled labels passes.", text=text)] if fell else []
 
 
 def cautions(data: CompareData) -> list[Finding]:
-    """Findings on failures and caveats. Of a quick run only failures."""
-    found = []
-    for line in data.lines("diverged"):
-        text = f"{line['model']}, seed {line['seed']}: {line['said']}"
-        found.append(Finding(tone="bad", lead="A training diverged.", text=text))
-    if data.reliability.quick:
-        return found
-    majority = data.setting("majority_accuracy")
-    for model in data.models:
-        value = data.last(model)
-        if value is not None and majority is not None and _near(data, model):
-            text = f"{score(value)} against {score(majority)} for always saying the commonest answer."
-            lead = f"{model} ends within {points(_NEAR)} of the majority line."
-            found.append(Finding(tone="bad", lead=lead, text=text))
-    seeds = finite(data.config.get("seeds"))
-    if seeds is not None and seeds < 2:
-        found.append(Finding(tone="bad", lead="One seed.", text="Another may differ; no spread could be measured."))
-    return found
+    """Failures and caveats. Of a quick run only failures."""
+    found = [("A training diverged.", f"{line.model}, seed {line.seed}: {line.said}") for line in data.record.diverged]
+    if not data.reliability.quick:
+        majority, seeds = data.setting("majority_accuracy"), data.setting("seeds")
+        for model in data.models:
+            value = data.last(model)
+            if value is not None and majority is not None and _near(data, model):
+                lead = f"{model} ends within {points(_NEAR)} of the majority line."
+                text = f"{score(value)}; always giving the commonest answer scores {score(majority)}."
+                found.append((lead, text))
+        if seeds is not None and seeds < 2:
+            found.append(("One seed.", "Another seed may differ; the spread could not be measured."))
+    return [Finding(tone="bad", lead=lead, text=text) for lead, text in found]
 
 
 def matched(data: CompareData) -> str:
     """How near the widths came to the number of parameters asked for; nothing where none was."""
     target = data.setting("parameters_target")
-    known = [
-        (count - target, count, line) for line in data.final.values()
-        if target and (count := finite(line.get("parameters"))) is not None
-    ]  # fmt: skip
+    known = [(line.parameters, line) for line in data.final.values() if line.parameters is not None]
     if not target or not known:
         return ""
-    off, count, line = max(known, key=lambda each: abs(each[0]))
+    count, line = max(known, key=lambda each: abs(each[0] - target))
+    off = count - target
     told = f"{abs(off) / target:.1%} {'more' if off > 0 else 'fewer'}" if off else "none more or fewer"
     return (
-        f"Each width is the one that comes nearest to {target:,.0f} parameters; furthest off is {line['model']} at "
-        f"width {line.get('d_model')} with {count:,.0f}, {told}."
+        f"Each width is the one nearest to {target:,.0f} parameters. The furthest from it is {line.model} at width "
+        f"{line.d_model} with {count:,.0f}, {told}."
     )

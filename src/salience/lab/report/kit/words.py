@@ -29,11 +29,10 @@ def points(difference: float) -> str:
     return f"{size} point" if size == "1" else f"{size} points"
 
 
-def signed_points(difference: float) -> str:
-    """An accuracy difference in points with a true minus sign."""
-    rounded = round(100 * difference, 1)
-    sign = "+" if rounded > 0 else MINUS if rounded < 0 else ""
-    return f"{sign}{abs(rounded):.1f}"
+def points_apart(difference: float, plus: str = "") -> str:
+    """An accuracy difference in points with a true minus sign; `plus` stands before what is above zero."""
+    text = f"{abs(100 * difference):.1f}"
+    return text if float(text) == 0 else (plus if difference > 0 else MINUS) + text
 
 
 def times(ratio: float) -> str:

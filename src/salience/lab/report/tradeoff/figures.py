@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salience.core.files import write_atomic
 from salience.lab.report.kit.bars import Pair, Stack, speedups, stacked
+from salience.lab.report.kit.figure import PageFigure, write_figure
 from salience.lab.report.kit.method_styles import drawn, role, styles, title
-from salience.lab.report.kit.panel import RC, SMALL, Curve, Scale, lines
-from salience.lab.report.kit.svg import inline, standalone
+from salience.lab.report.kit.panel import RC, SMALL, WIDE, Curve, Scale, lines
 from salience.lab.report.kit.words import flop_count, milliseconds, share
 from salience.lab.report.tradeoff import captions
+from salience.lab.report.tradeoff.speedups import FIRST_TOKEN, PREFILL
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData, kind_column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: column, name, palette role of what the time to the first token and the next one consist of
+#: column, name, palette role of the stages of the time to the first token and to the next one
 TIME_STAGES = (
     ("encode_ms", "encode", "stage-encode"),
     ("select_ms", "select", "stage-select"),
@@ -34,93 +34,52 @@ FLOP_STAGES = (
     ("flops_projector", "projector", "stage-project"),
     ("flops_llm", "language model", "stage-prefill"),
 )
+Measure = Callable[[Point], float | None]
+#: The ends of a point's bar around its plotted value.
+Bar = Callable[[Point, float], tuple[float | None, float | None]]
+Draw = Callable[[TradeoffData], "Figure | None"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A figure on the page: its file's name, title, caption, and the inline SVG (safe markup)."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A figure to be drawn: `draw` returns it, or None when its columns were not measured."""
+class FigurePlan:
+    """A figure to be drawn: `draw` returns it, or None where its columns were not measured."""
 
     name: str
     title: str
     caption: Callable[[TradeoffData], str]
-    draw: Callable[[TradeoffData], Figure | None]
+    draw: Draw
 
 
-def draw_all(data: TradeoffData, folder: Path, prefix: str) -> dict[str, Drawn]:
-    """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`.
+def draw_all(data: TradeoffData, folder: Path, prefix: str) -> dict[str, PageFigure]:
+    """Draw what the record has columns for and write each figure as `<prefix><name>.svg` and `.png`.
 
-    Returns: the figures by name (without the prefix); those whose columns are null are missing
+    Returns: the figures by name, without the prefix and without those whose columns are null
     """
     import matplotlib
 
-    made: dict[str, Drawn] = {}
+    made: dict[str, PageFigure] = {}
     with matplotlib.rc_context(RC):
-        for plan in [*PLANS, *(_kind_plan(kind) for kind in data.kinds)]:
+        for plan in [*FIGURES, *(_kind_figure(kind) for kind in data.kinds)]:
             figure = plan.draw(data)
-            if figure is None:
-                continue
-            svg = saved(figure, folder, prefix + plan.name)
-            caption = plan.caption(data)
-            picture = inline(svg, prefix + plan.name, f"Figure: {plan.title}. {caption}")
-            made[plan.name] = Drawn(name=prefix + plan.name, title=plan.title, caption=caption, svg=picture)
+            if figure is not None:
+                made[plan.name] = write_figure(figure, folder, prefix + plan.name, plan.title, plan.caption(data))
     return made
 
 
-def saved(figure: Figure, folder: Path, name: str) -> str:
-    """Writes `<name>.svg` and `.png`. Returns: the SVG as matplotlib wrote it."""
-    text, raster = io.StringIO(), io.BytesIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    figure.savefig(raster, format="png", dpi=180)
-    write_atomic(folder / f"{name}.svg", standalone(text.getvalue()))
-    write_atomic(folder / f"{name}.png", raster.getvalue())
-    return text.getvalue()
-
-
-Measure = Callable[[Point], float | None]
-
-
-def curves(
-    data: TradeoffData,
-    x: Measure,
-    y: Measure,
-    bounds: bool = False,
-    column: str = "",
-    scale: float = 1.0,
-    few: bool = False,
-) -> list[Curve]:
-    """The methods' lines for which both quantities are known.
-
-    bounds: with the accuracy's intervals   column: with the range of its seeds, times `scale`   few: main methods only
-    """
+def curves(data: TradeoffData, x: Measure, y: Measure, bar: Bar, few: bool = False) -> list[Curve]:
+    """Return the lines of the methods for which both quantities are known. few: main methods only"""
     looks, made = styles(data.methods), []
     best = [point.method for keep in data.pruned if (point := data.best_free(keep)) is not None]
     for method in drawn([m for m in data.methods if not few or _main(m)], most=7 if few else 9, best=best):
-        known = [
-            (point, a, b) for point in data.line(method) if (a := x(point)) is not None and (b := y(point)) is not None
-        ]
+        line = data.line(method)
+        known = [(p, a, b) for p in line if (a := x(p)) is not None and (b := y(p)) is not None]
         if not known or (data.pruned and all(point.keep == 1 for point, *_ in known)):
             continue  # a line needs a place where its method was measured
-        low: tuple[float | None, ...] = tuple(point.low for point, *_ in known) if bounds else ()
-        high: tuple[float | None, ...] = tuple(point.high for point, *_ in known) if bounds else ()
-        if column:
-            each = [(value, point.each.get(column, ())) for point, _, value in known]
-            full = [point.get(column) for point, *_ in known]
-            ranges = [_seed_range(value, mean, seeds, scale) for (value, seeds), mean in zip(each, full, strict=True)]
-            low, high = tuple(low for low, _ in ranges), tuple(high for _, high in ranges)
-        x_values, y_values = tuple(a for _, a, _ in known), tuple(b for *_, b in known)
-        made.append(
-            Curve(method=method, label=title(method), style=looks[method], x=x_values, y=y_values, low=low, high=high)
-        )
+        bars = [bar(point, b) for point, _, b in known]
+        made.append(Curve(
+            method=method, label=title(method), style=looks[method], x=tuple(a for _, a, _ in known),
+            y=tuple(b for *_, b in known), low=tuple(low for low, _ in bars), high=tuple(high for _, high in bars),
+        ))  # fmt: skip
     return made
 
 
@@ -129,182 +88,145 @@ def _main(method: str) -> bool:
     return method == "oracle" or role(method) in ("learned", "free")
 
 
-def _seed_range(
-    value: float, mean: float | None, seeds: Sequence[float], scale: float
-) -> tuple[float | None, float | None]:
-    """The range that seeds differ by, laid around the plotted value."""
-    if mean is None or len(seeds) < 2:
-        return None, None
-    ends = sorted(value + scale * (seed - mean) for seed in (min(seeds), max(seeds)))
-    return ends[0], ends[1]
+def _interval(point: Point, value: float) -> tuple[float | None, float | None]:
+    return point.low, point.high
 
 
-def token_scale(data: TradeoffData) -> Scale:
-    """Tokens kept, logarithmic, with the ratio under each tick."""
+def _seed_range(column: str, scale: float = 1.0) -> Bar:
+    """The range of the seeds' values, times `scale`, around the plotted value."""
+
+    def bar(point: Point, value: float) -> tuple[float | None, float | None]:
+        seeds, mean = point.each.get(column, ()), point.get(column)
+        if mean is None or len(seeds) < 2:
+            return None, None
+        low, high = sorted(value + scale * (seed - mean) for seed in (min(seeds), max(seeds)))
+        return low, high
+
+    return bar
+
+
+def _column(column: str) -> Measure:
+    return lambda point: point.get(column)
+
+
+def _against_tokens(
+    data: TradeoffData, y: Measure, y_label: str, bar: Bar, levels: Sequence[tuple[str, float]] = (), small: bool = True
+) -> Figure | None:
+    """Lines against the tokens kept, on a logarithmic axis with the ratio under each tick."""
+    found = curves(data, lambda point: data.tokens(point.keep), y, bar, few=small)
     ticks = [(tokens, f"{tokens:.0f}\n{share(keep)}") for keep in data.keeps if (tokens := data.tokens(keep))]
-    return Scale(label="visual tokens kept (log scale)", ticks=tuple(ticks), log=True)
+    scale = Scale(label="visual tokens kept (log scale)", ticks=tuple(ticks), log=True)
+    return lines(found, scale, y_label, levels, size=SMALL if small else WIDE) if found else None
 
 
-def time_scale(data: TradeoffData) -> Scale:
-    """Milliseconds to the first token, the subject's ratios along the top and the vision tower's time as a bound."""
-    marks = [
-        (ms, share(point.keep)) for point in data.line(data.subject) if (ms := point.get("first_token_ms")) is not None
-    ]
+def _against_time(data: TradeoffData, y: Measure, y_label: str, bar: Bar) -> Figure | None:
+    """Lines against the time to the first token; the subject's ratios stand along the top."""
+    found = curves(data, _column("first_token_ms"), y, bar, few=True)
+    marks = [(ms, share(p.keep)) for p in data.line(data.subject) if (ms := p.get("first_token_ms")) is not None]
     floor = None if data.tower_ms is None else (data.tower_ms, "tower alone")
-    return Scale(label="time to the first token, ms", marks=tuple(marks), floor=floor)
-
-
-def _tokens(data: TradeoffData) -> Measure:
-    return lambda point: data.tokens(point.keep)
-
-
-def _lost(data: TradeoffData) -> Measure:
-    """The information loss in points."""
-
-    def measure(point: Point) -> float | None:
-        loss = data.loss(point.method, point.keep)
-        return None if loss is None else 100 * loss
-
-    return measure
-
-
-def _loss_latency(data: TradeoffData) -> Figure | None:
-    if not data.probe_reads:
-        return None
-    found = curves(
-        data, lambda p: p.get("first_token_ms"), _lost(data), few=True, column="probe_accuracy", scale=-100.0
-    )
-    return lines(found, time_scale(data), "points that the probe loses") if found else None
+    scale = Scale(label="time to the first token, ms", marks=tuple(marks), floor=floor)
+    return lines(found, scale, y_label) if found else None
 
 
 def _accuracy_latency(data: TradeoffData) -> Figure | None:
-    found = curves(data, lambda p: p.get("first_token_ms"), lambda p: p.accuracy, bounds=True, few=True)
-    return lines(found, time_scale(data), "answer accuracy") if found else None
+    return _against_time(data, _column("accuracy"), "answer accuracy", _interval)
 
 
 def _accuracy_tokens(data: TradeoffData) -> Figure | None:
-    found = curves(data, _tokens(data), lambda p: p.accuracy, bounds=True)
-    named = (("question only", "question_only_accuracy"), ("majority", "majority_accuracy"))
-    levels = [(name, value) for name, column in named if (value := data.setting(column)) is not None]
-    return lines(found, token_scale(data), "answer accuracy, 95% intervals", levels) if found else None
+    y_label = "answer accuracy, 95% intervals"
+    return _against_tokens(data, _column("accuracy"), y_label, _interval, _levels(data), small=False)
 
 
-def _loss_tokens(data: TradeoffData) -> Figure | None:
-    if not data.probe_reads:
-        return None
-    found = curves(data, _tokens(data), _lost(data), column="probe_accuracy", scale=-100.0)
-    return lines(found, token_scale(data), "points that the probe loses") if found else None
+def _levels(data: TradeoffData, kind: str | None = None) -> list[tuple[str, float]]:
+    return [(name.removesuffix(" answer"), value) for name, value in data.baselines(kind)]
 
 
-def _against_tokens(column: str, label: str) -> Callable[[TradeoffData], Figure | None]:
-    def draw(data: TradeoffData) -> Figure | None:
-        found = curves(data, _tokens(data), lambda p: p.get(column), column=column, few=True)
-        return lines(found, token_scale(data), label, size=SMALL) if found else None
+def _loss(panel: Callable[..., Figure | None], data: TradeoffData) -> Figure | None:
+    """The information loss in points of a hundred, where the probe reads enough."""
+    bar = _seed_range("probe_accuracy", -100.0)
 
-    return draw
+    def lost(point: Point) -> float | None:
+        loss = data.loss(point.method, point.keep)
+        return None if loss is None else 100 * loss
+
+    return panel(data, lost, "points that the probe loses", bar) if data.probe_reads else None
 
 
-def _kind_plan(kind: str) -> Plan:
+def _inside(column: str, label: str) -> Draw:
+    return lambda data: _against_tokens(data, _column(column), label, _seed_range(column))
+
+
+def _kind_figure(kind: str) -> FigurePlan:
     column = kind_column(kind)
 
     def draw(data: TradeoffData) -> Figure | None:
-        found = curves(data, _tokens(data), lambda p: p.get(column), column=column, few=True)
-        named = (("question only", "question_only_by_kind"), ("majority", "majority_by_kind"))
-        levels = [(name, value) for name, table in named if (value := data.kind_line(kind, table)) is not None]
-        return lines(found, token_scale(data), f"accuracy, {kind}", levels, size=SMALL) if found else None
+        return _against_tokens(data, _column(column), f"accuracy, {kind}", _seed_range(column), _levels(data, kind))
 
-    return Plan(
-        name="kind_" + kind.replace("-", "_"),
-        title=captions.kind_title(kind),
-        caption=lambda data: captions.kind(data, kind),
-        draw=draw,
-    )
+    name, caption = "kind_" + kind.replace("-", "_"), partial(captions.kind, name=kind)
+    return FigurePlan(name=name, title=captions.kind_title(kind), caption=caption, draw=draw)
 
 
 def _time_stages(data: TradeoffData) -> Figure | None:
-    return _stages(data, TIME_STAGES, "median ms by stage", "ms", milliseconds, 1.0)
+    each = [(name, colour, [data.own(keep, column) for keep in data.keeps]) for column, name, colour in TIME_STAGES]
+    return _stacked(data, each, "median ms by stage", "ms", milliseconds, 1.0)
 
 
 def _flop_stages(data: TradeoffData) -> Figure | None:
-    stages: Sequence[tuple[str, str, str]] = FLOP_STAGES
+    """The arithmetic by stage; where the stages were not counted, the language model and all before it."""
+    each = [(name, colour, [data.own(keep, column) for keep in data.keeps]) for column, name, colour in FLOP_STAGES]
     if data.full("flops_vision") is None:
-        stages = (("flops_before", "before the language model", "stage-encode"), FLOP_STAGES[-1])
-    return _stages(data, stages, "arithmetic by stage, GFLOP", "GFLOP to the first token", flop_count, 1e9)
+        totals = [(data.own(keep, "flops_total"), data.own(keep, "flops_llm")) for keep in data.keeps]
+        before = [None if total is None or model is None else total - model for total, model in totals]
+        each = [("before the language model", "stage-encode", before), each[-1]]
+    return _stacked(data, each, "arithmetic by stage, GFLOP", "GFLOP to the first token", flop_count, 1e9)
 
 
-def _stages(
+def _stacked(
     data: TradeoffData,
-    stages: Sequence[tuple[str, str, str]],
+    stages: Sequence[tuple[str, str, Sequence[float | None]]],
     y_label: str,
     x_label: str,
     tell: Callable[[float], str],
     unit: float,
 ) -> Figure | None:
-    stacks = []
-    for column, name, colour in stages:
-        values = [stage_value(data, keep, column) for keep in data.keeps]
-        if any(value is not None for value in values):
-            scaled = tuple(None if value is None else value / unit for value in values)
-            stacks.append(Stack(name=name, colour=colour, values=scaled))
-    if not stacks:
-        return None
-    return stacked([share(keep) for keep in data.keeps], stacks, y_label, x_label, lambda value: tell(value * unit))
-
-
-def stage_value(data: TradeoffData, keep: float, column: str) -> float | None:
-    """The subject's column; `flops_before` is all arithmetic before the language model."""
-    if column != "flops_before":
-        return data.value(data.subject, keep, column)
-    total, model = (data.value(data.subject, keep, name) for name in ("flops_total", "flops_llm"))
-    return None if total is None or model is None else total - model
+    stacks = [
+        Stack(name=name, colour=colour, values=tuple(None if value is None else value / unit for value in values))
+        for name, colour, values in stages
+        if any(value is not None for value in values)
+    ]
+    names = [share(keep) for keep in data.keeps]
+    return stacked(names, stacks, y_label, x_label, lambda value: tell(value * unit)) if stacks else None
 
 
 def _speedups(data: TradeoffData) -> Figure | None:
     pairs = []
-    for name, colour, marker, clock, flops in (
-        ("prefill", "blue", "o", "prefill_ms", "flops_llm"),
-        ("first token", "orange", "s", "first_token_ms", "flops_total"),
-    ):
-        measured = tuple(data.ratio(data.subject, keep, clock) for keep in data.pruned)
-        predicted = tuple(data.ratio(data.subject, keep, flops) for keep in data.pruned)
+    for stage in (PREFILL, FIRST_TOKEN):
+        measured, predicted = (
+            tuple(data.ratio(data.subject, keep, column) for keep in data.pruned) for column in (stage.ms, stage.flops)
+        )
         if any(measured):
-            pairs.append(Pair(name=name, colour=colour, marker=marker, measured=measured, predicted=predicted))
+            pairs.append(
+                Pair(name=stage.name, colour=stage.colour, marker=stage.marker, measured=measured, predicted=predicted)
+            )
     names = [share(keep) for keep in data.pruned]
-    return (
-        speedups(names, pairs, "how many times faster", "against all tokens (log scale)") if pairs and names else None
-    )
+    return speedups(names, pairs, "how many times faster", "against all tokens (log scale)") if pairs else None
 
 
-PLANS = (
-    Plan(
-        name="loss_latency", title="Information loss against the time to the first token",
-        caption=captions.loss_latency, draw=_loss_latency,
-    ),
-    Plan(
-        name="accuracy_latency", title="Accuracy against the time to the first token",
-        caption=captions.accuracy_latency, draw=_accuracy_latency,
-    ),
-    Plan(
-        name="accuracy_tokens", title="Accuracy against tokens kept",
-        caption=captions.accuracy_tokens, draw=_accuracy_tokens,
-    ),
-    Plan(
-        name="loss_tokens", title="Information loss against tokens kept",
-        caption=captions.loss_tokens, draw=_loss_tokens,
-    ),
-    Plan(name="time_stages", title="Where the time goes", caption=captions.time_stages, draw=_time_stages),
-    Plan(name="flop_stages", title="Where the arithmetic goes", caption=captions.flop_stages, draw=_flop_stages),
-    Plan(name="speedups", title="Speed-up, measured and predicted", caption=captions.speedups, draw=_speedups),
-    Plan(
-        name="answer_kl", title="How far the answers' distribution moves", caption=captions.answer_kl,
-        draw=_against_tokens("answer_kl", "KL(full || pruned), nats"),
-    ),
-    Plan(
-        name="feature_cosine", title="How like the full picture's features", caption=captions.feature_cosine,
-        draw=_against_tokens("feature_cosine", "cosine of mean features"),
-    ),
-    Plan(
-        name="saliency_mass", title="Share of the model's own attention kept", caption=captions.saliency_mass,
-        draw=_against_tokens("saliency_mass", "share of attention kept"),
-    ),
+_PLANNED: tuple[tuple[str, str, Callable[[TradeoffData], str], Draw], ...] = (
+    ("loss_latency", "Information loss against the time to the first token", captions.loss_latency,
+     partial(_loss, _against_time)),
+    ("accuracy_latency", "Accuracy against the time to the first token", captions.accuracy_latency, _accuracy_latency),
+    ("accuracy_tokens", "Accuracy against tokens kept", captions.accuracy_tokens, _accuracy_tokens),
+    ("loss_tokens", "Information loss against tokens kept", captions.loss_tokens,
+     partial(_loss, partial(_against_tokens, small=False))),
+    ("time_stages", "Time by stage", captions.time_stages, _time_stages),
+    ("flop_stages", "Arithmetic by stage", captions.flop_stages, _flop_stages),
+    ("speedups", "Speed-up, measured and predicted", captions.speedups, _speedups),
+    ("answer_kl", "Change of the answers\u2019 distribution", captions.answer_kl,
+     _inside("answer_kl", "KL(full || pruned), nats")),
+    ("feature_cosine", "Similarity to the full picture\u2019s features", captions.feature_cosine,
+     _inside("feature_cosine", "cosine of mean features")),
+    ("saliency_mass", "Share of the model\u2019s own attention kept", captions.saliency_mass,
+     _inside("saliency_mass", "share of attention kept")),
 )  # fmt: skip
+FIGURES = tuple(FigurePlan(name=name, title=told, caption=caption, draw=draw) for name, told, caption, draw in _PLANNED)

@@ -1,4 +1,4 @@
-"""The same picture at every ratio: what was kept bright, the rest dimmed, and what was answered."""
+"""Samples on the page: a picture at every ratio, kept tokens bright and the others dimmed, and the answers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from salience.core.result_tables import Example, ExampleCut
 from salience.lab.report.kit.method_styles import drawn, phrase, title
 from salience.lab.report.kit.words import share
-from salience.lab.report.load import Cut, Example
 
 #: Sides of the embedded picture in pixels; it is shown smaller than this.
 SIDE = 336
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A cut on the page: the SVG path of what is dimmed, the answer, whether it is right, and all of it in words."""
+class PageCut:
+    """What a method kept of a picture at one ratio. dimmed: SVG path   right: the answer is   words: all of it"""
 
     keep: str
     dimmed: str
@@ -29,15 +29,15 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strip:
-    """A method's cuts of one picture, one per ratio of the sample (None where there is none)."""
+class CutRow:
+    """A method's cuts of one picture, one for each ratio of the sample (None where there is none)."""
 
     method: str
-    cells: tuple[Cell | None, ...]
+    cuts: tuple[PageCut | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class PageSample:
     """A picture on the page. `picture` is a data URI or None when the file is missing; `boxes` are in grid cells."""
 
     id: str
@@ -51,11 +51,11 @@ class Sample:
     columns: int
     boxes: tuple[tuple[float, float, float, float], ...]
     keeps: tuple[str, ...]
-    strips: tuple[Strip, ...]
+    cut_rows: tuple[CutRow, ...]
 
 
 def dimmed_path(kept: Collection[int], rows: int, columns: int) -> str:
-    """The cells that were dropped as one SVG path in grid units, runs of a row drawn as one rectangle."""
+    """Return the dropped cells of the grid as one SVG path, each run of a row as one rectangle."""
     held, parts = set(kept), []
     for row in range(rows):
         column = 0
@@ -69,16 +69,19 @@ def dimmed_path(kept: Collection[int], rows: int, columns: int) -> str:
     return "".join(parts)
 
 
-def sample(example: Example, name: str) -> Sample:
-    """Prepares an example for the page; a cut at ratio 1 is left out, for the whole picture stands beside."""
+def sample(example: Example, folder: Path, name: str) -> PageSample:
+    """Prepare an example for the page; cuts at ratio 1 are left out, since the whole picture stands beside.
+
+    folder: where the path of its picture starts   name: id of the picture on the page
+    """
     cuts = [cut for cut in example.cuts if cut.keep < 1]
     keeps = sorted({cut.keep for cut in cuts}, reverse=True)
     methods = drawn(list(dict.fromkeys(cut.method for cut in cuts)))
     by_place = {(cut.method, cut.keep): cut for cut in cuts}
-    size, picture = _picture(example.image)
+    size, picture = _picture(None if example.image is None else folder / example.image)
     rows, columns = example.grid
     across, down = columns / size[0], rows / size[1]
-    return Sample(
+    return PageSample(
         id=name,
         picture=picture,
         question=example.question,
@@ -90,20 +93,20 @@ def sample(example: Example, name: str) -> Sample:
         columns=columns,
         boxes=tuple((x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down) for x0, y0, x1, y1 in example.boxes),
         keeps=tuple(share(keep) for keep in keeps),
-        strips=tuple(
-            Strip(method=title(m), cells=tuple(_cell(by_place.get((m, keep)), example) for keep in keeps))
+        cut_rows=tuple(
+            CutRow(method=title(m), cuts=tuple(_page_cut(by_place.get((m, keep)), example) for keep in keeps))
             for m in methods
         ),
     )
 
 
-def _cell(cut: Cut | None, example: Example) -> Cell | None:
+def _page_cut(cut: ExampleCut | None, example: Example) -> PageCut | None:
     if cut is None:
         return None
     rows, columns = example.grid
     right = cut.answer == example.answer
     verdict = "right" if right else "wrong"
-    return Cell(
+    return PageCut(
         keep=share(cut.keep),
         dimmed=dimmed_path(cut.kept, rows, columns),
         tokens=len(cut.kept),
@@ -114,7 +117,7 @@ def _cell(cut: Cut | None, example: Example) -> Cell | None:
 
 
 def _picture(path: Path | None) -> tuple[tuple[int, int], str | None]:
-    """The picture's size and itself as a data URI, small enough for a page; a missing or broken file gives none."""
+    """Return the picture's size and a small data URI of it; None for a missing or broken file."""
     from PIL import Image, UnidentifiedImageError
 
     if path is None:

@@ -1,4 +1,4 @@
-"""A trade-off's rows, seeds drawn together, as points that figures and sentences ask for."""
+"""One trade-off record as figures and sentences read it: means over seeds, by method and ratio."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from salience.lab.report.kit.method_styles import role
+from salience.core.record import TradeoffRecord
+from salience.core.result_rows import TradeoffRow
+from salience.lab.report.kit.method_styles import Role, role
 from salience.lab.report.kit.reliability import reliability
 from salience.lab.report.kit.words import finite, score
-from salience.lab.report.load import Record, Row
 from salience.lab.report.tradeoff.verdicts import Verdicts
 
-#: Columns that begin like a question kind's but are none.
-_NOT_KINDS = ("accuracy_low", "accuracy_high")
-#: A probe that reads less than this of all tokens can't tell what is lost of them.
+#: A probe that reads less than this from all tokens can't tell what is lost of them.
 PROBE_READS = 0.7
-#: So much better than without the picture must a model be where no interval is known.
+#: A model must be this much better than without the picture where no interval is known.
 LEVEL = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A method at a ratio: means over its seeds; `low` and `high` bound the accuracy, `seeds` counts its rows."""
+    """A method at a ratio. means, each: column -> its mean and its values over the seeds that have it
+    seeds: number of rows   low, high: bounds of the accuracy"""
 
     method: str
     keep: float
@@ -35,7 +35,7 @@ class Point:
     high: float | None
 
     def get(self, column: str) -> float | None:
-        """The mean of a column over the seeds that have it; None when none has."""
+        """Return the mean of a column; None where no seed has it."""
         return self.means.get(column)
 
     @property
@@ -44,28 +44,37 @@ class Point:
         return self.get("accuracy")
 
 
-def combined(rows: Sequence[Row]) -> Point:
-    """Draws a method's seeds at one ratio together.
+def is_time(column: str) -> bool:
+    """Whether a column is in milliseconds."""
+    return column.endswith("_ms") or "_ms_" in column
+
+
+def combined(rows: Sequence[TradeoffRow]) -> Point:
+    """Return the point of a method's seeds at one ratio. A negative time is treated as not measured.
 
     The interval runs from the mean of the seeds' lower bounds to that of the upper ones, and is widened to hold every
     seed: it shows what other pictures and another seed would change.
     """
-    columns = {column for row in rows for column in row.values if row.number(column) is not None}
-    each = {
-        column: tuple(value for row in rows if (value := row.number(column)) is not None) for column in sorted(columns)
-    }
-    means = {column: fmean(values) for column, values in each.items()}
-    accuracies = each.get("accuracy", ())
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for column, value in row.numbers().items():
+            if value >= 0 or not is_time(column):
+                found.setdefault(column, []).append(value)
+    means = {column: fmean(values) for column, values in found.items()}
+    accuracies = found.get("accuracy", [])
     low, high = means.get("accuracy_low"), means.get("accuracy_high")
     if len(accuracies) > 1:
         low = min([*accuracies, *([] if low is None else [low])])
         high = max([*accuracies, *([] if high is None else [high])])
-    return Point(method=rows[0].method, keep=rows[0].keep, seeds=len(rows), means=means, each=each, low=low, high=high)
+    return Point(
+        method=rows[0].method, keep=rows[0].keep, seeds=len(rows), means=means, low=low, high=high,
+        each={column: tuple(values) for column, values in found.items()},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blind:
-    """Answers without the picture: name, accuracy, and that of all tokens, less it, with its interval where known."""
+    """Answers without the picture. name: in a sentence   low, high: interval of all tokens' accuracy minus theirs"""
 
     name: str
     accuracy: float
@@ -73,152 +82,155 @@ class Blind:
     high: float | None
 
 
-def blind_answers(data: TradeoffData) -> Blind | None:
-    """See `TradeoffData.blind`: by the difference on the same questions, else by the interval of all tokens."""
-    full = data.full("accuracy")
-    paired = {
-        str(line.get("against")): (finite(line.get("low")), finite(line.get("high")))
-        for line in data.record.extra.get("blind_differences") or ()
-        if isinstance(line, Mapping)
-    }
-    bounds = [point.low for (_, keep), point in data.points.items() if keep == 1 and point.low is not None]
-    for name, column in (("question only", "question_only_accuracy"), ("majority answer", "majority_accuracy")):
-        line = data.setting(column)
-        low, high = paired.get(name, (None, None))
-        if line is None or full is None:
-            continue
-        above = low > 0 if low is not None else min(bounds) > line if bounds else full >= line + LEVEL
-        if not above:
-            return Blind(name=name, accuracy=line, low=low, high=high)
-    return None
-
-
 class TradeoffData:
-    """One trade-off record, ready to be asked."""
+    """One trade-off record: its points, verdicts and settings.
 
-    def __init__(self, record: Record, environment: Mapping[str, Any] | None = None) -> None:
-        self.record = record
+    Args:    environment: of the document, which says whether its machine was busy
+    """
+
+    def __init__(self, record: TradeoffRecord, environment: Mapping[str, Any] | None = None) -> None:
+        self.record, self.config = record, record.config
         self.reliability = reliability(record.config, environment or {})
-        self.config: Mapping[str, Any] = record.config
-        groups: dict[tuple[str, float], list[Row]] = {}
-        for row in record.typed:
+        groups: dict[tuple[str, float], list[TradeoffRow]] = {}
+        for row in record.rows:
             groups.setdefault((row.method, row.keep), []).append(row)
         self.points = {key: combined(rows) for key, rows in groups.items()}
-        self.methods = list(dict.fromkeys(row.method for row in record.typed))
-        self.keeps = sorted({row.keep for row in record.typed}, reverse=True)
-
-    @property
-    def pruned(self) -> list[float]:
-        """The ratios below 1, descending."""
-        return [keep for keep in self.keeps if keep < 1]
+        self.methods = list(dict.fromkeys(row.method for row in record.rows))
+        self.keeps = sorted({row.keep for row in record.rows}, reverse=True)
+        self.pruned = [keep for keep in self.keeps if keep < 1]
 
     def at(self, method: str | None, keep: float | None) -> Point | None:
-        """The point, or None."""
+        """Return the point, or None."""
         return None if method is None or keep is None else self.points.get((method, keep))
 
     def value(self, method: str | None, keep: float | None, column: str) -> float | None:
-        """A column's mean at a point, or None."""
+        """Return a column's mean at a point, or None."""
         point = self.at(method, keep)
         return None if point is None else point.get(column)
 
+    def own(self, keep: float | None, column: str) -> float | None:
+        """Return a column's mean of the subject, or None."""
+        return self.value(self.subject, keep, column)
+
     def line(self, method: str) -> list[Point]:
-        """A method's points from the largest ratio to the smallest."""
+        """Return a method's points from the largest ratio to the smallest."""
         return [point for keep in self.keeps if (point := self.at(method, keep)) is not None]
 
     def full(self, column: str) -> float | None:
-        """A column's mean with all tokens, over every method's row at 1 (it was measured once and repeated)."""
+        """Return a column's mean with all tokens, over every method's row at 1 (measured once and repeated)."""
         found = [value for method in self.methods if (value := self.value(method, 1.0, column)) is not None]
         if found:
             return fmean(found)
         return self.setting("full_accuracy") if column == "accuracy" else None
 
-    @property
-    def tower_ms(self) -> float | None:
-        """The least time of the vision tower: with all tokens, or of a method that merges some of them in it."""
-        whole, flops = self.full("encode_ms"), self.full("flops_vision")
-        merged = [point for point in self.points.values() if flops and (point.get("flops_vision") or flops) < flops]
-        found = [ms for ms in (whole, *(point.get("encode_ms") for point in merged)) if ms is not None]
-        return min(found) if found else None
-
-    @cached_property
-    def verdicts(self) -> Verdicts:
-        """Verdict between two methods at a ratio."""
-        accuracies = {place: point.accuracy for place, point in self.points.items()}
-        return Verdicts(self.record.extra.get("differences") or (), accuracies, self.full("accuracy"))
-
-    @cached_property
-    def blind(self) -> Blind | None:
-        """The answers without the picture that all tokens are not clearly better than; None where they are."""
-        return blind_answers(self)
-
     def setting(self, name: str) -> float | None:
-        """A number of the configuration, or None."""
+        """Return a number of the configuration, or None."""
         return finite(self.config.get(name))
 
-    def loss(self, method: str, keep: float) -> float | None:
-        """The information loss: the probe's accuracy on all tokens minus that on those kept."""
+    def baselines(self, kind: str | None = None) -> list[tuple[str, float]]:
+        """Return (name, accuracy) of answers without the picture, of all questions or of one kind."""
+        named = (("question only", "question_only"), ("majority answer", "majority"))
+        found = [
+            (name, self.setting(f"{key}_accuracy") if kind is None else self.kind_line(kind, f"{key}_by_kind"))
+            for name, key in named
+        ]
+        return [(name, value) for name, value in found if value is not None]
+
+    def loss(self, method: str, keep: float | None) -> float | None:
+        """Return the information loss: the probe's accuracy on all tokens minus that on those kept."""
         full, kept = self.full("probe_accuracy"), self.value(method, keep, "probe_accuracy")
         return None if full is None or kept is None else full - kept
 
-    @property
-    def probe_reads(self) -> bool:
-        """Whether the probe reads enough of all tokens to tell what is lost of them."""
-        full = self.full("probe_accuracy")
-        return full is not None and full >= PROBE_READS
-
     def ratio(self, method: str | None, keep: float, column: str) -> float | None:
-        """How many times less of a column there is than with all tokens."""
+        """Return how many times less of a column there is than with all tokens."""
         full, kept = self.value(method, 1.0, column) or self.full(column), self.value(method, keep, column)
         return None if not full or not kept else full / kept
 
     def tokens(self, keep: float) -> float | None:
-        """Tokens kept at a ratio, over all methods."""
+        """Return the tokens kept at a ratio, mean over all methods."""
         found = [value for method in self.methods if (value := self.value(method, keep, "tokens_kept")) is not None]
         return fmean(found) if found else None
 
-    def of_role(self, wanted: str) -> list[str]:
-        """The methods of a role, in the order of the record."""
-        return [method for method in self.methods if role(method) == wanted]
+    def of_role(self, *wanted: Role) -> list[str]:
+        """Return the methods of these roles, in the order of the record."""
+        return [method for method in self.methods if role(method) in wanted]
+
+    def competing(self, keep: float, *wanted: Role) -> list[Point]:
+        """Return the points of the methods of these roles whose accuracy is known at a ratio."""
+        found = [point for method in self.of_role(*wanted) if (point := self.at(method, keep)) is not None]
+        return [point for point in found if point.accuracy is not None]
+
+    def best(self, keep: float, *wanted: Role) -> Point | None:
+        """Return the most accurate point of these roles at a ratio, or None."""
+        return max(self.competing(keep, *wanted), key=lambda point: point.accuracy or 0.0, default=None)
+
+    def best_free(self, keep: float) -> Point | None:
+        """Return the most accurate of the training-free methods in the rows."""
+        return self.best(keep, "free")
+
+    def as_good_free(self, keep: float) -> list[str]:
+        """Return the training-free methods other than `best_free` with the same accuracy, to three decimals."""
+        best = self.best_free(keep)
+        return [point.method for point in self.competing(keep, "free") if best is not None and point is not best
+                and score(point.accuracy or 0.0) == score(best.accuracy or 0.0)]  # fmt: skip
 
     @cached_property
     def subject(self) -> str:
         """The method that the report is about: 'saliency', else the first learned one, else the best at last."""
         learned = self.of_role("learned")
-        if "saliency" in learned:
-            return "saliency"
         if learned:
-            return learned[0]
+            return "saliency" if "saliency" in learned else learned[0]
         free = [self.best_free(keep) for keep in reversed(self.pruned)]
         return next((point.method for point in free if point is not None), self.methods[0])
 
-    def best_free(self, keep: float) -> Point | None:
-        """The most accurate of the training-free methods in the rows."""
-        found = [
-            point for method in self.of_role("free") if (point := self.at(method, keep)) and point.accuracy is not None
-        ]
-        return max(found, key=lambda point: point.accuracy or 0.0) if found else None
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """Verdict between two methods at a ratio."""
+        accuracies = {place: point.accuracy for place, point in self.points.items()}
+        return Verdicts(self.record.differences, accuracies, self.full("accuracy"))
 
-    def as_good_free(self, keep: float) -> list[str]:
-        """The training-free methods other than `best_free` with the same accuracy, to three decimals."""
-        best = self.best_free(keep)
-        if best is None or best.accuracy is None:
-            return []
-        known = {name: self.value(name, keep, "accuracy") for name in self.of_role("free") if name != best.method}
-        return [n for n, value in known.items() if value is not None and score(value) == score(best.accuracy)]
+    @cached_property
+    def blind(self) -> Blind | None:
+        """The answers without the picture that all tokens are not clearly better than; None where they are.
+
+        By the difference on the same questions, else by the interval of all tokens' accuracy.
+        """
+        full = self.full("accuracy")
+        paired = {line.against: line for line in self.record.blind_differences}
+        bounds = [point.low for (_, keep), point in self.points.items() if keep == 1 and point.low is not None]
+        for name, accuracy in self.baselines() if full is not None else ():
+            line = paired.get(name)
+            if line is not None:
+                above = line.low > 0
+            else:
+                above = min(bounds) > accuracy if bounds else full is not None and full >= accuracy + LEVEL
+            if not above:
+                low, high = (line.low, line.high) if line is not None else (None, None)
+                return Blind(name=name, accuracy=accuracy, low=low, high=high)
+        return None
+
+    @property
+    def probe_reads(self) -> bool:
+        """Whether the probe reads enough from all tokens to tell what is lost of them."""
+        full = self.full("probe_accuracy")
+        return full is not None and full >= PROBE_READS
+
+    @property
+    def tower_ms(self) -> float | None:
+        """The shortest time of the vision tower: with all tokens, or of a method that merges some of them in it."""
+        flops = self.full("flops_vision")
+        merged = [point for point in self.points.values() if flops and (point.get("flops_vision") or flops) < flops]
+        found = [ms for ms in (self.full("encode_ms"), *(p.get("encode_ms") for p in merged)) if ms is not None]
+        return min(found) if found else None
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The question kinds that have a column: 'accuracy_is_there' -> 'is-there'."""
-        columns = dict.fromkeys(
-            column
-            for row in self.record.rows
-            for column in row
-            if column.startswith("accuracy_") and column not in _NOT_KINDS and row[column] is not None
-        )
-        return [column.removeprefix("accuracy_").replace("_", "-") for column in columns]
+        """The kinds of question that have a column: 'accuracy_is_there' -> 'is-there'."""
+        known = [kind for row in self.record.rows for kind, value in row.accuracy_by_kind.items() if value is not None]
+        return [kind.replace("_", "-") for kind in dict.fromkeys(known)]
 
     def kind_line(self, kind: str, setting: str) -> float | None:
-        """A kind's baseline in the configuration (`majority_by_kind`, `question_only_by_kind`), or None."""
+        """Return a kind's baseline in the configuration (`majority_by_kind`, `question_only_by_kind`), or None."""
         table = self.config.get(setting)
         if not isinstance(table, Mapping):
             return None
@@ -226,5 +238,5 @@ class TradeoffData:
 
 
 def kind_column(kind: str) -> str:
-    """The column of a question kind."""
+    """Return the column of a kind of question."""
     return "accuracy_" + kind.replace("-", "_")

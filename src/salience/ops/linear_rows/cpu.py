@@ -14,7 +14,7 @@ from torch import Tensor
 from salience.ops.simd import (
     F32,
     F64,
-    Job,
+    KernelJob,
     compute_size,
     element_of,
     fma,
@@ -117,7 +117,7 @@ def linear_kernel(tag, xtag, ytag, ctag, params, task):
 
 
 def call(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, norm: Tensor | None = None, eps: float = 0.0,
-         add: bool = False) -> Job:  # fmt: skip
+         add: bool = False) -> KernelJob:  # fmt: skip
     """y = W x + bias as a job, all contiguous; it holds addresses and keeps nothing alive.
 
     Args:    x: (B, K)   weight: (O, K)   bias: (O,)   y: (B, O), of any floating dtype   norm: (K,), the weight of an

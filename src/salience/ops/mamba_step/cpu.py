@@ -12,7 +12,7 @@ from salience.ops.linear_rows.cpu import dot4
 from salience.ops.simd import (
     F32,
     F64,
-    Job,
+    KernelJob,
     compute_size,
     element_of,
     exp2,
@@ -120,7 +120,7 @@ def step_kernel(tag, ptag, ctag, params, task):
 
 def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
          x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
-         y: Tensor) -> Job:  # fmt: skip
+         y: Tensor) -> KernelJob:  # fmt: skip
     """A step into y (B, E) as a job; it holds addresses and keeps nothing alive.
 
     conv_weight, conv_bias, dt_bias, A_log and D are of one dtype, last stride 1; the others as `mamba_step`'s.

@@ -34,7 +34,7 @@ from salience.ops.selective_scan.triton_backward import backward_kernel
 from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
 from salience.ops.selective_scan.triton_math import TILE
 from salience.ops.selective_scan.triton_step import step_kernel
-from salience.ops.selective_scan.triton_tuning import Block, best_block, coarse
+from salience.ops.selective_scan.triton_tuning import TileSize, best_block, coarse
 
 #: Warps a multiprocessor wants, to hide the latency of its loads.
 WARPS = 8
@@ -105,11 +105,11 @@ class TritonScanCall:
         programs = self.u.shape[0] * self.u.shape[2] * self.segments
         return (*more, self.u.device, self.u.dtype, self.channels, self.A2.shape[0], coarse(programs), self.z is None)
 
-    def blocks(self, block: Block) -> int:
+    def blocks(self, block: TileSize) -> int:
         """Blocks of channels of one group."""
         return -(-self.channels // block.channels)
 
-    def grid(self, block: Block) -> tuple[int, int, int]:
+    def grid(self, block: TileSize) -> tuple[int, int, int]:
         return (self.blocks(block) * self.B.shape[2], self.segments, self.u.shape[0])
 
     def strides(self) -> tuple[int, ...]:
@@ -119,7 +119,7 @@ class TritonScanCall:
     def sizes(self) -> tuple[int, ...]:
         return (self.u.shape[1], self.u.shape[2], self.A2.shape[0], self.channels)
 
-    def flags(self, block: Block) -> dict[str, Any]:
+    def flags(self, block: TileSize) -> dict[str, Any]:
         return {
             "HAS_Z": self.z is not None, "HAS_D": self.D is not None, "HAS_BIAS": self.bias is not None,
             "HAS_CODES": self.codes is not None, "SOFTPLUS": self.softplus, "REVERSE": self.reverse,
@@ -131,7 +131,7 @@ class TritonScanCall:
              states: Tensor | None = None, sums: Tensor | None = None, adjoint: bool = False) -> None:  # fmt: skip
         """`forward_kernel` over all segments; without y only their states (and `sums`)."""
 
-        def run(block: Block) -> None:
+        def run(block: TileSize) -> None:
             strides = (*u.stride(), *self.strides()[3:])
             flags = self.flags(block)
             loaded = flags["BN"] * max(1, block.channels // (32 * block.warps))  # registers a step's B or C takes
@@ -205,7 +205,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
         dA = torch.empty_like(q)
         dD, dbias = (None if x is None else q.new_empty(sums) for x in (D, dt_bias))
 
-        def run(block: Block) -> tuple[Tensor, Tensor]:
+        def run(block: TileSize) -> tuple[Tensor, Tensor]:
             dB, dC = (q.new_empty(call.blocks(block), *B.shape) for _ in range(2))
             backward_kernel[call.grid(block)](
                 dy, u, dt, z, B, C, call.A2, call.D, call.bias, call.codes, saved, entry, du, ddt, dz, dB, dC, dA, dD,

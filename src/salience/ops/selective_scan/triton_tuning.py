@@ -10,7 +10,7 @@ import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class TileSize:
     """Channels of a program, and its warps."""
 
     channels: int
@@ -19,20 +19,20 @@ class Block:
 
 #: A lane owns one, two or four channels; the first is taken where nothing can be timed.
 BLOCKS = (
-    Block(channels=32, warps=1),
-    Block(channels=64, warps=1),
-    Block(channels=64, warps=2),
-    Block(channels=128, warps=2),
-    Block(channels=128, warps=4),
+    TileSize(channels=32, warps=1),
+    TileSize(channels=64, warps=1),
+    TileSize(channels=64, warps=2),
+    TileSize(channels=128, warps=2),
+    TileSize(channels=128, warps=4),
 )
 #: The interpreter computes every lane in turn: small blocks, so that tests meet several of them.
-INTERPRETED = Block(channels=4, warps=1)
+INTERPRETED = TileSize(channels=4, warps=1)
 
-_found: dict[Hashable, Block] = {}
+_found: dict[Hashable, TileSize] = {}
 _lock = threading.Lock()
 
 
-def best_block(key: Hashable, run: Callable[[Block], object], *, on_gpu: bool) -> Block:
+def best_block(key: Hashable, run: Callable[[TileSize], object], *, on_gpu: bool) -> TileSize:
     """The block with which `run` is fastest, timed at the first call with this key.
 
     `run` must give the same whenever it is repeated. While a CUDA graph is being captured nothing can be timed: then

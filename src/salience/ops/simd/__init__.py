@@ -70,7 +70,7 @@ from salience.ops.simd.load_store import (
     store_scalar,
     vector_size,
 )
-from salience.ops.simd.pool import Job
+from salience.ops.simd.pool import KernelJob
 from salience.ops.simd.registers import features, native
 
 __all__ = [
@@ -79,8 +79,8 @@ __all__ = [
     "F32",
     "F64",
     "Element",
-    "Job",
     "Kernel",
+    "KernelJob",
     "add4",
     "compute_dtype",
     "compute_size",

@@ -10,7 +10,7 @@ from numba.core import types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
 from salience.ops.simd import functions, lower
-from salience.ops.simd.types import VectorType
+from salience.ops.simd.vector_types import VectorType
 
 
 def _operator(op: Any, instruction: str) -> None:

@@ -16,7 +16,7 @@ from numba.core.ccallback import CFunc
 from salience.ops.simd.cache import DiskCache, folder
 from salience.ops.simd.element import Element
 from salience.ops.simd.load_store import count_up, pointer_to
-from salience.ops.simd.pool import HEAD, Job
+from salience.ops.simd.pool import HEAD, KernelJob
 
 PATIENCE_S = 2.0  # after this long a first call says that it compiles
 _told = threading.Event()
@@ -40,11 +40,11 @@ class Kernel:
         self._compiled: dict[tuple[Element, ...], CFunc] = {}
         self._lock = threading.Lock()
 
-    def job(self, elements: tuple[Element, ...], n_tasks: int, fields: Sequence[float]) -> Job:
+    def job(self, elements: tuple[Element, ...], n_tasks: int, fields: Sequence[float]) -> KernelJob:
         """Tasks to run, the kernel from memory, from disk or from the compiler."""
         found = self._compiled.get(elements)
         entry = (self._compile(elements) if found is None else found).ctypes
-        return Job(entry, n_tasks, self._pack(*fields))
+        return KernelJob(entry, n_tasks, self._pack(*fields))
 
     def _compile(self, elements: tuple[Element, ...]) -> CFunc:
         with self._lock:

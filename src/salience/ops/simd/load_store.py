@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from salience.ops.simd.convert import STORED, narrow, offset, pointer, widen
 from salience.ops.simd.lower import I8, I32, I64, broadcast, call
-from salience.ops.simd.types import VECTOR_TYPES, ElementType, VectorType
+from salience.ops.simd.vector_types import VECTOR_TYPES, ElementType, VectorType
 
 
 def _vector(tag: ElementType) -> VectorType:

@@ -22,7 +22,7 @@ HEAD = 64  # bytes before a job's parameters: how many tasks are taken, how many
 Entry = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # compiled: does tasks of the job at an address until none is left
 
 
-class Job:
+class KernelJob:
     """Tasks 0..n_tasks-1 of a compiled kernel with its parameters, which hold addresses and keep nothing alive.
 
     It may run again and again, once at a time. Tasks must not write to the same memory; their order is not defined.
@@ -57,7 +57,7 @@ class Job:
 class _Shared:
     """A job that helpers may join until its caller finds no task left."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: KernelJob) -> None:
         self.job, self.working, self.closed = job, 0, False
         self.changed = threading.Condition()
 
@@ -88,7 +88,7 @@ class _Pool:
         self.lock = threading.Lock()
         self.helpers = 0
 
-    def share(self, job: Job, helpers: int) -> None:
+    def share(self, job: KernelJob, helpers: int) -> None:
         """Do a job with up to so many helpers."""
         if self.helpers < helpers:
             with self.lock:

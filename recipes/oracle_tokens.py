@@ -18,8 +18,8 @@ from salience.core.types import TokenContext, VisualGrid
 from salience.lab.data.scene_pictures import CELL, SIDE
 from salience.lab.evaluate.encoded_pictures import encode_pictures, load_pictures
 from salience.lab.evaluate.packed_answers import answer
-from salience.lab.tradeoff.methods_under_test import oracle_method
-from salience.lab.tradeoff.quality import cells_on
+from salience.lab.tradeoff.encoded_task import tokens_in_boxes
+from salience.lab.tradeoff.methods_under_test import oracle_for
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.divprune import DivPrune
@@ -47,10 +47,10 @@ def main() -> None:
     groups = load_pictures("scenes", split="test", pictures=pictures, questions=12)
     encoded = encode_pictures(adapter, loaded.processor, groups)
     every = range(pictures)
-    oracle, divprune = oracle_method(encoded), DivPrune()
+    oracle, divprune = oracle_for(groups), DivPrune()
     contexts = [encoded.context(i) for i in every]
     boxes = [group[0].boxes for group in groups]
-    inside = [cells_on(each, encoded.grid) for each in boxes]
+    inside = [tokens_in_boxes(each, encoded.grid) for each in boxes]
     # A coarse grid's cells that no item touches.
     coarse = torch.arange(CELLS * CELLS).view(CELLS, CELLS)[3::6, 3::6].reshape(-1)
     empty = [coarse[~overlapping(boxes[i])[coarse]] for i in every]

@@ -160,7 +160,7 @@ def test_bad_input_is_refused_before_any_work(salience: Run, tiny_vlm: Path, tmp
 
 
 def test_help_names_the_ratios_that_are_measured(salience: Run) -> None:
-    from salience.lab.study.run import StudyConfig
+    from salience.lab.study.config import StudyConfig
 
     keeps = ",".join(f"{keep:g}".removeprefix("0") for keep in StudyConfig.of().tradeoff.keeps)
     assert f"[default: {keeps}]" in " ".join(salience("tradeoff", "--help").out.split())

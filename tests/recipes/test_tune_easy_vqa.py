@@ -12,8 +12,7 @@ import torch
 import tune_easy_vqa
 from PIL import Image
 
-from salience.lab.evaluate.packed_evaluator import PackedEvaluator
-from salience.vlm.families import adapter_for
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 
 SIZES = tune_easy_vqa.Sizes(pictures=2, held=1, steps=2, batch=2, log_every=1, check_every=1)
 ROWS = [["what color is the shape?", "teal"], ["is there not a circle in the image?", "no"]]
@@ -83,8 +82,8 @@ def test_a_step_asks_what_the_stock_model_is_asked(data: Path, tmp_path: Path) -
     with torch.no_grad():
         logits, packed = tune_easy_vqa.asked(model, pictures, [0], 576, np.random.default_rng(0), questions=1)
     number = next(n for n, prompt in enumerate(pictures.prompts[0]) if prompt.answer[0] == packed.targets[0])
-    asking = PackedEvaluator(adapter_for(model), processor, [[groups[0][number]]])
-    inputs = asking.inputs(groups[0][number].image, [groups[0][number].question])
+    evaluator = GenerateEvaluator(model, processor, [[groups[0][number]]])
+    inputs = evaluator.inputs(groups[0][number].image, [groups[0][number].question])
     with torch.no_grad():
         stock = model(**inputs).logits[0, -1]
     # the features were stored in bfloat16, three digits, and logits are of order ten

@@ -77,7 +77,7 @@ def _require_scorer_folder(out: Path) -> None:
 
 def _config(quick: bool, **given: Any) -> FitConfig:
     """Settings of the call over the study's defaults. Raises: ValueError for what can't be."""
-    from salience.lab.study.run import StudyConfig
+    from salience.lab.study.config import StudyConfig
 
     return replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
 

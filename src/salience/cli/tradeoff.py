@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -49,7 +50,7 @@ _COUNT = click.IntRange(min=1)
     multiple=True,
     metavar="NAMES",
     callback=comma_list,
-    help=f"With commas between them, or repeated; also {OWN_METHOD}.  [default: the study's]",
+    help=f"With commas between them, or repeated; also {OWN_METHOD}.  [default: those of `salience study`]",
 )
 @click.option(
     "--keep",
@@ -86,7 +87,7 @@ _COUNT = click.IntRange(min=1)
     "--save-pictures",
     "save_pictures",
     type=click.IntRange(min=0),
-    default=None,
+    default=0,
     metavar="N",
     help="Draw what each method kept of the first N pictures, as contact sheets in pictures/.  [default: 0]",
 )
@@ -104,7 +105,7 @@ def tradeoff(
     questions: int | None,
     probe_pictures: int | None,
     examples: int | None,
-    save_pictures: int | None,
+    save_pictures: int,
     costs: bool,
     quick: bool,
     out: Path,
@@ -124,10 +125,23 @@ def tradeoff(
       accelerate launch --num_processes 2 -m salience tradeoff --methods divprune,fastv --keep .25,.1
     """
     with stdout_for_results(as_json):
-        config = _config(
-            quick, methods=methods, keeps=keeps, pictures=pictures, questions=questions, probe_pictures=probe_pictures,
-            examples=examples, save_pictures=save_pictures, costs=costs, seed=seed, task=task, instruction=instruction,
-        )  # fmt: skip
+        from salience.lab.tradeoff.config import TradeoffConfig
+
+        base = TradeoffConfig.quick() if quick else TradeoffConfig()
+        config = replace(
+            base,
+            task=task,
+            instruction=instruction,
+            methods=tuple(methods) or None,
+            keeps=tuple(keeps) or base.keeps,
+            pictures=pictures or base.pictures,
+            questions=questions or base.questions,
+            probe_pictures=base.probe_pictures if probe_pictures is None else probe_pictures,
+            examples=base.examples if examples is None else examples,
+            save_pictures=save_pictures,
+            costs=costs,
+            seed=seed,
+        )
         require_folder(out)
         fitted = _scorers(scorers)
         group = _group(device)
@@ -144,18 +158,8 @@ def tradeoff(
     present(results, report, as_json=as_json)
 
 
-def _config(quick: bool, **given: Any) -> TradeoffConfig:
-    """What was asked for; what was not stays as the study has it, or as its quick form has it."""
-    from dataclasses import replace
-
-    from salience.lab.study.run import StudyConfig
-
-    base = StudyConfig.of(quick=quick).tradeoff
-    return replace(base, **{name: value for name, value in given.items() if value not in (None, ())})
-
-
 def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
-    """Number -> scorer, or None for those that belong to the model."""
+    """Return number -> scorer, or None for those that belong to the model."""
     from salience.vlm.scorers.scorer import Scorer
 
     return {number: Scorer.from_pretrained(folder) for number, folder in enumerate(folders)} or None
@@ -163,14 +167,11 @@ def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
 
 def _require_methods(config: TradeoffConfig, found: ModelSource, scorers: Mapping[int, Scorer] | None) -> None:
     """Raise ValueError, before any weights load, for a method that can't be measured here, whatever they are."""
-    from salience.lab.tradeoff.generate_run import refuse_boxes
-    from salience.lab.tradeoff.run import refuse_control
+    from salience.lab.tradeoff.methods_under_test import require_measurable
     from salience.vlm.methods.budget import Budget
     from salience.vlm.methods.saliency import Saliency
 
-    refuse_control(config.methods or (), ())
-    if config.task != "scenes":
-        refuse_boxes(config.methods or (), config.task)
+    require_measurable(config.methods or (), config.task, boxes=config.task == "scenes")
     if scorers is None and "saliency" in (config.methods or ()):
         found.require_method("saliency", Budget(keep=1.0), config.seed)
     for scorer in (scorers or {}).values():
@@ -186,9 +187,10 @@ def _require_task(config: TradeoffConfig, found: ModelSource) -> None:
 
     if config.task == "scenes":
         return
-    task, processor = picture_task(config), found.processor
+    task = picture_task(config.task, pictures=config.pictures, questions=config.questions, seed=config.seed)
+    processor = found.processor
     unknown: list[tuple[str, str]] = []
-    for sample in (sample for group in task.groups for sample in group):
+    for sample in task.samples:
         for name, text in (("question", sample.question), ("instruction", config.instruction)):
             if processor.image_token in text:
                 where = f"{sample.row}: its question" if name == "question" else "--instruction"
@@ -216,7 +218,7 @@ def _require_fit(loaded: LoadedModel, scorers: Mapping[int, Scorer] | None) -> N
 
 
 def _group(device: str) -> ProcessGroup:
-    """The processes that were launched together, each with its device."""
+    """The processes of this run, each with its device."""
     from salience.core.backend import resolve_device
     from salience.lab.data_parallel import process_group
 
@@ -225,26 +227,29 @@ def _group(device: str) -> ProcessGroup:
 
 def _measured(
     loaded: LoadedModel,
-    config: Any,
+    config: TradeoffConfig,
     scorers: Mapping[int, Scorer] | None,
     out: Path,
     group: ProcessGroup,
     *,
     quick: bool,
 ) -> Path | None:
-    """Run, write results.json, and only then forget the finished cells. Returns: the document's path; None in a process
-    beside the one that writes.
+    """Run, write results.json, and only then remove the result cache.
+
+    Returns: the document's path; None in a process beside the one that writes
     """
     from salience.core.record import document, write
     from salience.lab.profile.machine_load import Machine
     from salience.lab.result_cache import FOLDER
-    from salience.lab.tradeoff import run as studies
+    from salience.lab.tradeoff import run as tradeoff_study
 
     machine = Machine()
-    record = studies.run(loaded.model, config, processor=loaded.processor, name=loaded.name, out=out, scorers=scorers)
+    record = tradeoff_study.run(
+        loaded.model, config, processor=loaded.processor, name=loaded.name, out=out, scorers=scorers
+    )
     if not group.first:
         return None
-    record["config"]["quick"] = quick
+    record = replace(record, config={**record.config, "quick": quick})
     found = document([record], device=str(loaded.model.device), machine=machine.observed())
     path = write(out / "results.json", found)
     shutil.rmtree(out / FOLDER, ignore_errors=True)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from salience.lab.evaluate.evaluator import AnswerSettings
 from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
+from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.uniform import Uniform
 
 
@@ -31,13 +33,14 @@ def test_a_family_is_asked_in_batches(
     model, made = tiny_family(family).model(), family_processor(family)
     picture = noise(size=(100, 70))
     questions = [sample(picture, "which digit is red ?"), sample(picture, "is red ?", choices=("yes", "no"))]
-    together = GenerateEvaluator(model, made, [questions], max_new_tokens=2)
-    apart = GenerateEvaluator(model, made, [[question] for question in questions], max_new_tokens=2)
+    settings = AnswerSettings(max_new_tokens=2)
+    together = GenerateEvaluator(model, made, [questions], settings)
+    apart = GenerateEvaluator(model, made, [[question] for question in questions], settings)
     for method, keep in ((None, 1.0), (Uniform(), 0.5)):
-        both, each = together.replies(method, keep), apart.replies(method, keep)
+        both, each = together.run(method, Budget(keep=keep)), apart.run(method, Budget(keep=keep))
         assert (both.texts, both.chosen) == (each.texts, each.chosen)
         assert both.chosen[1] in ("yes", "no")
-    full, half = together.replies(None, 1.0).tokens, both.tokens
+    full, half = together.run(None, Budget(keep=1.0)).tokens, both.tokens
     assert 0 < half[0] < full[0]
 
 

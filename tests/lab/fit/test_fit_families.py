@@ -17,6 +17,7 @@ from salience.core.progress import ProgressBars
 from salience.core.types import Selection
 from salience.lab.evaluate.encoded_pictures import encode_pictures
 from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
+from salience.lab.evaluate.teacher_forcing import loglikelihood
 from salience.lab.fit import fit_scorer
 from salience.lab.fit.fit_scorer import FitConfig, Target, Views, distil, fit
 from salience.lab.fit.objectives import attention_kl
@@ -24,6 +25,7 @@ from salience.lab.fit.text_saliency import Look, joined_shares, text_saliency
 from salience.lab.fit.view_saliency import choose_viewed_look, require_attention, viewed_saliency
 from salience.lab.fit.view_samples import answered, token_columns, view
 from salience.vlm.families import adapter_for
+from salience.vlm.methods.budget import Budget
 from salience.vlm.scorers.scorer import Scorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about its deprecated names
@@ -111,13 +113,16 @@ def test_answers_are_weighed_as_generate_weighs_them(
     model, processor, group = tiny_family("idefics3").model(), family_processor("idefics3"), scene(1)
     adapter = adapter_for(model)
     viewed = view(adapter, processor, group)
-    asking = GenerateEvaluator(model, processor, [group])
-    inputs = asking.inputs(group[0].image, [sample.question for sample in group])
+    evaluator = GenerateEvaluator(model, processor, [group])
+    inputs = evaluator.inputs(group[0].image, [sample.question for sample in group])
     kept = [Selection(kept=torch.arange(0, len(tokens), 2)) for tokens in viewed.encoded.views]
     for chosen, method in ((viewed.every(), None), (kept, _Every())):
         right, likely = answered(adapter, processor.tokenizer, viewed, chosen)
-        with asking._pruned(method, 0.5):
-            wanted = [float(asking.loglikelihood(inputs, sample.answer)[row]) for row, sample in enumerate(group)]
+        with evaluator.pruned(method, Budget(keep=0.5), 0):
+            wanted = [
+                float(loglikelihood(model, processor.tokenizer, inputs, sample.answer)[0][row])
+                for row, sample in enumerate(group)
+            ]
         assert likely == pytest.approx(wanted, abs=1e-4)  # log-probabilities of float32 logits
         assert len(right) == 2
 

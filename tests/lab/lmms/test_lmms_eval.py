@@ -16,7 +16,9 @@ import pytest
 
 import salience
 from salience.cli.loading import load_vlm
+from salience.lab.evaluate.evaluator import AnswerSettings
 from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
+from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.divprune import DivPrune
 
 PYTHON = os.environ.get("SALIENCE_LMMS_PYTHON", "")
@@ -86,6 +88,8 @@ def test_lmms_eval_s_own_command_on_a_local_task(tasks: tuple[Path, list[Any]], 
     results = json.loads(written.read_text())["results"]
     loaded = load_vlm(None, "cpu")
     groups = [[sample] for sample in samples]
-    said = GenerateEvaluator(loaded.model, loaded.processor, groups, max_new_tokens=3).replies(DivPrune(), 0.05).texts
+    evaluator = GenerateEvaluator(loaded.model, loaded.processor, groups, AnswerSettings(max_new_tokens=3))
+    said = evaluator.run(DivPrune(), Budget(keep=0.05)).texts
+    assert said is not None
     right = sum(text == sample.answer for text, sample in zip(said, samples, strict=True))
     assert results["digits_said"]["exact_match,none"] == pytest.approx(right / 6)

@@ -16,11 +16,9 @@ from salience.lab.compare.config import CompareConfig
 from salience.lab.fit.fit_scorer import FitConfig
 from salience.lab.result_cache import FOLDER, ResultCache
 from salience.lab.study import run as study
-from salience.lab.study.run import StudyConfig
-from salience.lab.tradeoff import generate_run as asked_tradeoff
-from salience.lab.tradeoff import rows
-from salience.lab.tradeoff.config import STUDY
-from salience.lab.tradeoff.run import TradeoffConfig
+from salience.lab.study.config import StudyConfig
+from salience.lab.tradeoff import measurements
+from salience.lab.tradeoff.config import DEFAULT_METHODS, WITHOUT_BOXES, TradeoffConfig
 
 SMALL = StudyConfig(
     fit=FitConfig(pictures=6, validation=3, questions=3, steps=6, batch=3, seed=10, hidden=8),
@@ -51,13 +49,13 @@ def finished(run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
 def test_the_strongest_training_free_methods_are_in_every_default_comparison(finished: Path) -> None:
     named = {"divprune", "vispruner", "visionzip", "cls-attention", "uniform", "random"}
     assert named <= set(record.read(finished)["records"][0]["config"]["methods"])
-    assert named <= set(asked_tradeoff.DEFAULT)
+    assert named <= set(WITHOUT_BOXES)
 
 
 def test_every_method_has_a_row_at_every_ratio(finished: Path) -> None:
     found = record.read(finished)["records"][0]
-    assert found["kind"] == "tradeoff" and set(found["config"]["methods"]) == set(STUDY)
-    for method in STUDY:
+    assert found["kind"] == "tradeoff" and set(found["config"]["methods"]) == set(DEFAULT_METHODS)
+    for method in DEFAULT_METHODS:
         seeds = {row["seed"] for row in found["rows"] if row["method"] == method}
         assert len(seeds) == (2 if method == "random" else 1)
         for seed in seeds:
@@ -130,24 +128,24 @@ def test_a_finished_run_leaves_results_alone(finished: Path) -> None:
 def test_a_killed_run_goes_on_and_ends_with_the_same_quality(
     run: Callable[..., Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = rows._Cut.row
+    measured = measurements._measured
     seen = []
 
-    def dying(self: Any, keep: float) -> Any:
+    def dying(evaluator: Any, encoded: Any, job: Any, tick: Any) -> Any:
         if len(seen) == 5:
             raise Killed
-        seen.append((self.arm.name, keep))
-        return measured(self, keep)
+        seen.append(job.key)
+        return measured(evaluator, encoded, job, tick)
 
-    monkeypatch.setattr(rows._Cut, "row", dying)
+    monkeypatch.setattr(measurements, "_measured", dying)
     with pytest.raises(Killed):
         run(tmp_path)
     assert not (tmp_path / "results.json").exists() and (tmp_path / FOLDER).is_dir()
     again = []
-    monkeypatch.setattr(rows._Cut, "row", lambda self, k: (again.append((self.arm.name, k)), measured(self, k))[1])
+    monkeypatch.setattr(measurements, "_measured", lambda *given: (again.append(given[2].key), measured(*given))[1])
     monkeypatch.setattr(study, "distil", None)  # the fitted scorers are stored
     path = run(tmp_path)
-    assert again and not {cell for cell in again if cell[0] != "random"} & set(seen)
+    assert again and not set(again) & set(seen)
     columns = ("method", "keep", "seed", *TRADEOFF_QUALITY)
     quality = [
         [[row[column] for column in columns] for row in record.read(file)["records"][0]["rows"]]

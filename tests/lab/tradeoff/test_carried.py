@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 
-from salience.core.progress import progress_bars
-from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff import run as tradeoff
-from salience.lab.tradeoff.generate_run import run_asked
-from salience.vlm.families import adapter_for
 from salience.vlm.tower.tower_attention import SUBSTITUTE
 
 SMALL = {"keeps": (0.25,), "pictures": 1, "questions": 1, "draws": 1, "control_pictures": 1, "control_shifts": 1}
@@ -23,14 +19,14 @@ Ask = Callable[..., Any]
 
 def packed(model: Any, processor: Any, config: tradeoff.TradeoffConfig) -> Any:
     """A picture's questions in one run of the language model."""
-    return tradeoff.run(model, config, processor=processor, quiet=True)
+    return tradeoff.run(model, config, processor=processor, quiet=True).to_json()
 
 
-def asked(model: Any, processor: Any, config: tradeoff.TradeoffConfig) -> Any:
-    """Each through `generate`."""
-    with progress_bars(quiet=True) as bars:
-        cache = ResultCache(None, {})
-        return run_asked(adapter_for(model), processor, config, name="m", fitted={}, cache=cache, bars=bars)
+def generated(model: Any, processor: Any, config: tradeoff.TradeoffConfig) -> Any:
+    """Without boxes: answers are generated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tradeoff, "can_pack", lambda adapter: False)
+        return packed(model, processor, config)
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def attentionless(tiny_llava: Callable[..., Any]) -> Any:
     model.config.vision_feature_layer = -2
 
 
-@pytest.mark.parametrize("way", [packed, asked])
+@pytest.mark.parametrize("way", [packed, generated])
 @pytest.mark.parametrize("method", ["cls-attention", "vispruner", "visionzip", "prumerge+", "temporal"])
 def test_a_named_method_is_refused_in_a_sentence(
     attentionless: Any, tiny_processor: Callable[[int], Any], way: Ask, method: str
@@ -53,7 +49,7 @@ def test_a_named_method_is_refused_in_a_sentence(
     assert "use " in str(refused.value)
 
 
-@pytest.mark.parametrize("way", [packed, asked])
+@pytest.mark.parametrize("way", [packed, generated])
 def test_nobody_named_it(attentionless: Any, tiny_processor: Callable[[int], Any], way: Ask) -> None:
     record = way(attentionless, tiny_processor(84), tradeoff.TradeoffConfig(**SMALL))
     methods = {row["method"] for row in record["rows"]}
@@ -61,7 +57,7 @@ def test_nobody_named_it(attentionless: Any, tiny_processor: Callable[[int], Any
     assert "cls-attention" not in methods
 
 
-@pytest.mark.parametrize("way", [packed, asked])
+@pytest.mark.parametrize("way", [packed, generated])
 def test_a_substitute_is_told_where_it_is_used(
     tiny_family: Callable[[str], Any], tiny_processor: Callable[[int], Any], way: Ask
 ) -> None:

@@ -6,14 +6,22 @@ import io
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from salience.core.progress import progress_bars
+from salience.core.progress import ProgressBars
+from salience.lab.evaluate.picture_tasks import PictureTask
+from salience.lab.result_cache import ResultCache
+from salience.lab.tradeoff import contact_sheets
 from salience.lab.tradeoff.config import TradeoffConfig
-from salience.lab.tradeoff.contact_sheets import _as_named, as_seen, save_for, save_sheets
+from salience.lab.tradeoff.contact_sheets import as_seen, save_contact_sheets, save_sheets
+from salience.lab.tradeoff.context import RunContext
+from salience.lab.tradeoff.methods_under_test import MethodUnderTest
+from salience.vlm.families import adapter_for
+from salience.vlm.methods import method_class
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.tome import ToMe
 
@@ -42,23 +50,45 @@ def test_the_picture_is_cropped_as_the_processor_crops(tiny_llava: Any, tiny_pro
     assert np.abs(shown.astype(int) - (255, 0, 0)).max() <= 1  # a rounding there and back
 
 
-def test_what_a_tradeoff_asks_for(tiny_llava: Any, tiny_processor: Any, tmp_path: Path) -> None:
-    """The first pictures, the methods that are encoded and those made by name; nothing where nothing is asked for."""
+def context_of(model: Any, processor: Any, config: TradeoffConfig, out: Path | None) -> RunContext:
+    return RunContext(
+        adapter=adapter_for(model), processor=processor, name="tiny", config=config, cache=ResultCache(None, {}),
+        bars=ProgressBars(), out=out,
+    )  # fmt: skip
+
+
+def test_the_sheets_of_a_tradeoff(tiny_llava: Any, tiny_processor: Any, tmp_path: Path) -> None:
+    """The first pictures, the methods in the order they were named; nothing where nothing is asked for."""
     model, processor = tiny_llava(side=84, layers=3), tiny_processor(84)
     sample = SimpleNamespace(image=Image.new("RGB", (84, 84), (200, 10, 40)), question="how many digits ?")
-    groups, known = [[sample]] * 3, {"cls-attention": [ClsAttention()] * 2}
-    asked = TradeoffConfig(keeps=(0.25,), methods=("cls-attention", "divprune"), save_pictures=2)
-    with progress_bars(quiet=True) as bars:
-        written = save_for(model, processor, asked, groups, known, tmp_path, bars)
-        assert written == ["pictures/picture_0.png", "pictures/picture_1.png"]
-        with Image.open(tmp_path / written[0]) as sheet:
-            assert sheet.height > 2 * 160  # a row for each method
-        assert save_for(model, processor, replace(asked, save_pictures=0), groups, known, tmp_path, bars) == []
-        assert save_for(model, processor, replace(asked, keeps=(1,)), groups, known, tmp_path, bars) == []
-        assert save_for(model, processor, asked, groups, known, None, bars) == []
+    task = PictureTask(groups=[[sample]] * 3, baselines={}, layout="", blind={})
+    methods = [
+        MethodUnderTest(name=name, seed=seed, method=method_class(name)(), cost=name)
+        for name, seed in (("cls-attention", 0), ("divprune", 0), ("divprune", 1))
+    ]
+    asked = TradeoffConfig(keeps=(0.25,), methods=("divprune", "cls-attention"), save_pictures=2)
+    context = context_of(model, processor, asked, tmp_path)
+    written = save_contact_sheets(context, task, methods)
+    assert written == ["pictures/picture_0.png", "pictures/picture_1.png"]
+    with Image.open(tmp_path / written[0]) as sheet:
+        assert 2 * 160 < sheet.height < 3 * 240 + 120  # a row for each method, of several seeds for the first
+    none = [replace(asked, save_pictures=0), replace(asked, keeps=(1,))]
+    for config, out in (*((config, tmp_path) for config in none), (asked, None)):
+        assert save_contact_sheets(context_of(model, processor, config, out), task, methods) == []
 
 
-def test_methods_come_in_the_order_they_were_asked_for() -> None:
-    config = TradeoffConfig(keeps=(0.25,), methods=("tome", "cls-attention"))
-    known = {"oracle": ClsAttention(), "cls-attention": ClsAttention(), "tome": ToMe()}
-    assert list(_as_named(config, known)) == ["tome", "cls-attention", "oracle"]
+def test_methods_come_in_the_order_they_were_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        contact_sheets, "save_sheets", lambda model, processor, pictures, *a, **k: drawn.extend(pictures[0][2])
+    )
+    config = TradeoffConfig(keeps=(0.25,), methods=("tome", "cls-attention", "oracle"), save_pictures=1)
+    task = PictureTask(groups=[[SimpleNamespace(image=None, question="")]], baselines={}, layout="", blind={})
+    methods = [
+        MethodUnderTest(name=name, seed=0, method=ToMe(), cost=name) for name in ("oracle", "cls-attention", "tome")
+    ]
+    context = SimpleNamespace(
+        config=config, out=tmp_path, bars=ProgressBars(), adapter=SimpleNamespace(model=None), processor=None
+    )
+    contact_sheets.save_contact_sheets(cast("RunContext", context), task, methods)
+    assert drawn == ["tome", "cls-attention", "oracle"]

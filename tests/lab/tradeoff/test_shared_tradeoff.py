@@ -13,6 +13,7 @@ import torch
 
 from salience.lab.data_parallel import ProcessGroup
 from salience.lab.result_cache import FOLDER
+from salience.lab.tradeoff import costs
 from salience.lab.tradeoff import run as tradeoff
 
 CONFIG = tradeoff.TradeoffConfig(
@@ -43,12 +44,12 @@ def test_the_record_of_one(
 ) -> None:  # fmt: skip
     own, timed = threading.local(), []
     monkeypatch.setattr(tradeoff, "process_group", lambda device: getattr(own, "group", ProcessGroup(device)))
-    measure = tradeoff.measure_costs
-    monkeypatch.setattr(tradeoff, "measure_costs", lambda *a, **k: (timed.append(own.group.index), measure(*a, **k))[1])
+    measure = costs.measure_costs
+    monkeypatch.setattr(costs, "measure_costs", lambda *a, **k: (timed.append(own.group.index), measure(*a, **k))[1])
 
     def run(group: ProcessGroup, out: Path) -> Any:
         own.group = group
-        return tradeoff.run(copy.deepcopy(model), CONFIG, processor=tiny_processor(84), out=out, quiet=True)
+        return tradeoff.run(copy.deepcopy(model), CONFIG, processor=tiny_processor(84), out=out, quiet=True).to_json()
 
     one = run(ProcessGroup("cpu"), tmp_path / "one")
     found = by_threads(2, lambda group: run(group, tmp_path / "two"))

@@ -74,7 +74,7 @@ def test_it_is_compared_by_name(
         methods=(brightest, "random"), keeps=(0.25,), pictures=2, questions=2, probe_pictures=0, draws=1, costs=False,
         examples=0, control_pictures=1, control_shifts=1,
     )  # fmt: skip
-    record = tradeoff.run(tiny_llava(84), config, processor=tiny_processor(84), quiet=True)
+    record = tradeoff.run(tiny_llava(84), config, processor=tiny_processor(84), quiet=True).to_json()
     rows = {(row["method"], row["keep"]): row for row in record["rows"]}
     assert set(rows) == {(name, keep) for name in (brightest, "random") for keep in (1.0, 0.25)}
     assert rows[brightest, 0.25]["tokens_kept"] == 9

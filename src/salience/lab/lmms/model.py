@@ -17,8 +17,8 @@ from lmms_eval.api.model import lmms
 
 import salience
 from salience.core.backend import resolve_device
-from salience.lab.evaluate.generate_evaluator import loglikelihood
 from salience.lab.evaluate.prompts import prompt_inputs
+from salience.lab.evaluate.teacher_forcing import loglikelihood
 
 #: Tokens of an answer where a task doesn't say.
 MOST = 256

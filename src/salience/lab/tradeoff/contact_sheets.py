@@ -1,4 +1,4 @@
-"""Contact sheets of a trade-off: what each method kept of a picture at each ratio, a file a picture."""
+"""Contact sheets of a trade-off: the tokens that each method kept of a picture at each ratio, one file a picture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import torch
 
 import salience
 from salience.core.files import write_atomic
-from salience.core.progress import ProgressBars
+from salience.lab.evaluate.generate_evaluator import method_for_picture
+from salience.lab.evaluate.picture_tasks import PictureTask
 from salience.lab.evaluate.prompts import prompt_text
-from salience.lab.tradeoff.config import TradeoffConfig
+from salience.lab.tradeoff.config import DEFAULT_METHODS, ORACLE_QUESTION
+from salience.lab.tradeoff.context import RunContext
+from salience.lab.tradeoff.methods_under_test import MethodUnderTest
 from salience.vlm.contact_sheet import contact_sheet
 from salience.vlm.families import adapter_for
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
 from salience.vlm.trace import ImageTrace
 
@@ -87,28 +89,23 @@ def as_seen(model: Any, processor: Any, inputs: Mapping[str, Any], image: Image)
     return Pictures.fromarray((shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
-def save_for(
-    model: Any, processor: Any, config: TradeoffConfig, groups: Sequence[Sequence[Any]],
-    known: Mapping[str, Sequence[Method]], out: Path | None, bars: ProgressBars,
-) -> list[str]:  # fmt: skip
-    """The sheets that a trade-off asks for: of its first pictures, with each picture's first question.
+def save_contact_sheets(context: RunContext, task: PictureTask, methods: Sequence[MethodUnderTest]) -> list[str]:
+    """Write the sheets of the first pictures, with each picture's first question; see `save_sheets`.
 
-    Args:    groups: for each picture its samples   known: name -> its method for each of the pictures asked for; other
-             methods that `config` names are made by name
+    Of several seeds the first is drawn, the methods in the order in which they were named.
     """
-    shown = groups[: config.save_pictures]
-    if out is None or not shown or all(keep == 1 for keep in config.keeps):
+    config = context.config
+    shown = task.groups[: config.save_pictures]
+    if context.out is None or not shown or not config.pruned:
         return []
-    named = {name: method_class(name)() for name in config.methods or () if name not in known and name in METHODS}
+    first = {method.name: method.method for method in reversed(methods) if method.name != ORACLE_QUESTION}
+    names = [name for name in dict.fromkeys((*(config.methods or ()), *DEFAULT_METHODS)) if name in first]
     pictures = [
-        (group[0].image, group[0].question, _as_named(config, {**{n: each[i] for n, each in known.items()}, **named}))
-        for i, group in enumerate(shown)
+        (group[0].image, group[0].question, {name: method_for_picture(first[name], number) for name in names})
+        for number, group in enumerate(shown)
     ]
-    with bars.bar("contact sheets", len(shown)) as tick:
-        return save_sheets(model, processor, pictures, config.keeps, out, positions=config.positions, tick=tick)
-
-
-def _as_named(config: TradeoffConfig, methods: Mapping[str, Method]) -> dict[str, Method]:
-    """The methods in the order they were asked for, others behind them."""
-    first = [name for name in config.methods or () if name in methods]
-    return {name: methods[name] for name in dict.fromkeys([*first, *methods])}
+    with context.bars.bar("contact sheets", len(shown)) as tick:
+        return save_sheets(
+            context.adapter.model, context.processor, pictures, config.keeps, context.out, positions=config.positions,
+            tick=tick,
+        )  # fmt: skip

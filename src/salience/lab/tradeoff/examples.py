@@ -1,41 +1,65 @@
-"""Qualitative samples: the same picture and question at every ratio, with what was kept and what was answered.
+"""Samples: the same picture and question at every ratio, with the tokens that were kept and the answer.
 
-Not picked by eye: of the first pictures, one question each (the kinds taking turns), half of the samples are the first
-that the subject answers rightly at every ratio, half the first that it gets right with all tokens and loses.
+Not picked by eye. Of the first pictures one question each is looked at, the kinds taking turns. Half of the samples are
+the first that the subject answers rightly at every ratio, half the first that it gets right with all tokens and loses.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import salience
 from salience.core.files import write_atomic
+from salience.core.result_tables import Example, ExampleCut
 from salience.lab.data.scenes import Sample
+from salience.lab.evaluate.generate_evaluator import method_for_picture
 from salience.lab.evaluate.packed_answers import answer
 from salience.lab.evaluate.prompts import prompt_text
-from salience.lab.tradeoff.methods_under_test import Arm, Ranking
-from salience.lab.tradeoff.quality import Quality
-from salience.vlm.methods.base import Method
+from salience.lab.evaluate.ranking import RankedPictures, Ranking
+from salience.lab.tradeoff.config import DEFAULT_METHODS
+from salience.lab.tradeoff.context import RunContext
+from salience.lab.tradeoff.controls import first_questions
+from salience.lab.tradeoff.encoded_task import EncodedTask
+from salience.lab.tradeoff.methods_under_test import MethodUnderTest
 
 _CANDIDATES = 32
+_SHOWN = ("saliency", "random", "cls-attention")
 MAX_NEW_TOKENS = 8
 
 
-def choose(quality: Quality, subject: Arm, keeps: Sequence[float], count: int) -> list[tuple[int, int]]:
-    """(picture, question) of the samples, half held and half lost where there are so many."""
-    pictures = quality.test.first(_CANDIDATES)
+def examples(context: RunContext, task: EncodedTask, methods: Sequence[MethodUnderTest]) -> tuple[Example, ...]:
+    """Return the samples, stored in the cache; their pictures go to `<out>/figures`."""
+    shown = {method.name: method for method in reversed(methods) if method.name in _SHOWN}
+    keeps, count = context.config.pruned, context.config.examples
+    if not shown or not keeps or count < 1:
+        return ()
+    subject = shown.get("saliency") or next(iter(shown.values()))
+    ordered = [shown[name] for name in DEFAULT_METHODS if name in shown]
+
+    def made() -> list[dict[str, object]]:
+        chosen = choose(task.test, subject, keeps, count)
+        return [_example(context, task.test, place, sample, ordered).to_json() for place, sample in enumerate(chosen)]
+
+    with context.bars.bar("samples", 1) as tick:
+        found = tuple(Example.from_json(one, "examples") for one in context.cache.get("examples", made))
+        tick()
+    return found
+
+
+def choose(test: RankedPictures, subject: MethodUnderTest, keeps: Sequence[float], count: int) -> list[tuple[int, int]]:
+    """Return (picture, question) of the samples, half held and half lost where there are so many."""
+    pictures, before = test.pictures.first(_CANDIDATES), first_questions(test.pictures)
     numbers = [picture % len(group) for picture, group in enumerate(pictures.samples)]
     prompts = [[group[number]] for group, number in zip(pictures.prompts, numbers, strict=True)]
-    full = quality.full.correct[[quality.before[picture] + number for picture, number in enumerate(numbers)]]
+    full = test.all_tokens.correct[[before[picture] + number for picture, number in enumerate(numbers)]]
     held = full.clone()
-    ranking = Ranking(subject.method(pictures), pictures)
+    ranking = Ranking(subject.method, pictures)
     for keep in keeps:
-        kept = ranking.kept(keep)
-        held &= answer(quality.adapter, pictures, kept, prompts=prompts, positions=quality.positions).correct
+        held &= answer(test.adapter, pictures, ranking.kept(keep), prompts=prompts, positions=test.positions).correct
     kept_right = [picture for picture in range(len(pictures)) if held[picture]]
     lost = [picture for picture in range(len(pictures)) if full[picture] and not held[picture]]
     rest = [picture for picture in range(len(pictures)) if not full[picture]]
@@ -44,52 +68,27 @@ def choose(quality: Quality, subject: Arm, keeps: Sequence[float], count: int) -
     return [(picture, numbers[picture]) for picture in sorted((first + spare)[:count])]
 
 
-def make_examples(
-    quality: Quality,
-    processor: Any,
-    chosen: Sequence[tuple[int, int]],
-    arms: Sequence[Arm],
-    keeps: Sequence[float],
-    out: Path | None,
-) -> list[dict[str, Any]]:
-    """The samples, answered by `generate` on the model itself; pictures go to `<out>/figures`."""
-    found = []
-    for place, (picture, number) in enumerate(chosen):
-        sample = quality.test.samples[picture][number]
-        pictures = quality.test
-        methods = {arm.name: arm.method(pictures) for arm in arms}
-        one = {name: for_one(method, picture) for name, method in methods.items()}
-        found.append(
-            {
-                "image": None if out is None else _store(sample, out, place),
-                "question": sample.question,
-                "answer": sample.answer,
-                "full_answer": _generate(quality, processor, sample),
-                "kind": sample.kind,
-                "boxes": [list(box) for box in sample.boxes],
-                "grid": [pictures.grid.rows, pictures.grid.columns],
-                "cuts": [
-                    {"method": name, "keep": keep, **_cut(quality, processor, sample, method, keep)}
-                    for name, method in one.items()
-                    for keep in keeps
-                ],
-            }
-        )
-    return found
-
-
-def for_one(method: Method, picture: int) -> Method:
-    """The method for a call with that picture alone: an oracle counts pictures from the call's first."""
-    from salience.vlm.methods.oracle import Oracle
-
-    if isinstance(method, Oracle):
-        return Oracle(boxes=[method.boxes[picture]], image_size=method.image_size)
-    return method
+def _example(
+    context: RunContext, test: RankedPictures, place: int, chosen: tuple[int, int], methods: Sequence[MethodUnderTest]
+) -> Example:
+    """One sample, answered by `generate`."""
+    picture, number = chosen
+    sample, grid = test.pictures.samples[picture][number], test.pictures.grid
+    return Example(
+        image=None if context.out is None else _store(sample, context.out, place),
+        question=sample.question,
+        answer=sample.answer,
+        full_answer=_generate(context, sample),
+        kind=sample.kind,
+        boxes=sample.boxes,
+        grid=(grid.rows, grid.columns),
+        cuts=tuple(
+            _cut(context, sample, method, keep, picture) for method in methods for keep in context.config.pruned
+        ),
+    )
 
 
 def _store(sample: Sample, out: Path, place: int) -> str:
-    import io
-
     stream = io.BytesIO()
     sample.image.save(stream, format="PNG")
     name = f"figures/sample_{place}.png"
@@ -97,15 +96,17 @@ def _store(sample: Sample, out: Path, place: int) -> str:
     return name
 
 
-def _cut(quality: Quality, processor: Any, sample: Sample, method: Method, keep: float) -> dict[str, Any]:
-    with salience.prune(quality.adapter.model, method, keep=keep, positions=quality.positions) as pruned:
-        text = _generate(quality, processor, sample)
-        return {"kept": pruned.trace.images[0].kept.tolist(), "answer": text}
+def _cut(context: RunContext, sample: Sample, method: MethodUnderTest, keep: float, picture: int) -> ExampleCut:
+    own = method_for_picture(method.method, picture)
+    with salience.prune(context.adapter.model, own, keep=keep, positions=context.config.positions) as pruned:
+        text = _generate(context, sample)
+        kept = tuple(pruned.trace.images[0].kept.tolist())
+    return ExampleCut(method=method.name, keep=keep, kept=kept, answer=text)
 
 
 @torch.no_grad()
-def _generate(quality: Quality, processor: Any, sample: Sample) -> str:
-    model = quality.adapter.model
+def _generate(context: RunContext, sample: Sample) -> str:
+    model, processor = context.adapter.model, context.processor
     inputs = processor(images=sample.image, text=prompt_text(processor, sample.question), return_tensors="pt")
     inputs = inputs.to(model.device, dtype=model.dtype)
     ids = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)

@@ -1,6 +1,6 @@
 """What every method costs at each ratio, those inside the model included: tokens go where such a method drops them.
 
-The stages are those of `costs`. Between the language model's layers, what it takes to choose is part of prefill;
+The stages are those of `stage_costs`. Between the language model's layers, what it takes to choose is part of prefill;
 merging is part of encode. So `select_ms` and `flops_scorer` are null: there is no such stage.
 
 Glossary: p tokens before the picture, n visual tokens of it, L columns of the prompt.
@@ -15,19 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.lab.profile.flops import count_flops
 from salience.lab.profile.latency import Stopwatch
-from salience.lab.profile.peak_memory import kv_bytes, peak_bytes
-from salience.lab.tradeoff.costs import (
+from salience.lab.tradeoff.stage_costs import (
     BATCH,
     BURST,
-    DECODE_STEPS,
     LOOPS,
     Case,
+    Costs,
     Loops,
     Pipeline,
+    cost_columns,
     later_stages,
     loops,
+    measure_sizes,
     method_costs,
     prefill_case,
     timed,
@@ -96,9 +96,15 @@ class InsidePipeline(Pipeline):
 
 
 def measure_costs(
-    adapter: Adapter, case: Case, methods: Mapping[str, Method], inside: Mapping[str, Method], keeps: Sequence[float],
-    *, repeats: int, tick: Callable[[], object] | None = None,
-) -> dict[tuple[str, float], dict[str, Any]]:  # fmt: skip
+    adapter: Adapter,
+    case: Case,
+    methods: Mapping[str, Method],
+    inside: Mapping[str, Method],
+    keeps: Sequence[float],
+    *,
+    repeats: int,
+    tick: Callable[[], object] | None = None,
+) -> Costs:
     """Every cost column of every (method, keep). Times are medians of `repeats` rounds, everything measured in each.
 
     methods: those that prune between the encoder and the projector   inside: those that work inside the model
@@ -113,7 +119,10 @@ def measure_costs(
         found = timed((alike, _loops(pruned)), repeats, adapter.device, tick)
     with torch.no_grad():
         costs = method_costs(outer, methods, {keep: found[keep] for keep in keeps if keep in found})
-        return costs | {key: _columns(pipeline, found.get(key, found[1.0])) for key, pipeline in pipelines.items()}
+        return costs | {
+            key: cost_columns(found.get(key, found[1.0]), measure_sizes(pipeline, pipeline.kept))
+            for key, pipeline in pipelines.items()
+        }
 
 
 def rounds(methods: int, inside: int, keeps: int, repeats: int) -> int:
@@ -142,34 +151,3 @@ def _stages(pipeline: InsidePipeline) -> Callable[[Stopwatch], None]:
 def _prefill(pipeline: InsidePipeline, pictures: int, stage: str, burst: int) -> Callable[[Stopwatch], None]:
     encoded = pipeline.encode()
     return prefill_case(pipeline, encoded, pipeline.kept(encoded), pictures, stage, burst)
-
-
-def _columns(pipeline: InsidePipeline, times: Mapping[str, float]) -> dict[str, Any]:
-    encoded = pipeline.encode()
-    kept = pipeline.kept(encoded)
-    embedded, places = pipeline.project(encoded, kept)
-    cache, _ = pipeline.prefill(embedded, places)
-    flops = [
-        count_flops(pipeline.encode), count_flops(pipeline.project, encoded, kept),
-        count_flops(pipeline.prefill, embedded, places),
-    ]  # fmt: skip
-
-    def whole() -> None:
-        pipeline.prefill(*pipeline.project(pipeline.encode(), kept))
-
-    return {
-        "encode_ms": times["encode"],
-        "select_ms": None,
-        "project_ms": times["project"],
-        "prefill_ms": times["prefill"],
-        "first_token_ms": times["encode"] + times["project"] + times["prefill"],
-        "decode_ms_per_token": times["decode"] / DECODE_STEPS,
-        f"prefill_batch{BATCH}_ms": times["prefill batch"],
-        "flops_total": sum(flops),
-        "flops_llm": flops[2],
-        "flops_vision": flops[0],
-        "flops_scorer": None,
-        "flops_projector": flops[1],
-        "kv_bytes": kv_bytes(cache),
-        "peak_bytes": peak_bytes(whole, pipeline.adapter.model.parameters()),
-    }

@@ -1,22 +1,28 @@
-"""The methods of a trade-off, each with its seed: what ranks the tokens of encoded pictures."""
+"""Methods under test, with their seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-
-import salience
-from salience.core.types import Selection, TokenContext
 from salience.lab.data.scene_pictures import SIDE
-from salience.lab.evaluate.encoded_pictures import EncodedPictures
-from salience.lab.tradeoff.config import TradeoffConfig
-from salience.vlm.families import Adapter
-from salience.vlm.methods import METHODS as TABLE
-from salience.vlm.methods import method_class
+from salience.lab.evaluate.evaluator import AnswerSettings
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
+from salience.lab.evaluate.picture_tasks import PictureTask
+from salience.lab.tradeoff.config import (
+    DEFAULT_METHODS,
+    ORACLE,
+    ORACLE_QUESTION,
+    RIVALS,
+    SHUFFLED,
+    UNTRAINED,
+    WITHOUT_BOXES,
+    named_inside,
+    of_table,
+)
+from salience.lab.tradeoff.context import RunContext
+from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.cls_attention import ClsAttention
@@ -24,136 +30,111 @@ from salience.vlm.methods.oracle import Oracle
 from salience.vlm.methods.random import Random
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.methods.uniform import Uniform
-from salience.vlm.scorers.scorer import Scorer, untrained_scorer
+from salience.vlm.scorers.scorer import untrained_scorer
+
+_NO_SCORER = (
+    "methods name 'saliency', but there is no scorer made for exactly this model: train one with `salience fit`, or "
+    "leave it out."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Arm:
-    """One line of the comparison. name, seed: as the rows have them   cost: the arm whose cost is this one's too
-    method: the method for these pictures   known: the same, where it does not depend on which they are, as an oracle
-    does"""
+class MethodUnderTest:
+    """One method of the comparison.
+
+    name, seed: as the rows have them   method: for the test pictures   cost: name of the method whose cost is the same
+    """
 
     name: str
     seed: int
+    method: Method
     cost: str
-    method: Callable[[EncodedPictures], Method]
-    known: Method | None = None
 
 
-def by_default(adapter: Adapter, names: Iterable[str]) -> list[str]:
-    """The methods under test where none are named; without those that need a tower's attention where it has none."""
-    if adapter.tower_attention is not None:
-        return list(names)
-    return [name for name in names if not (name in TABLE and method_class(name).needs & {"cls_attention", "keys"})]
+def methods_under_test(context: RunContext, task: PictureTask, *, boxes: bool) -> list[MethodUnderTest]:
+    """Return the methods to compare, in the order of the rows.
+
+    Args:    boxes: whether methods that need the boxes of items, or the study's own training, can be measured
+    Raises:  ValueError for a named method that can't be measured here
+    """
+    config = context.config
+    named = config.methods or ()
+    if "saliency" in named and not context.scorers:
+        raise ValueError(_NO_SCORER)
+    require_measurable(named, config.task, boxes=boxes, controls=context.controls)
+    names = named or _default_names(context, DEFAULT_METHODS if boxes else WITHOUT_BOXES)
+    found = [method for method in _all(context, task, names) if method.name in names]
+    # Without boxes the rows come in the order in which methods were named.
+    return found if boxes else sorted(found, key=lambda method: names.index(method.name))
 
 
-def admit(adapter: Adapter, methods: Iterable[Method], keep: float, *, positions: str) -> str | None:
-    """Look whether a model can carry methods, before hours of work. Returns: what stands in for what, a clause, or None
+def require_measurable(names: Collection[str], task: str, *, boxes: bool, controls: Collection[str] = ()) -> None:
+    """Raise ValueError for a method that needs boxes or training which there are not."""
+    if SHUFFLED in names and SHUFFLED not in controls:
+        raise ValueError(
+            f"methods name {SHUFFLED!r}, a scorer fitted to shuffled targets, which only `salience study` makes."
+        )
+    for name in names:
+        if not boxes and name in (ORACLE, ORACLE_QUESTION, SHUFFLED):
+            raise ValueError(f"methods: {name!r} needs boxes or training, which task {task!r} does not have here.")
 
+
+def require_carried(
+    context: RunContext, task: PictureTask, methods: Sequence[MethodUnderTest], settings: AnswerSettings
+) -> str | None:
+    """Answer one question with each method at the smallest ratio, before hours of work.
+
+    Returns: a clause that names the inputs which replace others, such as received attention for [CLS] attention
     Raises:  ValueError as `salience.prune` does, for a method that this model can't carry
     """
-    substitutes = []
-    for method in methods:
-        with salience.prune(adapter.model, method, keep=keep, positions=positions) as pruned:  # type: ignore[arg-type]
-            substitutes.append(pruned.substitute)
+    evaluator = GenerateEvaluator(context.adapter.model, context.processor, task.groups, settings)
+    least = Budget(keep=min(context.config.keeps))
+    first = {method.name: method.method for method in reversed(methods)}
+    substitutes = [evaluator.check(first[name], least) for name in dict.fromkeys(one.name for one in methods)]
     return "; ".join(dict.fromkeys(filter(None, substitutes))) or None
 
 
-def training_free(draws: int, seed: int) -> list[Arm]:
-    """`draws` random ones, the uniform grid, and [CLS] attention."""
-    arms = [_arm("random", seed + draw, Random(seed=seed + draw)) for draw in range(draws)]
-    return [*arms, _arm("uniform", seed, Uniform()), _arm("cls-attention", seed, ClsAttention())]
+def oracle_for(groups: Sequence[Sequence[Any]]) -> Oracle:
+    """Return the oracle that knows the boxes of all items in these pictures."""
+    return Oracle(boxes=[group[0].boxes for group in groups], image_size=(SIDE, SIDE))
 
 
-def published(names: Sequence[str], seed: int) -> list[Arm]:
-    """Methods of the library's table by name."""
-    return [_arm(name, seed, method_class(name)()) for name in names]
+def _default_names(context: RunContext, names: Sequence[str]) -> list[str]:
+    """The default methods, without those that read a tower's attention where it has none."""
+    if context.adapter.tower_attention is not None:
+        return list(names)
+    return [name for name in names if not (name in METHODS and method_class(name).needs & {"cls_attention", "keys"})]
 
 
-def learned(scorer: Scorer, seed: int, *, name: str = "saliency") -> Arm:
-    """A fitted scorer; controls, under other names, cost what `saliency` costs."""
-    return replace(_arm(name, seed, Saliency(scorer=scorer.eval())), cost="saliency")
+def _all(context: RunContext, task: PictureTask, names: Sequence[str]) -> Iterator[MethodUnderTest]:
+    """Every method that this run has or that is named."""
+    config, seed = context.config, context.config.seed
+    for fitted_with, scorer in context.scorers.items():
+        yield _learned("saliency", fitted_with, Saliency(scorer=scorer.eval()))
+    for draw in range(seed, seed + config.draws):
+        yield _plain("random", draw, Random(seed=draw))
+    yield _plain("uniform", seed, Uniform())
+    yield _plain("cls-attention", seed, ClsAttention())
+    published = [_plain(name, seed, method_class(name)()) for name in config.methods or RIVALS if of_table(name)]
+    yield from (method for method in published if not named_inside(method.name))
+    if ORACLE in names:
+        yield _plain(ORACLE, seed, oracle_for(task.groups))
+    for name, scorer in context.controls.items():
+        yield _learned(name, seed, Saliency(scorer=scorer.eval()))
+    if UNTRAINED in names and (context.scorers or config.methods):
+        hidden = next((scorer.config.hidden for scorer in context.scorers.values()), 64)
+        for own in range(seed, seed + config.untrained):
+            scorer = untrained_scorer(context.adapter.d_features, seed=own, hidden=hidden)
+            yield _learned(UNTRAINED, own, Saliency(scorer=scorer.eval()))
+    if ORACLE_QUESTION in names:
+        yield MethodUnderTest(name=ORACLE_QUESTION, seed=seed, method=oracle_for(task.groups), cost=ORACLE)
+    yield from (method for method in published if named_inside(method.name))
 
 
-def untrained(adapter: Adapter, config: TradeoffConfig, fitted: Mapping[int, Scorer]) -> list[Arm]:
-    """Scorers with random weights, of the size of the fitted ones where there are any."""
-    hidden = next((scorer.config.hidden for scorer in fitted.values()), 64)
-    seeds = range(config.seed, config.seed + config.untrained)
-    blank = {seed: untrained_scorer(adapter.d_features, seed=seed, hidden=hidden) for seed in seeds}
-    return [learned(scorer, seed, name="saliency-untrained") for seed, scorer in blank.items()]
+def _plain(name: str, seed: int, method: Method) -> MethodUnderTest:
+    return MethodUnderTest(name=name, seed=seed, method=method, cost=name)
 
 
-def oracle(seed: int) -> Arm:
-    """The oracle of all items, a reference that needs labels."""
-    return Arm(name="oracle", seed=seed, cost="oracle", method=oracle_method)
-
-
-def oracle_method(pictures: EncodedPictures) -> Method:
-    """The oracle that knows where every item of these pictures lies."""
-    return Oracle(boxes=[group[0].boxes for group in pictures.samples], image_size=(SIDE, SIDE))
-
-
-def _arm(name: str, seed: int, method: Method) -> Arm:
-    return Arm(name=name, seed=seed, cost=name, method=lambda pictures: method, known=method)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Scored(Method):
-    """A method whose scores are known: so that one scoring serves every ratio through the same top k."""
-
-    name: ClassVar[str] = "scored"
-    scores: Tensor
-
-    def score(self, ctx: TokenContext) -> Tensor:
-        return self.scores
-
-
-class Ranking:
-    """One arm on encoded pictures, cut at any ratio; what only ranks is scored once."""
-
-    def __init__(self, method: Method, pictures: EncodedPictures) -> None:
-        self.method, self.pictures = method, pictures
-        self.scores: list[Tensor] = []
-        if method.ranks:
-            with torch.no_grad():
-                self.scores = [method.checked_scores(pictures.context(picture)) for picture in range(len(pictures))]
-
-    def selections(self, keep: float) -> list[Selection]:
-        """For each picture what stays."""
-        budget = Budget(keep=keep)
-        if not self.method.ranks:  # a picture at a time: what is chosen one by one needs (n, n) numbers for each
-            return [self.method.select(self.pictures.context(picture), budget) for picture in range(len(self.pictures))]
-        return [
-            _Scored(scores=scores).select(self.pictures.context(picture), budget)
-            for picture, scores in enumerate(self.scores)
-        ]
-
-    def kept(self, keep: float) -> list[Tensor]:
-        """For each picture the (k,) tokens kept, rising."""
-        return [selection.kept for selection in self.selections(keep)]
-
-    @torch.no_grad()
-    def visual(self, adapter: Adapter, selections: Sequence[Selection]) -> list[Tensor] | None:
-        """For each picture (k, d_llm), what the language model sees; None where that is rows of `projected`."""
-        if all(selection.merge is None for selection in selections):
-            return None
-        return [adapter.project(one.take(self.pictures.features[i])) for i, one in enumerate(selections)]
-
-
-def question_cuts(pictures: EncodedPictures, keep: float) -> list[tuple[int, Tensor, list[int]]]:
-    """What the oracle of the items asked about keeps: (picture, kept (k,), numbers of the questions it serves).
-
-    Questions about the same items share a cut.
-    """
-    found = []
-    budget = Budget(keep=keep)
-    for picture, group in enumerate(pictures.samples):
-        about: dict[tuple[int, ...], list[int]] = {}
-        for number, sample in enumerate(group):
-            about.setdefault(tuple(sorted(sample.about)), []).append(number)
-        for items, numbers in about.items():
-            boxes = [group[0].boxes[item] for item in items]
-            method = Oracle(boxes=[boxes], image_size=(SIDE, SIDE))
-            context = TokenContext(features=pictures.features[picture], grid=pictures.grid)
-            found.append((picture, method.select(context, budget).kept, numbers))
-    return found
+def _learned(name: str, seed: int, method: Method) -> MethodUnderTest:
+    """A scorer; controls, under other names, cost what `saliency` costs."""
+    return MethodUnderTest(name=name, seed=seed, method=method, cost="saliency")

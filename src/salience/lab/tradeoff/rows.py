@@ -1,79 +1,89 @@
-"""The rows of a trade-off: every method at every ratio, each finished cell stored."""
+"""Rows of a trade-off from its measurements, with the marks that differences are paired by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
-from salience.core.progress import ProgressBars
-from salience.core.result_rows import ROW_COLUMNS
-from salience.lab.result_cache import ResultCache
-from salience.lab.tradeoff.config import TradeoffConfig
-from salience.lab.tradeoff.methods_under_test import Arm, Ranking
-from salience.lab.tradeoff.quality import Quality
-from salience.vlm.methods.budget import Budget
+import torch
 
-Row = dict[str, Any]
-Costs = Mapping[tuple[str, float], Mapping[str, Any]]
+from salience.core.result_rows import TradeoffRow
+from salience.lab.evaluate.bootstrap import interval
+from salience.lab.evaluate.marks import further_marks
+from salience.lab.evaluate.picture_tasks import PictureTask
+from salience.lab.tradeoff.measurements import ALL, Key, Measurement
+from salience.lab.tradeoff.methods_under_test import MethodUnderTest
+from salience.lab.tradeoff.paired_differences import PairedMarks
+from salience.lab.tradeoff.stage_costs import CostColumns, Costs
 
 
-def all_rows(
-    quality: Quality,
-    config: TradeoffConfig,
-    arms: Sequence[Arm],
-    whole: Mapping[str, Any],
+def tradeoff_rows(
+    task: PictureTask,
+    methods: Sequence[MethodUnderTest],
+    keeps: Sequence[float],
+    found: Mapping[Key, Measurement],
     costs: Costs,
-    cache: ResultCache,
-    bars: ProgressBars,
-) -> list[Row]:
-    """Every arm's rows, then those of the oracle of the items asked about. `whole`: the quality with all tokens."""
-    n, pruned = quality.test.grid.n, [keep for keep in config.keeps if keep < 1]
-    lines = [(arm.name, arm.seed, arm.cost, _Cut(quality, arm).row) for arm in arms]
-    if config.wants("oracle-question"):
-        ceiling = partial(quality.ceiling, pictures=config.ceiling_pictures)
-        lines.append(("oracle-question", config.seed, "oracle", ceiling))
-    jobs = {_cell(name, seed, keep): partial(measure, keep) for name, seed, _, measure in lines for keep in pruned}
-    mine = cache.claim(_cell(name, seed, keep) for keep in pruned for name, seed, _, _ in lines)
-    with bars.bar("methods x ratios", len(mine)) as tick:
-        found = cache.fill(jobs, mine, tick)
+) -> list[TradeoffRow]:
+    """Return a row for each method at each ratio; at ratio 1 all have the quality of all tokens."""
+    quality = {key: _quality(task, measured) for key, measured in found.items()}
     return [
-        _row(name, keep, seed, found.get(_cell(name, seed, keep), whole), costs.get((cost, keep), _unpriced(keep, n)))
-        for name, seed, cost, _ in lines
-        for keep in config.keeps
-    ]
+        replace(
+            quality[(method.name, method.seed, keep) if keep < 1 else ALL],
+            method=method.name, keep=keep, seed=method.seed, **vars(costs.get((method.cost, keep), CostColumns())),
+        )
+        for method in methods
+        for keep in keeps
+    ]  # fmt: skip
 
 
-def _cell(name: str, seed: int, keep: float) -> str:
-    return f"{name}-{seed}-{keep}"
+def paired_marks(
+    methods: Sequence[MethodUnderTest], keeps: Sequence[float], found: Mapping[Key, Measurement]
+) -> list[PairedMarks]:
+    """Return the marks of each row that was measured on all questions, in the order of the rows."""
+    rows = []
+    for method in methods:
+        for keep in keeps:
+            measured = found[(method.name, method.seed, keep) if keep < 1 else ALL]
+            if measured.questions is None:
+                marks = tuple(round(mark, 4) for mark in measured.answers.right)
+                rows.append(PairedMarks(method=method.name, keep=keep, seed=method.seed, marks=marks))
+    return rows
 
 
-def _unpriced(keep: float, n: int) -> Row:
-    return {"tokens_kept": Budget(keep=keep).count(n)}
+def _quality(task: PictureTask, measured: Measurement) -> TradeoffRow:
+    """The quality columns; the row's name is filled in later."""
+    answers = measured.answers
+    questions = list(range(len(task.samples)) if measured.questions is None else measured.questions)
+    kinds, picture = [task.kinds[number] for number in questions], task.picture[questions]
+    # Right or wrong is counted in float32, marks between them in float64.
+    marks = torch.tensor(answers.right, dtype=torch.float32 if answers.texts is None else torch.float64)
+    low, high = interval(marks, picture)
+    further = {name: mean(values) for name, values in further_marks(task.samples, answers).items()}
+    return TradeoffRow(
+        method="all tokens",
+        keep=1.0,
+        tokens_kept=mean(answers.tokens),
+        accuracy=float(marks.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        answer_kl=None if answers.answer_kl is None else float(torch.tensor(answers.answer_kl).mean()),
+        accuracy_by_kind={
+            kind: _kind_mean(marks, [other == kind for other in kinds]) for kind in dict.fromkeys(kinds) if kind
+        },
+        n_pictures=len(set(picture.tolist())),
+        exact_match=further.get("exact_match"),
+        vqa_accuracy=further.get("vqa_accuracy"),
+        loglikelihood_accuracy=further.get("loglikelihood_accuracy"),
+        **vars(measured.tokens),
+    )
 
 
-class _Cut:
-    """One arm's quality; its scores are computed at the first ratio that is not stored, and serve the others."""
-
-    def __init__(self, quality: Quality, arm: Arm) -> None:
-        self.quality, self.arm = quality, arm
-        self.rankings: list[Ranking] = []
-
-    def row(self, keep: float) -> Row:
-        if not self.rankings:
-            pictures = [self.quality.test, *([] if self.quality.train is None else [self.quality.train])]
-            self.rankings = [Ranking(self.arm.method(each), each) for each in pictures]
-        cuts = [ranking.selections(keep) for ranking in self.rankings]
-        seen = [ranking.visual(self.quality.adapter, cut) for ranking, cut in zip(self.rankings, cuts, strict=True)]
-        test, *train = [[selection.kept for selection in cut] for cut in cuts]
-        row = self.quality.row(test, train[0] if train else [], visual=seen[0], visual_train=seen[1] if train else None)
-        if any(len(kept) != len(test[0]) for kept in test):  # it finds its own count, the budget is the most
-            row["tokens_kept"] = sum(map(len, test)) / len(test)
-        return row
+def _kind_mean(marks: torch.Tensor, mine: Sequence[bool]) -> float:
+    own = [mark for mark, of_kind in zip(marks.tolist(), mine, strict=True) if of_kind]
+    return float(torch.tensor(sum(own) / len(own), dtype=marks.dtype))
 
 
-def _row(method: str, keep: float, seed: int, quality: Mapping[str, Any], cost: Mapping[str, Any]) -> Row:
-    """Columns in the schema's order, the further ones behind them."""
-    values = {"method": method, "keep": keep, "seed": seed, **cost, **quality}
-    order = [*ROW_COLUMNS["tradeoff"], *(key for key in values if key not in ROW_COLUMNS["tradeoff"])]
-    return {key: values.get(key) for key in order}
+def mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are known, None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from salience.core.transformers_names import (
+    BOUNDS,
     CACHE_NAMES,
-    NEWEST,
-    OLDEST,
-    UNTESTED,
     cache_argument,
     cache_in,
     cache_of_output,
@@ -86,24 +84,28 @@ def test_an_argument_that_was_renamed_is_refused() -> None:
         require_arguments(Model().forward, ("input_ids", "mm_encoder_outputs"), "Model")
 
 
-@pytest.mark.parametrize("version", ["5.20.3", f"{NEWEST[0]}.{NEWEST[1] + 1}.0", "5.99.0.dev0", "6.0.0rc1"])
+NEWEST = "{}.{}".format(*BOUNDS.newest)
+
+
+@pytest.mark.parametrize("version", ["5.20.3", f"5.{BOUNDS.newest[1] + 1}.0", "5.99.0.dev0", "6.0.0rc1"])
 def test_a_release_outside_the_tested_ones_is_a_sentence(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 
     monkeypatch.setattr(transformers, "__version__", version)
-    monkeypatch.delenv(UNTESTED, raising=False)
-    with pytest.raises(ValueError, match=rf"transformers {version} was not tested.*5\.21 to 5\.\d+ were.*{UNTESTED}=1"):
+    monkeypatch.delenv(BOUNDS.variable, raising=False)
+    sentence = rf"transformers {version} was not tested.*5\.21 to 5\.\d+ were.*SALIENCE_UNTESTED_TRANSFORMERS=1"
+    with pytest.raises(ValueError, match=sentence):
         check_release()
-    monkeypatch.setenv(UNTESTED, "1")
+    monkeypatch.setenv(BOUNDS.variable, "1")
     check_release()
 
 
-@pytest.mark.parametrize("version", ["5.21.0", f"{NEWEST[0]}.{NEWEST[1]}.7"])
+@pytest.mark.parametrize("version", ["5.21.0", f"{NEWEST}.7"])
 def test_the_tested_releases_pass(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 
     monkeypatch.setattr(transformers, "__version__", version)
-    monkeypatch.delenv(UNTESTED, raising=False)
+    monkeypatch.delenv(BOUNDS.variable, raising=False)
     check_release()
 
 
@@ -120,6 +122,6 @@ def test_the_package_declares_the_tested_releases() -> None:
     from pathlib import Path
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bounds = f"transformers>={OLDEST[0]}.{OLDEST[1]},<{NEWEST[0]}.{NEWEST[1] + 1}"
+    bounds = f"transformers>={BOUNDS.oldest[0]}.{BOUNDS.oldest[1]},<{BOUNDS.newest[0]}.{BOUNDS.newest[1] + 1}"
     asked = [need for needs in project["optional-dependencies"].values() for need in needs]
     assert [need for need in asked if need.startswith("transformers")] == [bounds] * 2

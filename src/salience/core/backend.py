@@ -1,7 +1,11 @@
-"""The only reader of the device and of the environment: what "auto" means, for models and for each operator's call."""
+"""Selection of device and backend: the meaning of "auto" for models and for each call of an operator.
+
+The only module that reads the devices and the environment variables of the backends.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -13,10 +17,22 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from salience.core.release_bounds import ReleaseBounds
+
 BACKENDS = ("reference", "cpu", "triton")
 FASTEST = ("cpu", "triton")  # "auto" takes the first that can run; each device has one
 
-#: operator -> the package that holds its backends, a module each
+#: Tested releases of numba, whose private API compiles the CPU kernels (`ops/simd`).
+NUMBA = ReleaseBounds(
+    package="numba",
+    oldest=(0, 61),
+    newest=(0, 68),
+    risk="the CPU kernels use its private API",
+)
+
+EXPERIMENTAL = {"triton": "experimental: no run on a GPU is recorded"}
+
+#: operator -> the package that holds its backends, one module each
 OPS = {
     "selective_scan": "salience.ops.selective_scan",
     "selective_scan_step": "salience.ops.selective_scan",
@@ -38,7 +54,7 @@ Kinds = tuple[tuple[str, torch.dtype], ...]  # (device type, dtype) of each tens
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which backend a call takes, why, and for each other one why not."""
+    """The backend of one call, the reason for it, and for each other backend the reason against it."""
 
     op: str
     backend: str
@@ -46,16 +62,19 @@ class Choice:
     others: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.op} takes the backend {self.backend!r}: {self.why}."]
+        label = f" ({EXPERIMENTAL[self.backend]})" if self.backend in EXPERIMENTAL else ""
+        lines = [f"{self.op} takes the backend {self.backend!r}{label}: {self.why}."]
         return "\n".join(lines + [f"Not {name!r}: {why}." for name, why in self.others.items()])
 
 
 def explain(op: str, *tensors: Tensor | None, backend: str = "auto") -> Choice:
-    """Which backend a call of `op` with these tensors takes, and why; print it to read it.
+    """Return the backend that a call of `op` with these tensors takes, and why; print it to read it.
+
+    The backend "triton" is experimental: it is compiled and tested, but no run on a GPU is recorded.
 
     Args:    op: "selective_scan", "selective_scan_step", "causal_conv1d", "causal_conv1d_step" ...
-             tensors: what the call would get, the first telling the device   backend: as the call would get it
-    Raises:  as the call would: ValueError for a name nobody knows, RuntimeError when a backend asked for cannot run
+             tensors: the call's tensors; the first one gives the device   backend: the call's `backend`
+    Raises:  as the call would: ValueError for an unknown name, RuntimeError when the backend asked for cannot run
     """
     return choose(op, tensors, backend)
 
@@ -63,15 +82,16 @@ def explain(op: str, *tensors: Tensor | None, backend: str = "auto") -> Choice:
 def choose(op: str, tensors: Sequence[Tensor | None], backend: str = "auto") -> Choice:
     """The backend for a call of `op`: the one named by `backend`, or by SALIENCE_BACKEND where that is "auto".
 
-    Args:    tensors: those that decide, the first telling the device; None for absent ones
-    Raises:  ValueError for an operator or a backend that nobody knows, or when no tensor is given
-             RuntimeError when the backend named cannot run, saying what is missing
+    Args:    tensors: those that decide; the first one gives the device; None for absent ones
+    Raises:  ValueError for an unknown operator or backend, or when no tensor is given
+             RuntimeError when the backend named cannot run, saying what is missing, and when the backend is "cpu" and
+             numba's release was not tested
     """
     return _choose(op, *_named(backend), _kinds(tensors))
 
 
 def pick(op: str, tensors: Sequence[Tensor | None], backend: str = "auto") -> str:
-    """The name of the backend that `choose` takes; inside torch.compile it becomes a constant of the graph."""
+    """Name of the backend that `choose` takes; a constant of the graph inside torch.compile."""
     if torch.compiler.is_compiling():
         constant: str = _constant(op, backend, _kinds(tensors))
         return constant
@@ -79,7 +99,7 @@ def pick(op: str, tensors: Sequence[Tensor | None], backend: str = "auto") -> st
 
 
 def eager(*tensors: Tensor | None) -> bool:
-    """Whether a call with these may go straight to a kernel: nothing compiles, traces, transforms or listens in.
+    """Whether a call with these tensors may use a kernel directly: no compiling, tracing, transform or dispatch mode.
 
     A tensor of another class (fake, quantised, distributed) may have no memory at the address that a kernel reads.
     """
@@ -89,28 +109,27 @@ def eager(*tensors: Tensor | None) -> bool:
 
 
 def exporting() -> bool:
-    """Whether torch.export traces, for which a length is to stay free: no branch or table may depend on it."""
+    """Whether torch.export traces. Lengths must stay symbolic then: no branch or table may depend on one."""
     return torch.compiler.is_compiling() and torch.compiler.is_exporting()
 
 
 def free(length: int) -> bool:
-    """Whether this is a length of an exported program that stays free: no number yet."""
+    """Whether this length stays symbolic in an exported program."""
     return exporting() and not isinstance(length, int)
 
 
 def transformed() -> bool:
-    """Whether torch.func transforms this call (grad, vmap, jvp ..) or forward-mode derivatives are taken.
+    """Whether torch.func transforms this call (grad, vmap, jvp ...) or forward-mode derivatives are taken.
 
-    A kernel has no rule for either: its tangent would be zero and nobody would be told. The plain PyTorch form, which
-    has every rule, is to be taken.
+    A kernel has no rule for either, and its tangent would silently be zero: use the plain PyTorch form then.
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def refuse_tangents() -> None:
-    """RuntimeError where forward-mode derivatives are taken: called by operators, which a traced graph holds.
+    """Raise RuntimeError where forward-mode derivatives are taken. For operators in a traced graph.
 
-    torch gives their outputs no tangent, and hides from them whether their inputs have one.
+    torch gives their outputs no tangent, and hides whether their inputs have one.
     """
     if forward_ad._current_level >= 0:
         raise RuntimeError(
@@ -120,7 +139,7 @@ def refuse_tangents() -> None:
 
 
 def batched(*gradients: Tensor | None) -> bool:
-    """Whether these come from `torch.autograd.grad(is_grads_batched=True)`: no memory of their own for a kernel."""
+    """Whether gradients come from `torch.autograd.grad(is_grads_batched=True)`, without memory for a kernel."""
     return not all(x is None or torch._C._has_storage(x) for x in gradients)
 
 
@@ -128,7 +147,7 @@ def _constant(op: str, backend: str, kinds: Kinds) -> str:
     return _choose(op, *_named(backend), kinds).backend
 
 
-# All that torch.compiler.assume_constant_result does, which first loads torch._dynamo (1.9 s, and triton with it).
+# Same effect as torch.compiler.assume_constant_result, which would load torch._dynamo first (1.9 s, and triton).
 _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -137,11 +156,11 @@ def _kinds(tensors: Sequence[Tensor | None]) -> Kinds:
 
 
 def _named(backend: str) -> tuple[str, str, bool]:
-    """The backend asked for, which setting asked, and whether Triton's interpreter is switched on."""
+    """The backend asked for, the setting that asks for it, and whether Triton's interpreter is on."""
     name, source = backend, "backend"
     if name == "auto":
         name, source = os.environ.get("SALIENCE_BACKEND") or "auto", "SALIENCE_BACKEND"
-    # Only "triton" by name looks at the switch: reading the environment is what costs most here.
+    # Only an explicit "triton" reads the switch: reading the environment is the slowest part.
     return name, source, name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -158,19 +177,26 @@ def _choose(op: str, name: str, source: str, interpreted: bool, kinds: Kinds) ->
         if why := missing.get(name):
             raise RuntimeError(f"the backend {name!r} cannot run {op} here: {why}.")
         others = {each: why or "another was asked for" for each, why in missing.items() if each != name}
+        _refuse_untested(name)
         return Choice(op=op, backend=name, why=f"{source} asks for it", others=others)
     device = kinds[0][0]
     for each in FASTEST:
         if missing[each] is None:
             others = {other: why for other, why in missing.items() if why is not None}
             others["reference"] = "a plain loop, for comparison and for what no kernel takes"
+            _refuse_untested(each)
             return Choice(op=op, backend=each, why=f"the fastest for tensors on {device}", others=others)
     others = {other: why for other, why in missing.items() if why is not None}
     return Choice(op=op, backend="reference", why="no kernel takes these tensors", others=others)
 
 
+def _refuse_untested(backend: str) -> None:
+    if backend == "cpu" and (refusal := NUMBA.refusal(importlib.metadata.version("numba"))) is not None:
+        raise RuntimeError(refusal)
+
+
 def _missing(op: str, backend: str, interpreted: bool, kinds: Kinds) -> str | None:
-    """Why a fused backend cannot run this, or None."""
+    """Reason why a fused backend cannot run this call, or None."""
     devices = {device for device, _ in kinds}
     wanted, package = ("cpu", "numba") if backend == "cpu" or interpreted else ("cuda", "triton")
     if devices != {wanted}:
@@ -189,7 +215,7 @@ def _missing(op: str, backend: str, interpreted: bool, kinds: Kinds) -> str | No
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
-    """The device to run on.
+    """Return the device to run on.
 
     Args:    name: "auto" (CUDA where there is one, else Apple's MPS, else the CPU), or as torch: "cpu", "cuda:1"
     Raises:  ValueError when torch does not know the name or the machine has no such device

@@ -9,37 +9,30 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from salience.core.release_bounds import ReleaseBounds
+
 #: The cache in arguments and outputs: from 5.24 on; before; before, of state space models.
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
-#: The first and the last minor release that the tests passed on; `pyproject.toml` has the same bounds.
-OLDEST, NEWEST = (5, 21), (5, 24)
-
-#: Environment variable that lets a release outside these bounds through.
-UNTESTED = "SALIENCE_UNTESTED_TRANSFORMERS"
+BOUNDS = ReleaseBounds(
+    package="transformers",
+    oldest=(5, 21),
+    newest=(5, 24),
+    risk="a renamed argument can make results wrong",
+)
 
 
 def check_release() -> None:
-    """Refuse a release of transformers that was not tested, unless the environment variable `UNTESTED` is set.
+    """Refuse a release of transformers outside `BOUNDS`, unless the environment variable of the bounds is set.
 
-    Raises:  ValueError when it is older or newer than those that were
+    Raises:  ValueError naming the release and the bounds
     """
-    found = release()
-    numbers = tuple(map(int, re.findall(r"\d+", found)[:2]))
-    if not numbers or OLDEST <= numbers <= NEWEST or os.environ.get(UNTESTED, "") not in ("", "0"):
-        return
-    oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST, NEWEST))
-    after = f"{NEWEST[0]}.{NEWEST[1] + 1}"
-    raise ValueError(
-        f"transformers {found} was not tested with this salience, {oldest} to {newest} were, and a renamed argument "
-        f"can make results wrong: pip install 'transformers>={oldest},<{after}', or set {UNTESTED}=1 to try it."
-    )
+    if (refusal := BOUNDS.refusal(release())) is not None:
+        raise ValueError(refusal)
 
 
 def release() -> str:

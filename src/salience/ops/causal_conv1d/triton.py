@@ -4,7 +4,7 @@ It is bound by memory: one pass each way, no tuning; neighbours in a tile are re
 weight and bias are partial sums, one for each part of a row, added up after: the same bits every time.
 Offsets are 64 bit.
 
-Compiled for sm_80 and sm_90 and run by Triton's interpreter; not yet timed on a GPU.
+Experimental: compiled for sm_80 and sm_90 and run by Triton's interpreter, but no run on a GPU is recorded.
 """
 
 from __future__ import annotations

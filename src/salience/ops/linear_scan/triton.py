@@ -4,7 +4,7 @@ One pass each way, bound by memory where rows times channels fill the GPU; long 
 gradient of a factor that is the same at every step is a sum for each row, added up after: the same bits every time.
 Offsets are 64 bit.
 
-Run by Triton's interpreter; not yet timed on a GPU.
+Experimental: run by Triton's interpreter, but no run on a GPU is recorded.
 """
 
 from __future__ import annotations

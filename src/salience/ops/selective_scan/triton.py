@@ -13,7 +13,8 @@ What was decided, and why:
   every time.
 - All offsets are 64 bit.
 
-Compiled for sm_80 and sm_90 and run by Triton's interpreter; not yet timed on a GPU (`benchmarks/scan_gpu.py` does it).
+Experimental: compiled for sm_80 and sm_90 and run by Triton's interpreter, but no run on a GPU is recorded
+(`benchmarks/scan_gpu.py` makes one).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A prompt that ends in a picture: its last token stays, since the text goes on from there."""
+"""Prompts that end in a picture: its last token stays, since the text continues from there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from salience.vlm.families import Adapter, EncodedViews
 
 
 def ending_views(adapter: Adapter, encoded: EncodedViews, input_ids: Tensor, mask: Tensor) -> frozenset[int]:
-    """The views with whose last token a row of the prompt (B, T) ends, its padding left out."""
+    """The views whose last token ends a row of the prompt (B, T), apart from padding."""
     found = set()
     last = last_columns(mask).tolist()
     for kind, token in adapter.token_ids.items():
@@ -32,9 +32,9 @@ def last_columns(mask: Tensor) -> Tensor:
 
 
 def with_last(found: Selection, n: int, method: str) -> Selection:
-    """A selection of n tokens with the last of them in it, in the place of the one that ranked lowest.
+    """A selection of n tokens that keeps the last one, in place of the kept token with the lowest score.
 
-    Of a method that merges one gives way that took nothing in, where there is one; else what it took in goes too.
+    If the method merges, the token that leaves is one that took no others in, if there is one.
 
     Raises:  ValueError when the last token was merged into another inside the vision tower
     """
@@ -43,7 +43,7 @@ def with_last(found: Selection, n: int, method: str) -> Selection:
     if found.merge is not None and found.merge.inside:
         raise ValueError(
             f"the prompt ends in a picture whose last token method {method!r} merged into another, and the text would "
-            "go on from there: put text behind the picture, or use a method that works behind the vision tower."
+            "continue from there: put text behind the picture, or use a method that works behind the vision tower."
         )
     out, merge = _weakest(found), found.merge
     kept = torch.cat([found.kept[:out], found.kept[out + 1 :], torch.tensor([n - 1])])
@@ -56,7 +56,7 @@ def with_last(found: Selection, n: int, method: str) -> Selection:
 
 
 def _weakest(found: Selection) -> int:
-    """The place among the kept of the one to give way: without scores the last."""
+    """The place, among the kept tokens, of the one that leaves; without scores the last."""
     free = torch.ones(len(found.kept), dtype=torch.bool)
     if found.merge is not None:
         free[found.merge.target] = False

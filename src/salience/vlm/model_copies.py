@@ -1,7 +1,7 @@
-"""Copies of a model that is being pruned: without what is put on the original, which would run the original's weights.
+"""Copies of a model that is being pruned: they come without our wrappers, which would run the original's weights.
 
-Python asks the instance for these, so nothing is done to its class. `copy.deepcopy` and `pickle` both ask
-`__reduce_ex__` and only the second goes into what it gives, so that something in there can refuse.
+Python looks these functions up on the instance, so its class stays as it is. `copy.deepcopy` and `pickle` both call
+`__reduce_ex__`. Only pickle also pickles its parts, so one of them refuses to be pickled.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MethodType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from salience.vlm.thread_hooks import remove_hooks
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def copying(model: Any, ours: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+Wrappers = Mapping[str, Callable[..., Any] | None]  # name on the instance -> function
+
+
+def copying(model: PreTrainedModel, ours: Wrappers, before: Wrappers) -> dict[str, Callable[..., Any]]:
     """Copy and pickle functions of a pruned model, by name.
 
-    Args:    ours: all that is put on the instance, by name, these functions too once they are there
-             before: what the instance had in their places, None for nothing
+    Args:    ours: the functions on the instance; these will be added   before: the ones they replace, None for nothing
     """
-
     kind: Any = type(model)
 
     def state() -> dict[str, Any]:
@@ -30,13 +33,12 @@ def copying(model: Any, ours: Mapping[str, Any], before: Mapping[str, Any]) -> d
                 found.pop(name)
                 if before[name] is not None:
                     found[name] = before[name]
-            elif value is ours["forward"]:  # accelerate, hooked since, keeps it under another name
+            elif value is ours["forward"]:  # accelerate, if hooked since, keeps it under another name
                 found[name] = before["forward"] or MethodType(kind.forward, model)
         return found
 
     def reduce(protocol: Any) -> Any:
-        plain: Any = object
-        if kind.__reduce_ex__ is not plain.__reduce_ex__ or kind.__reduce__ is not plain.__reduce__:
+        if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
             return kind.__reduce_ex__(model, protocol)
         return (_blank, (kind, _NoPickle()), state())
 
@@ -47,12 +49,12 @@ def copying(model: Any, ours: Mapping[str, Any], before: Mapping[str, Any]) -> d
 
 
 class _NoPickle:
-    """Stays itself in a copy, and refuses to be pickled."""
+    """A part that refuses to be pickled, and is shared by copies."""
 
-    def __deepcopy__(self, memo: Any) -> _NoPickle:
+    def __deepcopy__(self, memo: object) -> _NoPickle:
         return self
 
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise ValueError(
             "a model can't be pickled or saved whole while it is being pruned: undo the pruning first, or save "
             "model.state_dict()."
@@ -60,7 +62,7 @@ class _NoPickle:
 
 
 def _blank(kind: Any, _: _NoPickle) -> Any:
-    """An instance that is to be given its state; a copy made while calls are under way has hooks of ours taken off."""
+    """A new instance without state, whose `__setstate__` also takes off hooks of calls that run during the copy."""
     made: Any = kind.__new__(kind)
     made.__dict__["__setstate__"] = partial(_fill, made)
     return made

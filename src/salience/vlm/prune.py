@@ -1,4 +1,4 @@
-"""`prune`: checks what is asked for, and puts it on the model."""
+"""The entry `prune`: it checks its arguments and starts the pruning."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ def prune(
     keep: float | None = None,
     tokens: int | None = None,
     mass: float | None = None,
-    min: int | None = None,  # noqa: A002 - the budget's own words
+    min: int | None = None,  # noqa: A002 - the budget's own names
     max: int | None = None,  # noqa: A002
     positions: Positions = "auto",
     seed: int = 0,
 ) -> Pruned:
     """Prune the visual tokens of every call of `model` until `undo()`, or the end of the `with` block.
 
-    Args:    model: a transformers model of a known family, left as it is but for its `forward` and `generate`, or one
-             in PEFT's or torch.compile's wrapper
-             method: "saliency", "random", "uniform", "cls-attention", "divprune", "vispruner", "visionzip", "prumerge",
-             "prumerge+", "fastv", "pyramiddrop", "sparsevlm" (these inside the language model),
-             "auto" (the model's scorer, else [CLS] or received attention, else the uniform grid;
-             `handle.explain()` says which), a Method, a Scorer, or a scorer's folder or hub id
+    Args:    model: a transformers model of a known family, also in PEFT's or torch.compile's wrapper; only its
+             `forward` and `generate` are wrapped
+             method: "auto" (the model's scorer, else [CLS] or received attention, else the uniform grid;
+             `handle.explain()` says which), "saliency" (the model's scorer: in `salience` in its folder or hub
+             repository, or bundled), "random", "uniform", "cls-attention", "divprune", "vispruner", "visionzip",
+             "prumerge", "prumerge+", "tome" (inside the vision tower), "fastv", "pyramiddrop", "sparsevlm" (inside the
+             language model), a class of your own as "module:Class", a Method, a Scorer, or a scorer's folder or hub id
              keep: ratio in (0, 1]   tokens: exact count per picture   mass: share of the scores' mass; exactly one
-             min, max: of a mass, the fewest and the most tokens of a picture
-             positions: "original", each token where it was, which is what "auto" means, or "compact", the gaps closed
+             min, max: bounds on the tokens of a picture under a mass budget
+             positions: "original" keeps each token's own position, and "auto" means the same; "compact" closes the gaps
              seed: of the method "random"
-    Returns: a handle whose `trace` tells of the last call that carried pictures
+    Returns: a handle whose `trace` describes the last call that carried pictures
     Raises:  ValueError when an argument is out of range, the model is of no known family or already being pruned, or
              the method has no scorer for it, or one that was trained on another vision tower
     """
@@ -88,9 +89,9 @@ def prune(
 
 
 def _substitute(method: Method, adapter: Adapter, budget: Budget) -> str:
-    """What stands in for something of the method's that the model lacks, a clause; empty if nothing has to.
+    """A clause on what replaces something that the method needs and the model lacks; empty if nothing is lacking.
 
-    Raises:  ValueError when nothing can
+    Raises:  ValueError when there is no replacement
     """
     if method.in_tower:
         _require_merging(method, adapter, budget)

@@ -1,4 +1,4 @@
-"""A prompt without the dropped tokens: exactly what the language model gets to see, for `prune` and for studies."""
+"""A prompt without the dropped tokens, as the language model reads it; for `prune` and for studies."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from salience.vlm.families import Adapter, EncodedViews
 
 Positions = Literal["auto", "original", "compact"]
 
-# What runs along the sequence besides ids, mask and positions, and what new padding gets.
+# Arguments along the sequence besides ids, mask and positions -> their value for new padding.
 _ALONG = {"labels": -100, "token_type_ids": 0, "mm_token_type_ids": 0}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrunedInputs:
-    """A prompt without the dropped tokens: what the language model gets to see.
+    """A prompt without the dropped tokens, as the language model reads it.
 
     input_ids, attention_mask: (B, L).   position_ids: (B, L), or (axes, B, L).   projected: for each view (k, d_llm).
-    moved: (B,), how far closing gaps moves what follows.   deltas: (B, 1), positions less tokens, for several axes.
-    deepstack: for each layer that adds them, each view's (k, d_llm).   kinds: "image" or "video", for each view.
+    moved: (B,), how far closing gaps moves the positions behind them.   deltas: (B, 1), positions less tokens, where
+    positions have several axes.   deepstack: for each layer that adds visual tokens, each view's (k, d_llm).
+    kinds: "image" or "video", for each view.
     `adapter.embed(input_ids, projected)` are the embeddings, (B, L, d_llm).
     """
 
@@ -43,17 +44,17 @@ class PrunedInputs:
 
 
 def project_kept(adapter: Adapter, encoded: EncodedViews, selections: Sequence[Selection]) -> tuple[Tensor, ...]:
-    """For each view what stays in the prompt, (k, d_llm), newlines among it.
+    """For each view the projected tokens that stay in the prompt, (k, d_llm), newlines included.
 
-    Views of one size are projected together, and only the kept rows; else the rows of what the model itself projects.
-    Where a method merges tokens, their features before the projector are merged, and then projected.
+    Of views of one size only the kept rows are projected, all together; of other views the model projects all, and the
+    kept rows are taken. If a method merges tokens, their features are merged before they are projected.
     """
     if encoded.stacked is None:
         tokens = [_projected_rows(encoded, i, selection) for i, selection in enumerate(selections)]
         return tuple(encoded.fill(i, s.kept, rows) for i, (s, rows) in enumerate(zip(selections, tokens, strict=True)))
     n = encoded.features.shape[1]
     counts = [selection.kept.numel() for selection in selections]
-    if all(count == n for count in counts):  # the very tensor the model itself would project: the same bits come out
+    if all(count == n for count in counts):  # the same tensor as the model projects, hence the same bits
         return tuple(encoded.projected())
     if any(selection.merge is not None for selection in selections):
         rows = [selection.take(view) for selection, view in zip(selections, encoded.features, strict=True)]
@@ -65,7 +66,7 @@ def project_kept(adapter: Adapter, encoded: EncodedViews, selections: Sequence[S
 
 
 def _projected_rows(encoded: EncodedViews, view: int, selection: Selection) -> Tensor:
-    """(k, d_llm): what stays of one view, newlines left out."""
+    """(k, d_llm): the tokens of one view that stay, without newlines."""
     if selection.merge is not None:
         return encoded.project(selection.take(encoded.views[view]))
     rows = encoded.projected()[view]
@@ -83,7 +84,7 @@ def pruned_inputs(
     positions: Positions = "auto",
     side: str | None = None,
 ) -> PrunedInputs:
-    """Exactly what `prune` gives the model, for callers that run its stages one by one.
+    """The prompt that `prune` gives the model, for callers that run the stages one by one.
 
     Args:    input_ids, attention_mask: (B, T)   position_ids: (B, T), (1, T) or (axes, B, T); 0, 1, ... T - 1 if None
              side: where rows of unequal length are padded, "left" or "right"; None: where there is padding already
@@ -124,9 +125,9 @@ def pruned_inputs(
 
 
 def model_arguments(adapter: Adapter, pruned: PrunedInputs, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's arguments: `options`, cut where they run along the sequence, and what was pruned.
+    """The model's arguments: the pruned prompt and `options`, those along the sequence cut.
 
-    The mask always goes along: without one, positions with gaps are read as several packed sequences.
+    They always include the mask: without one, positions with gaps are read as several packed sequences.
     """
     cut = {
         name: pruned.columns.take(options[name], fill) for name, fill in _ALONG.items() if options.get(name) is not None
@@ -147,9 +148,9 @@ def model_arguments(adapter: Adapter, pruned: PrunedInputs, options: Mapping[str
 
 
 def slots(adapter: Adapter, encoded: EncodedViews, input_ids: Tensor, kind: str) -> Tensor:
-    """(B, T) bool: where the prompt holds tokens of a kind, "image" or "video".
+    """(B, T) bool: the places in the prompt of tokens of a kind, "image" or "video".
 
-    Raises:  ValueError when they are not those of the pictures or videos, row by row
+    Raises:  ValueError when their numbers do not fit the pictures or videos, row by row
     """
     slot: Tensor = input_ids == adapter.token_ids[kind]
     sizes = [size for size, its in zip(encoded.sizes, encoded.kinds, strict=True) if its == kind]
@@ -165,7 +166,7 @@ def slots(adapter: Adapter, encoded: EncodedViews, input_ids: Tensor, kind: str)
 
 
 def pad_id(adapter: Adapter) -> int:
-    """An id for new padding: it is masked, so any but the image token's will do."""
+    """An id for new padding. It is masked, so any will do but that of a placeholder."""
     config = adapter.model.config
     visual = adapter.token_ids.values()
     for source in (config, config.get_text_config()):

@@ -1,4 +1,4 @@
-"""Scorers and vision towers that belong together: features of one width mean other things in another tower."""
+"""Check that a scorer was trained on this model's vision tower: another tower's features mean something else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _log = logging.getLogger("salience")
 def require_same_tower(method: Method, adapter: Adapter) -> None:
     """Raise a ValueError when a scorer in the method was trained on another vision tower than this model's.
 
-    A scorer that was trained on none says nothing, and passes. PEFT's adapters in the tower, which change its features
-    a little, are a warning.
+    A scorer without a fingerprint passes. Other PEFT adapters in the tower, which change its features a little, give a
+    warning.
     """
     if not (towers := method.towers()):
         return
@@ -28,7 +28,7 @@ def require_same_tower(method: Method, adapter: Adapter) -> None:
             )
         if not same_adapters(made_for, mine):
             _log.warning(
-                "method %r: its scorer was trained on this vision tower with other PEFT adapters in it, or none; their "
-                "features are not quite the ones that it knows.",
+                "method %r: its scorer was trained on this vision tower with other PEFT adapters in it, or none; the "
+                "features differ a little from those of the training.",
                 method.name,
             )

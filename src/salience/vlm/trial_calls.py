@@ -1,4 +1,4 @@
-"""Trials before `prune` touches a model: the model's own generate on positions, and calls of a tiny copy."""
+"""Trials before `prune` changes a model: whether its generate keeps positions, and calls of a tiny copy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,23 +19,28 @@ from salience.vlm.handle import Pruned
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.in_llm_method import InLLMMethod
+from salience.vlm.pruned_inputs import Positions
 from salience.vlm.pruning import Pruning
 from salience.vlm.tiny_models.tiny_calls import tiny_batch, tiny_model
 from salience.vlm.tiny_models.tiny_config import FIRST_WORD, PAD
+from salience.vlm.trace import Trace
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
 
 _Reads = tuple[Literal["last", "next"], Literal["last", "text"]]  # `looks` and `rows` of an InLLMMethod
 _STEPS = 3
 _PICTURES = (1, 2)  # of each row
-# float32 keeps 24 bits, and sums run over fewer terms in another order: 1e-5 of the largest logit at most was seen.
+# Relative to the largest logit. Rounding gave at most 1e-5: float32 has 24 bits, and sums run in another order.
 _NOTICED = 1e-3
-_found: dict[tuple[Any, ...], str] = {}  # by class, config and what is tried: the reason, empty if there is none
+_found: dict[tuple[object, ...], str] = {}  # class, config and kind of pruning -> `_reason`
 _trying = threading.Lock()
 
 
 def require_positions(pruning: Pruning) -> None:
-    """Ask the model's own `prepare_inputs_for_generation` whether positions with gaps reach its forward.
+    """Check with the model's own `prepare_inputs_for_generation` that positions with gaps reach its forward.
 
-    Raises:  ValueError when they don't, unless they are to be "compact", as generate will count them
+    Raises:  ValueError when they don't; "compact" positions are those that generate counts itself, and always pass
     """
     model = pruning.adapter.model
     if not pruning.compact and _loses_positions(model):
@@ -48,10 +53,10 @@ def require_positions(pruning: Pruning) -> None:
 def require_equal(pruning: Pruning) -> None:
     """Try pruned calls on a tiny random model of the same class and config, once for each.
 
-    Forward and generate must run, and be those of the whole sequence with the dropped tokens masked. A class that can't
-    be built tiny, or whose own calls fail without pruning, isn't tried. The model itself isn't touched.
+    Forward and generate must run, and equal those of the whole sequence with the dropped tokens masked. A class is not
+    tried if it can't be built tiny, or if its own calls fail without pruning. The model itself is not touched.
 
-    Raises:  ValueError with what went wrong
+    Raises:  ValueError with the reason
     """
     adapter, method, compact = pruning.adapter, pruning.in_llm, pruning.compact
     model = adapter.model
@@ -68,7 +73,7 @@ def require_equal(pruning: Pruning) -> None:
         return
     with _trying:
         if key not in _found:
-            with _apart():
+            with _isolated():
                 _found[key] = _reason(adapter, reads, compact=compact)
         reason = _found[key]
     if reason:
@@ -77,8 +82,8 @@ def require_equal(pruning: Pruning) -> None:
         raise ValueError(f"{what} does not fit {type(model).__name__}: {reason}{other}.")
 
 
-def _loses_positions(model: Any) -> bool:
-    """Whether the model's first step or a later one is given other positions than generate has; False if unknown."""
+def _loses_positions(model: PreTrainedModel) -> bool:
+    """Whether generate changes the positions of its first step or a later one; False if unknown."""
     prepare = getattr(model, "prepare_inputs_for_generation", None)
     if prepare is None:
         return False
@@ -89,22 +94,22 @@ def _loses_positions(model: Any) -> bool:
     for new, first in ((6, True), (1, False)):
         options = {"attention_mask": torch.ones_like(ids), "use_cache": True, "is_first_iteration": first}
         if not first:
-            options |= {"next_sequence_length": new, **_a_cache(model)}
+            options |= {"next_sequence_length": new, **_small_cache(model)}
         try:
             made = prepare(ids, position_ids=given.clone(), **options)
-        except Exception:  # it wants what a real call would give it, so nothing is known
+        except Exception:  # it needs more arguments of a real call, so nothing is known
             return False
         left = made.get("position_ids")
         if not isinstance(left, Tensor) or left.shape[-1] != new:
             return True
         steps = given[..., -new:].reshape(-1, new)[-1]
         if not bool((left.reshape(-1, new)[-1] - steps == (left.reshape(-1, new)[-1] - steps)[0]).all()):
-            return True  # a constant more is as good: PaliGemma begins at 1
+            return True  # adding a constant is no change: PaliGemma counts from 1
     return False
 
 
-def _a_cache(model: Any) -> dict[str, Any]:
-    """A cache of five columns, under the name that generate passes it as."""
+def _small_cache(model: PreTrainedModel) -> dict[str, Cache]:
+    """A cache of five columns, as generate names the argument."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
@@ -113,102 +118,129 @@ def _a_cache(model: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
-    """Nothing of the caller's reaches the trial, and nothing of the trial stays: modes, devices, random numbers."""
+def _isolated() -> Iterator[None]:
+    """Keep the caller's modes, device and random numbers out of the trial, and the trial's out of the caller's."""
     with (
-        torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False), torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        torch.inference_mode(False),
+        torch.no_grad(),
         torch.autocast("cpu", enabled=False),
-    ):  # fmt: skip
+    ):
         yield
 
 
+@dataclass(frozen=True, eq=False)
+class _TinyCall:
+    """A tiny model and the arguments of a call."""
+
+    model: PreTrainedModel
+    args: dict[str, Any]
+
+    def logits(self, **changed: Tensor) -> Tensor:
+        """(B, T, vocabulary)."""
+        found: Tensor = self.model(**{**self.args, **changed}).logits
+        return found
+
+    def generated(self, **changed: Tensor) -> _Generated:
+        """A greedy answer of `_STEPS` tokens."""
+        output = self.model.generate(
+            **{**self.args, **changed},
+            do_sample=False,
+            max_new_tokens=_STEPS,
+            min_new_tokens=_STEPS,
+            output_logits=True,
+            pad_token_id=PAD,
+            return_dict_in_generate=True,
+            suppress_tokens=list(range(FIRST_WORD)),
+        )
+        return _Generated(output.sequences, torch.stack(output.logits))
+
+    def generates(self) -> bool:
+        """Whether the model's own generate runs."""
+        try:
+            self.generated()
+        except Exception:  # of any kind: it is not caused by pruning
+            return False
+        return True
+
+
+class _Generated(NamedTuple):
+    sequences: Tensor
+    logits: Tensor
+
+
 def _reason(adapter: Adapter, reads: _Reads | None, *, compact: bool) -> str:
-    """Why pruned calls of a tiny copy aren't right, a clause; empty if they are, or it can't be tried."""
+    """A clause on what is wrong with pruned calls of a tiny copy; empty if nothing is, or it can't be tried."""
     try:
         model = tiny_model(type(adapter.model), adapter.model.config)
-        copy = adapter_for(model)
-        given = tiny_batch(model, _PICTURES)
-        full = model(**given).logits
-    except Exception:  # whatever the class raises: it isn't built from a config alone, or takes other pictures
+        copy, call = adapter_for(model), _TinyCall(model, tiny_batch(model, _PICTURES))
+        full = call.logits()
+    except Exception:  # the class can't be built from a config alone, or takes other pictures
         return ""
     method: Method = _Half() if reads is None else _InLLMHalf.reading(*reads)
-    pruning = Pruning(
-        adapter=copy, method=method, budget=Budget(keep=0.5), positions="compact" if compact else "original"
-    )
+    positions: Positions = "compact" if compact else "original"
+    pruning = Pruning(adapter=copy, method=method, budget=Budget(keep=0.5), positions=positions)
     try:
         with Pruned(pruning) as handle:
-            short = model(**given).logits
+            short = call.logits()
             try:
-                said = _generated(model, given)
+                answer = call.generated()
             except Exception as error:
                 handle.undo()
-                if _runs(model, given):
+                if call.generates():
                     raise error from None
-                said = None
+                answer = None
     except ValueError as error:  # mostly a sentence of ours
-        return str(error).strip().partition("\n")[0].rstrip(".")
-    except Exception as error:  # a pruned call of the model would raise the same
-        return f"a pruned call of a tiny copy fails with {type(error).__name__} ({_line(error)})"
+        return _first_line(error)
+    except Exception as error:  # a pruned call of the model itself would raise the same
+        return f"a pruned call of a tiny copy fails with {type(error).__name__} ({_first_line(error)[:160]})"
     if compact or reads is not None or not bool(full.isfinite().all()):
         return ""
     try:
-        return _differs(model, copy, given, handle, full, short, said)
-    except Exception:  # the whole sequence's own call fails with a mask or positions: there is nothing to hold against
+        return _difference(call, copy, handle.trace, full, short, answer)
+    except Exception:  # the model's own call fails with a mask or positions: there is nothing to compare with
         return ""
 
 
-def _differs(
-    model: Any, adapter: Adapter, given: dict[str, Any], handle: Pruned, full: Tensor, short: Tensor, said: Any
+def _difference(
+    call: _TinyCall, adapter: Adapter, trace: Trace, full: Tensor, short: Tensor, answer: _Generated | None
 ) -> str:
     """Compare pruned logits with those of the masked sequence; returns a clause on the difference, empty if none."""
-    ids, mask = given["input_ids"], given["attention_mask"]
+    ids, mask = call.args["input_ids"], call.args["attention_mask"]
     stays = torch.zeros_like(ids, dtype=torch.bool)
-    for row, columns in enumerate(handle.trace.columns):
+    for row, columns in enumerate(trace.columns):
         stays[row, columns[columns >= 0]] = True
-    hidden = mask.masked_fill(~stays, 0)
-    if bool((hidden == mask).all()):  # each picture a token here, as larger ones need not be
-        alone = len(handle.trace.images) > sum(_PICTURES)
+    left = mask.masked_fill(~stays, 0)
+    if bool((left == mask).all()):  # each view is one token here; views of larger pictures may have more
+        alone = len(trace.images) > sum(_PICTURES)
         return "its tower gives every patch as a picture of its own, a token, which can't go" if alone else ""
-    where = [adapter.position_ids(given, mask, generating=generating) for generating in (False, True)]
-    masked = model(**{**given, "attention_mask": hidden, "position_ids": where[0]}).logits
+    in_forward, in_generate = (
+        adapter.position_ids(call.args, mask, generating=generating) for generating in (False, True)
+    )
+    masked = call.logits(attention_mask=left, position_ids=in_forward)
     largest, last = float(masked.abs().max()), masked[:, -1]
     if float((full[:, -1] - last).abs().max()) < 10 * _NOTICED * largest:
-        return ""  # nothing would be seen of a dropped token
+        return ""  # the logits barely depend on the dropped tokens
     clause = "on a tiny copy the logits are not those of the whole sequence with the dropped tokens masked"
-    for row, columns in enumerate(handle.trace.columns):
+    for row, columns in enumerate(trace.columns):
         real = (columns >= 0) & (mask[row, columns.clamp_min(0)] == 1)
         if not float((short[row][real] - masked[row, columns[real]]).abs().max()) <= _NOTICED * largest:
             return clause
-    if said is None:
+    if answer is None:
         return ""
-    whole = _generated(model, {**given, "attention_mask": hidden, "position_ids": where[1]})
-    apart = float((torch.stack(said.logits) - torch.stack(whole.logits)).abs().max())
-    same = torch.equal(said.sequences, whole.sequences)
+    whole = call.generated(attention_mask=left, position_ids=in_generate)
+    apart = float((answer.logits - whole.logits).abs().max())
+    same = torch.equal(answer.sequences, whole.sequences)
     return "" if same and apart <= _NOTICED * largest else f"{clause}, in generate"
 
 
-def _generated(model: Any, given: dict[str, Any]) -> Any:
-    return model.generate(
-        **given, do_sample=False, max_new_tokens=_STEPS, min_new_tokens=_STEPS, output_logits=True, pad_token_id=PAD,
-        return_dict_in_generate=True, suppress_tokens=list(range(FIRST_WORD)),
-    )  # fmt: skip
-
-
-def _runs(model: Any, given: dict[str, Any]) -> bool:
-    """Whether the model generates without pruning."""
-    try:
-        _generated(model, given)
-    except Exception:  # whatever it is, it isn't pruning's
-        return False
-    return True
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().partition("\n")[0].rstrip(".") or "no message")[:160]
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or "no message"
 
 
 class _Half(Method):
-    """Every second token, the first gone."""
+    """Keep every second token, without the first."""
 
     name: ClassVar[str] = "half"
     scored: ClassVar[bool] = False
@@ -219,15 +251,14 @@ class _Half(Method):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _InLLMHalf(InLLMMethod):
-    """Half of the tokens, some in front of every layer but the first."""
+    """Keep half of the tokens, dropping some before every layer but the first."""
 
-    name: ClassVar[str] = "half inside"
+    name: ClassVar[str] = "half in the language model"
 
     @staticmethod
     def reading(looks: Literal["last", "next"], rows: Literal["last", "text"]) -> InLLMMethod:
-        """A method whose stages read what another's do."""
-        kind = type("_InLLMHalf", (_InLLMHalf,), {"looks": looks, "rows": rows})
-        made: InLLMMethod = kind()
+        """Such a method with the `looks` and `rows` of another."""
+        made: InLLMMethod = type("_InLLMHalf", (_InLLMHalf,), {"looks": looks, "rows": rows})()
         return made
 
     def drops(self, depth: int) -> tuple[int, ...]:

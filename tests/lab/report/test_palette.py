@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from salience.lab.report.kit.method_styles import styles
-from salience.lab.report.kit.palette import DARK, LIGHT, TEXT_COLOURS, contrast, css
+from salience.lab.report.kit.palette import DARK, LIGHT, css
 
+TEXT_COLOURS = (
+    "ink", "muted", "accent", "good", "bad", "blue", "orange", "green", "grey", "purple", "pink", "olive", "cyan",
+)  # fmt: skip
 # Machado, Oliveira and Fernandes 2009, severity 1: what people without one kind of cone see of linear RGB.
 SIGHT = {
     "usual": np.eye(3),
@@ -16,6 +19,18 @@ SIGHT = {
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def contrast(first: str, second: str) -> float:
+    """The WCAG 2 contrast ratio of two '#rrggbb' colours, 1 to 21."""
+    bright, dim = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def lab(colour: str, sight: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from salience.lab.report.compare.compare_data import CompareData
 from salience.lab.report.kit.figure import PageFigure, write_figure
 from salience.lab.report.kit.palette import LIGHT
-from salience.lab.report.kit.panel import FONT, LABEL_GAP, RC, WIDE, Curve, blank, spread
+from salience.lab.report.kit.panel import FONT, RC, WIDE, Curve, blank, draw_curve, label_places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def _panel(plan: _Plan) -> Figure:
         axes.annotate(f"{name} {value:.2f}", (0.02 + 0.3 * number, value), xycoords=("axes fraction", "data"),
                       xytext=(0, 2), textcoords="offset points", color=LIGHT["muted"], fontsize=FONT - 1.5)  # fmt: skip
     for curve in plan.curves:
-        _line(axes, curve)
+        draw_curve(axes, curve)
     _labels(axes, plan.curves)
     return figure
 
@@ -170,20 +170,8 @@ def _upwards(axes: Axes, plan: _Plan) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
 
 
-def _line(axes: Axes, curve: Curve) -> None:
-    colour = LIGHT[curve.style.colour]
-    for number, (x, low, high) in enumerate(zip(curve.x, curve.low, curve.high, strict=False)):
-        if low is not None and high is not None:
-            axes.plot([x, x], [low, high], color=colour, linewidth=1.1, alpha=0.55, gid=f"m-{curve.method}--i{number}")
-    axes.plot(curve.x, curve.y, color=colour, linewidth=curve.style.width, dashes=curve.style.dash or (None, None),
-              marker=curve.style.marker, markersize=4.6, markeredgecolor=LIGHT["surface"], markeredgewidth=0.6,
-              zorder=3, gid=f"m-{curve.method}--line", clip_on=False)  # fmt: skip
-
-
 def _labels(axes: Axes, curves: Sequence[Curve]) -> None:
-    ends = [axes.transData.transform((curve.x[-1], curve.y[-1])) for curve in curves]
-    places = spread([float(y) for _, y in ends], LABEL_GAP, float(axes.bbox.y0) + 5, float(axes.bbox.y1) - 5)
-    for curve, (x, y), place in zip(curves, ends, places, strict=True):
-        axes.annotate(curve.label, (float(x), float(y)), xycoords="figure points", xytext=(float(x) + 9, place),
+    for curve, (x, y, place) in zip(curves, label_places(axes, curves), strict=True):
+        axes.annotate(curve.label, (x, y), xycoords="figure points", xytext=(x + 9, place),
                       textcoords="figure points", va="center_baseline", color=LIGHT[curve.style.colour],
                       fontsize=FONT - 0.5, gid=f"m-{curve.method}--label", annotation_clip=False)  # fmt: skip

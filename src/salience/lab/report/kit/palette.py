@@ -52,21 +52,6 @@ DARK = {
     "stage-prefill": "#5b8ff5",
     "stage-decode": "#f5b057",
 }
-TEXT_COLOURS = (
-    "ink",
-    "muted",
-    "accent",
-    "good",
-    "bad",
-    "blue",
-    "orange",
-    "green",
-    "grey",
-    "purple",
-    "pink",
-    "olive",
-    "cyan",
-)
 
 
 def css() -> str:
@@ -81,15 +66,3 @@ def css() -> str:
 
 def _variables(theme: dict[str, str]) -> str:
     return "".join(f"--{name}:{colour};" for name, colour in theme.items())
-
-
-def contrast(first: str, second: str) -> float:
-    """The WCAG 2 contrast ratio of two '#rrggbb' colours, 1 to 21."""
-    bright, dim = sorted((_luminance(first), _luminance(second)), reverse=True)
-    return (bright + 0.05) / (dim + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

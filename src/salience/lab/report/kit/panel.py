@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from salience.lab.report.kit.method_styles import Style
@@ -101,8 +102,9 @@ def lines(
     _frame(axes, scale)
     _baselines(axes, baselines, reserved)
     last = max(x for curve in curves for x in curve.x)
-    for number, curve in enumerate(curves):
-        _curve(axes, curve, (number - (len(curves) - 1) / 2) * 1.6 if scale.log else 0.0, last)
+    for number, curve in enumerate(curves):  # apart by points, so that intervals don't hide each other
+        shift = (number - (len(curves) - 1) / 2) * 1.6 if scale.log else 0.0
+        draw_curve(axes, curve, [x if x == last else _moved(axes, x, shift) for x in curve.x])
     _end_labels(axes, curves)
     return figure
 
@@ -199,24 +201,28 @@ def _points(axes: Axes, y: float) -> float:
     return float(axes.transData.transform((axes.get_xlim()[0], y))[1])
 
 
-def _curve(axes: Axes, curve: Curve, shift: float, last: float) -> None:
-    """The line and its markers, shifted sideways by `shift` points so that intervals don't hide each other.
-
-    The right end `last`, where all methods share one measurement, stays in its place.
-    """
-    colour, style = LIGHT[curve.style.colour], curve.style
-    places = [x if x == last else _moved(axes, x, shift) for x in curve.x]
-    for number, (x, low, high) in enumerate(zip(places, curve.low, curve.high, strict=False)):
+def draw_curve(axes: Axes, curve: Curve, places: Sequence[float] | None = None) -> None:
+    """The line with its markers and intervals. places: x of each point, None for the curve's own"""
+    colour, style, x = LIGHT[curve.style.colour], curve.style, curve.x if places is None else places
+    for number, (at, low, high) in enumerate(zip(x, curve.low, curve.high, strict=False)):
         if low is not None and high is not None:
-            axes.plot(
-                [x, x], [low, high], color=colour, linewidth=1.1, alpha=0.55, zorder=2,
-                gid=f"m-{curve.method}--i{number}",
-            )  # fmt: skip
+            axes.plot([at, at], [low, high], color=colour, linewidth=1.1, alpha=0.55, zorder=2,
+                      gid=f"m-{curve.method}--i{number}")  # fmt: skip
     axes.plot(
-        places, curve.y, color=colour, linewidth=style.width, dashes=style.dash or (None, None),
-        marker=style.marker, markersize=6.5 if style.marker == "*" else 4.6, markeredgecolor=LIGHT["surface"],
-        markeredgewidth=0.6, zorder=4 if style.width > 2 else 3, gid=f"m-{curve.method}--line", clip_on=False,
+        x, curve.y, color=colour, linewidth=style.width, dashes=style.dash or (None, None), marker=style.marker,
+        markersize=6.5 if style.marker == "*" else 4.6, markeredgecolor=LIGHT["surface"], markeredgewidth=0.6,
+        zorder=4 if style.width > 2 else 3, gid=f"m-{curve.method}--line", clip_on=False,
     )  # fmt: skip
+
+
+def label_places(axes: Axes, curves: Sequence[Curve]) -> list[tuple[float, float, float]]:
+    """Return (x, y, y of its label) of each line's last point, in points of the figure.
+
+    A panel is laid out at 72 dots an inch, so that its pixels are points, which hold at any resolution.
+    """
+    ends = [axes.transData.transform((curve.x[-1], curve.y[-1])) for curve in curves]
+    places = spread([float(y) for _, y in ends], LABEL_GAP, float(axes.bbox.y0) + 5, float(axes.bbox.y1) - 5)
+    return [(float(x), float(y), place) for (x, y), place in zip(ends, places, strict=True)]
 
 
 def _moved(axes: Axes, x: float, shift: float) -> float:
@@ -225,63 +231,36 @@ def _moved(axes: Axes, x: float, shift: float) -> float:
 
 
 def _end_labels(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Each line's name beside its left end, moved apart where they would overlap.
-
-    A panel is laid out at 72 dots an inch, so that its pixels are points, which hold at any resolution.
-    """
-    ends = [(float(y), float(x)) for curve in curves for x, y in [axes.transData.transform((curve.x[-1], curve.y[-1]))]]
-    box = axes.bbox
-    places = spread([y for y, _ in ends], LABEL_GAP, float(box.y0) + 5, float(box.y1) - 5)
+    """Each line's name beside its left end, moved apart where they would overlap, with a thin line between them."""
     edge = min(float(axes.transData.transform((x, curve.y[0]))[0]) for curve in curves for x in curve.x) - 12
-    for curve, (y, x), place in zip(curves, ends, places, strict=True):
+    for curve, (x, y, place) in zip(curves, label_places(axes, curves), strict=True):
         colour = LIGHT[curve.style.colour]
         axes.annotate(
             curve.label, (x, y), xycoords="figure points", xytext=(edge - 6, place), textcoords="figure points",
             ha="right", va="center_baseline", color=colour, weight="bold" if curve.style.width > 2 else "normal",
             fontsize=FONT - 0.5, gid=f"m-{curve.method}--label", annotation_clip=False,
         )  # fmt: skip
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0}
         axes.annotate(
             "", (x - 6, y), xycoords="figure points", xytext=(edge - 4, place), textcoords="figure points",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0},
-            annotation_clip=False,
+            arrowprops=arrow, annotation_clip=False,
         )  # fmt: skip
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions as near to the wanted ones as they can be, at least `gap` apart, in the same order, within bounds.
+    """Return positions nearest to the wanted ones, at least `gap` apart, in the same order, within bounds.
 
-    Neighbours that collide form a block centred on the mean of what they want. When there is no room for all, the
-    gap shrinks to what fits.
+    Neighbours that collide share the mean of what they want (isotonic regression of the positions without their gaps).
+    Where there is no room for all, the gap shrinks to what fits.
     """
-    if not wanted:
-        return []
     gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    blocks: list[tuple[float, list[int]]] = []
-    for index in order:
-        blocks.append((wanted[index], [index]))
-        while len(blocks) > 1 and _end(blocks[-2], gap) + gap > _start(blocks[-1], gap):
-            second, first = blocks.pop(), blocks.pop()
-            members = first[1] + second[1]
-            blocks.append((sum(wanted[member] for member in members) / len(members), members))
-    placed = [0.0] * len(wanted)
-    for block in blocks:
-        for step, member in enumerate(block[1]):
-            placed[member] = _start(block, gap) + step * gap
-    floor = low
-    for index in order:
-        placed[index] = floor = max(placed[index], floor)
-        floor += gap
-    ceiling = high
-    for index in reversed(order):
-        placed[index] = ceiling = min(placed[index], ceiling)
-        ceiling -= gap
-    return placed
-
-
-def _start(block: tuple[float, list[int]], gap: float) -> float:
-    return block[0] - (len(block[1]) - 1) * gap / 2
-
-
-def _end(block: tuple[float, list[int]], gap: float) -> float:
-    return block[0] + (len(block[1]) - 1) * gap / 2
+    blocks: list[list[float]] = []
+    for rank, index in enumerate(order):
+        blocks.append([wanted[index] - rank * gap])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    bases = [fmean(block) for block in blocks for _ in block]
+    top = high - (len(wanted) - 1) * gap
+    placed = dict(zip(order, (min(max(base, low), top) + rank * gap for rank, base in enumerate(bases)), strict=True))
+    return [placed[index] for index in range(len(wanted))]

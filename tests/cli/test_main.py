@@ -139,7 +139,7 @@ def test_traceback_shows_where_an_error_came_from(salience: Run, fails_with: Cal
 
 def test_the_defaults_that_help_names_are_the_real_ones() -> None:
     """They are written out, because reading them off would import torch for `--help`."""
-    from salience.lab.fit.fit_scorer import FitConfig
+    from salience.lab.fit.config import FitConfig
     from salience.lab.study.config import StudyConfig
 
     def named(command: str, option: str) -> str:

@@ -14,7 +14,7 @@ from salience.cli.loading import LoadedModel, ModelSource, find_vlm, model_optio
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
-    from salience.lab.fit.fit_scorer import FitConfig
+    from salience.lab.fit.config import FitConfig
 
 _COUNT = click.IntRange(min=1)
 _SCORER_FILES = {"config.json", "model.safetensors"}
@@ -22,10 +22,10 @@ _SCORER_FILES = {"config.json", "model.safetensors"}
 
 @click.command()
 @model_option()
-@click.option("--objective", default=None, metavar="NAME", help="What the scorer learns.  [default: attention]")
+@click.option("--objective", default=None, metavar="NAME", help="Training objective.  [default: attention]")
 @click.option("--pictures", type=_COUNT, default=None, help="Training pictures.  [default: 300]")
-@click.option("--steps", type=_COUNT, default=None, help="Steps of the optimiser.  [default: 800]")
-@click.option("--quick", is_flag=True, help="On a few pictures: to see that it works, not to use the scorer.")
+@click.option("--steps", type=_COUNT, default=None, help="Optimiser steps.  [default: 800]")
+@click.option("--quick", is_flag=True, help="A few pictures and steps: to see that it works, not to use the scorer.")
 @shared_options(out="build/scorer", writes="the scorer: config.json and model.safetensors")
 def fit(
     model: str | None,
@@ -40,16 +40,17 @@ def fit(
 ) -> None:
     """Train a saliency scorer for a frozen vision-language model, the bundled one or your own.
 
-    The model stays as it is; seconds to minutes on the bundled one. Models of other families than LLaVA-1.5's run once
-    for each question, up to sixteen a picture: begin with few --pictures. A run that was killed goes on where it
-    stopped when it is started again. A scorer in the model's folder under salience/ is found by itself.
+    The model itself does not change. Training takes seconds to minutes on the bundled model. A model that is not
+    LLaVA-1.5-like runs once for each question, up to sixteen times a picture, so begin with few --pictures. A killed
+    run continues where it stopped when you start it again. A scorer in the model's folder under salience/ is found by
+    itself.
 
     \b
     Example:
       salience fit --model path/to/llava --out path/to/llava/salience
     """
     with stdout_for_results(as_json):
-        config = _config(quick, objective=objective, pictures=pictures, steps=steps, seed=seed)
+        config = _config(quick, seed, objective=objective, pictures=pictures, steps=steps)
         _require_scorer_folder(out)
         found = find_vlm(model, device)
         _require_attention(found)
@@ -64,7 +65,7 @@ def fit(
 
 
 def _require_scorer_folder(out: Path) -> None:
-    """`out` is replaced whole, so whatever else stands there must not be lost."""
+    """Raise ValueError where `out` holds anything but a scorer: the folder is replaced as a whole."""
     require_folder(out.parent)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file; a folder for the scorer is needed.")
@@ -75,15 +76,21 @@ def _require_scorer_folder(out: Path) -> None:
         require_folder(out)
 
 
-def _config(quick: bool, **given: Any) -> FitConfig:
-    """Settings of the call over the study's defaults. Raises: ValueError for what can't be."""
-    from salience.lab.study.config import StudyConfig
+def _config(quick: bool, seed: int, *, objective: str | None, pictures: int | None, steps: int | None) -> FitConfig:
+    """Return the configuration of the call. Raises ValueError for values that are not allowed."""
+    from salience.lab.fit.config import FitConfig
 
-    return replace(StudyConfig.of(quick=quick).fit, **{k: v for k, v in given.items() if v is not None})
+    base = FitConfig.quick(seed=seed) if quick else FitConfig(seed=seed)
+    return replace(
+        base,
+        objective=objective or base.objective,
+        pictures=pictures or base.pictures,
+        steps=steps or base.steps,
+    )
 
 
 def _require_attention(found: ModelSource) -> None:
-    """Raise ValueError for a model whose attention no scorer can learn."""
+    """Raise ValueError for a model whose attention can't be read."""
     from salience.lab.fit.view_saliency import require_attention
 
     if found.outline is not None:
@@ -91,7 +98,7 @@ def _require_attention(found: ModelSource) -> None:
 
 
 def _fitted(loaded: LoadedModel, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:
-    """Train, write the folder, and tell of it as a results document."""
+    """Train, write the scorer's folder and return the results document."""
     from salience.core.environment import environment
     from salience.core.record import SCHEMA
     from salience.lab.fit.fit_scorer import fit as train

@@ -18,21 +18,29 @@ from salience.core.types import Selection
 from salience.lab.evaluate.encoded_pictures import encode_pictures
 from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.teacher_forcing import loglikelihood
-from salience.lab.fit import fit_scorer
-from salience.lab.fit.fit_scorer import FitConfig, Target, Views, distil, fit
+from salience.lab.fit import fit_scorer, training_pictures
+from salience.lab.fit.attention_source import AttentionSource, join_questions
+from salience.lab.fit.config import FitConfig
+from salience.lab.fit.fit_scorer import Target, distil, fit
 from salience.lab.fit.objectives import attention_kl
-from salience.lab.fit.text_saliency import Look, joined_shares, text_saliency
-from salience.lab.fit.view_saliency import choose_viewed_look, require_attention, viewed_saliency
-from salience.lab.fit.view_samples import answered, token_columns, view
+from salience.lab.fit.picture_views import answered, token_columns, view_picture
+from salience.lab.fit.text_saliency import text_saliency
+from salience.lab.fit.training_pictures import ViewPictures
+from salience.lab.fit.view_saliency import require_attention, view_saliency
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.budget import Budget
 from salience.vlm.scorers.scorer import Scorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about its deprecated names
 
-LOOKS = [Look(layer=0, rows="answer"), Look(layer=1), Look(layer=1, rows="answer", power=2.0, join="turns"), Look()]
+SOURCES = [
+    AttentionSource(layer=0, rows="answer"),
+    AttentionSource(layer=1),
+    AttentionSource(layer=1, rows="answer", power=2.0, join="turns"),
+    AttentionSource(),
+]
 SMALL = FitConfig(
-    pictures=3, validation=1, questions=2, steps=6, batch=2, hidden=8, save_every=2, look=LOOKS[2], keeps=(0.25,)
+    pictures=3, validation=1, questions=2, steps=6, batch=2, hidden=8, save_every=2, source=SOURCES[2], keeps=(0.25,)
 )
 QUESTIONS = (("which digit is red ?", "yes"), ("is red ?", "no"))
 
@@ -46,7 +54,8 @@ def scene(number: int) -> list[Any]:
 
 @pytest.fixture
 def scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_scorer, "load_pictures", lambda *_, pictures, **__: [scene(i) for i in range(pictures)])
+    drawn = lambda *_, pictures, **__: [scene(i) for i in range(pictures)]  # noqa: E731
+    monkeypatch.setattr(training_pictures, "load_pictures", drawn)
 
 
 @pytest.mark.usefixtures("scenes")
@@ -79,16 +88,16 @@ def test_the_target_is_the_attention_in_the_model_s_own_forward(
     """Against eager attention of the model on each whole prompt by itself, cut to the views' columns."""
     model, processor = tiny_family(family).model(), family_processor(family)
     adapter, group = adapter_for(model), scene(0)
-    viewed = view(adapter, processor, group)
-    found = viewed_saliency(adapter, viewed, LOOKS[:1])[0]
+    picture = view_picture(adapter, processor, group)
+    found = view_saliency(adapter, picture, SOURCES[:1])[0]
     model.set_attn_implementation("eager")
     shares = []
     for sample in group:
         inputs = GenerateEvaluator(model, processor, [group]).inputs(sample.image, [sample.question])
         with torch.no_grad():
             paid = model(**inputs, output_attentions=True).attentions[0].mean(1)  # (1, T, T)
-        shares.append(paid[0, -1, token_columns(adapter, viewed, inputs["input_ids"])[0]])
-    wanted = torch.stack(shares).split([len(tokens) for tokens in viewed.encoded.views], dim=1)
+        shares.append(paid[0, -1, token_columns(adapter, picture, inputs["input_ids"])[0]])
+    wanted = torch.stack(shares).split([len(tokens) for tokens in picture.encoded.views], dim=1)
     assert len(found) == len(wanted)
     for mine, its in zip(found, wanted, strict=True):
         # Another kernel, and rows with padding beside them: float32 sums in another order.
@@ -100,8 +109,8 @@ def test_on_llava_it_is_what_packed_questions_give(
 ) -> None:
     adapter, processor = adapter_for(tiny_llava(84)), tiny_processor(84)
     group = [SimpleNamespace(image=scene(2)[0].image, question=q, answer="red") for q in ("is red there?", "how many?")]
-    packed = text_saliency(adapter, encode_pictures(adapter, processor, [group]), LOOKS)  # (looks, 1, n)
-    for mine, its in zip(viewed_saliency(adapter, view(adapter, processor, group), LOOKS), packed, strict=True):
+    packed = text_saliency(adapter, encode_pictures(adapter, processor, [group]), SOURCES)  # (looks, 1, n)
+    for mine, its in zip(view_saliency(adapter, view_picture(adapter, processor, group), SOURCES), packed, strict=True):
         # Float32 sums in another order; a turn changes only where two tokens tie to within that.
         torch.testing.assert_close(mine[0], its[0], atol=1e-5, rtol=1e-4)
 
@@ -112,12 +121,12 @@ def test_answers_are_weighed_as_generate_weighs_them(
     """All tokens, and a part of them, against the model as its users call it."""
     model, processor, group = tiny_family("idefics3").model(), family_processor("idefics3"), scene(1)
     adapter = adapter_for(model)
-    viewed = view(adapter, processor, group)
+    picture = view_picture(adapter, processor, group)
     evaluator = GenerateEvaluator(model, processor, [group])
     inputs = evaluator.inputs(group[0].image, [sample.question for sample in group])
-    kept = [Selection(kept=torch.arange(0, len(tokens), 2)) for tokens in viewed.encoded.views]
-    for chosen, method in ((viewed.every(), None), (kept, _Every())):
-        right, likely = answered(adapter, processor.tokenizer, viewed, chosen)
+    kept = [Selection(kept=torch.arange(0, len(tokens), 2)) for tokens in picture.encoded.views]
+    for chosen, method in ((picture.every(), None), (kept, _Every())):
+        right, likely = answered(adapter, processor.tokenizer, picture, chosen)
         with evaluator.pruned(method, Budget(keep=0.5), 0):
             wanted = [
                 float(loglikelihood(model, processor.tokenizer, inputs, sample.answer)[0][row])
@@ -137,12 +146,13 @@ class _Every(salience.vlm.methods.base.Method):
         return (torch.arange(len(ctx.features)) % 2 == 0).float()
 
 
-def test_the_look_that_answers_best_is_chosen(
+@pytest.mark.usefixtures("scenes")
+def test_the_source_that_answers_best_is_chosen(
     tiny_family: Callable[[str], Any], family_processor: Callable[[str], Any]
 ) -> None:
     adapter = adapter_for(tiny_family("internvl").model())
-    looks = LOOKS[:3]
-    chosen, tried = choose_viewed_look(adapter, family_processor("internvl"), [scene(0)], looks, (0.25,))
+    pictures = ViewPictures(adapter, family_processor("internvl"), SMALL, ProgressBars())
+    chosen, tried = pictures.choose_source(SOURCES[:3], [scene(0)])
     best = max(tried, key=lambda entry: (entry["accuracy"], entry["answer_log_prob"]))
     assert {name: best[name] for name in chosen.describe()} == chosen.describe()
     assert len(tried) == 3 and all(entry["answer_log_prob"] < 0 for entry in tried)
@@ -187,9 +197,8 @@ def test_views_of_several_sizes_are_learned_and_shuffled_ones_are_not(tiny_famil
 
     def left(**changes: Any) -> float:
         given = FitConfig(**{**vars(config), **changes})
-        scorer = distil(
-            adapter, given, Views(features=features), Target(shares=shares, about={}), aside=None, bars=ProgressBars()
-        )
+        target = Target(shares=shares, about={})
+        scorer = distil(adapter, given, features, target, aside=None, bars=ProgressBars())
         with torch.no_grad():
             return sum(float(attention_kl(scorer(x)[None], y[None])) for x, y in zip(features, shares, strict=True))
 
@@ -200,11 +209,11 @@ def test_views_of_several_sizes_are_learned_and_shuffled_ones_are_not(tiny_famil
 
 def test_a_picture_that_nobody_looks_at_has_equal_shares() -> None:
     nothing = torch.zeros(2, 3, 4)
-    for look in (Look(), Look(layer=0, rows="answer", join="turns")):
-        assert joined_shares(nothing, [(0, 1), (2, 2)], look).tolist() == [0.25] * 4
+    for source in (AttentionSource(), AttentionSource(layer=0, rows="answer", join="turns")):
+        assert join_questions(nothing, [(0, 1), (2, 2)], source).tolist() == [0.25] * 4
     seen = torch.zeros(1, 2, 4)
     seen[0, 1, 3] = 0.5  # the second question alone looks
-    assert joined_shares(seen, [(0, 0), (1, 1)], Look()).tolist() == [0, 0, 0, 1]
+    assert join_questions(seen, [(0, 0), (1, 1)], AttentionSource()).tolist() == [0, 0, 0, 1]
 
 
 def test_a_model_whose_attention_cannot_be_read_is_refused_in_a_sentence() -> None:

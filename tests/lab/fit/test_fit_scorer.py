@@ -15,10 +15,12 @@ from torch import Tensor
 from salience.core.progress import ProgressBars
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures, load_pictures
 from salience.lab.fit import fit_scorer
-from salience.lab.fit.attention_source import candidate_looks, choose_look, top_tokens
-from salience.lab.fit.fit_scorer import FitConfig, Target, distil, fit, load_target
+from salience.lab.fit.attention_source import REFERENCE, AttentionSource, candidate_sources, top_tokens
+from salience.lab.fit.config import FitConfig
+from salience.lab.fit.fit_scorer import Target, distil, fit, load_target
 from salience.lab.fit.objectives import attention_kl
-from salience.lab.fit.text_saliency import REFERENCE, Look, text_saliency
+from salience.lab.fit.text_saliency import text_saliency
+from salience.lab.fit.training_pictures import PackedPictures
 from salience.lab.train import checkpoint
 from salience.vlm.families import Adapter, adapter_for
 from salience.vlm.scorers.scorer import Scorer
@@ -33,10 +35,10 @@ def scene(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) 
     return adapter, encode_pictures(adapter, tiny_processor(84), groups, batch=2)
 
 
-def test_every_look_is_a_distribution(scene: tuple[Adapter, EncodedPictures]) -> None:
+def test_every_source_is_a_distribution(scene: tuple[Adapter, EncodedPictures]) -> None:
     adapter, pictures = scene
-    looks = [REFERENCE, Look(layer=1, rows="answer"), Look(layer=1, rows="answer", power=3.0)]
-    shares = text_saliency(adapter, pictures, looks, batch=2)
+    sources = [REFERENCE, AttentionSource(layer=1, rows="answer"), AttentionSource(layer=1, rows="answer", power=3.0)]
+    shares = text_saliency(adapter, pictures, sources, batch=2)
     assert shares.shape == (3, 5, 36)
     # A sum of 36 float32 shares.
     torch.testing.assert_close(shares.sum(-1), torch.ones(3, 5), atol=1e-5, rtol=0)
@@ -50,18 +52,19 @@ def test_saliency_does_not_depend_on_the_batch(scene: tuple[Adapter, EncodedPict
     torch.testing.assert_close(one, all_, atol=1e-6, rtol=1e-5)
 
 
-def test_the_look_that_answers_best_is_chosen(scene: tuple[Adapter, EncodedPictures]) -> None:
+def test_the_source_that_answers_best_is_chosen(scene: tuple[Adapter, EncodedPictures]) -> None:
     adapter, pictures = scene
-    looks = candidate_looks(adapter)
-    assert {look.layer for look in looks} == {None, 0, 1}
-    chosen, tried = choose_look(adapter, pictures, looks, (0.25,))
-    assert len(tried) == len(looks)
+    sources = candidate_sources(adapter)
+    assert {source.layer for source in sources} == {None, 0, 1}
+    packed = PackedPictures(adapter, None, replace(SMALL, keeps=(0.25,)), ProgressBars(), pictures)
+    chosen, tried = packed.choose_source(sources, pictures)
+    assert len(tried) == len(sources)
     best = max(entry["accuracy"] for entry in tried)
     assert next(entry for entry in tried if entry["accuracy"] == best) == {**chosen.describe(), "accuracy": best}
 
 
 def test_top_tokens() -> None:
-    (kept,) = top_tokens(torch.tensor([[0.1, 0.4, 0.4, 0.0, 0.1, 0.0]]), 0.5)
+    kept = top_tokens(torch.tensor([0.1, 0.4, 0.4, 0.0, 0.1, 0.0]), 0.5)
     assert kept.tolist() == [0, 1, 2]
 
 
@@ -89,8 +92,10 @@ def test_a_scorer_learns_what_features_tell_and_nothing_from_shuffled_targets(
     target = _by_norm(pictures)
     config = replace(SMALL, steps=150, rate=1e-2)
     uniform = float(attention_kl(torch.zeros(5, 36), target.shares))
-    learned = distil(adapter, config, pictures, target, aside=None, bars=ProgressBars())
-    shuffled = distil(adapter, replace(config, shuffled=True), pictures, target, aside=None, bars=ProgressBars())
+    learned = distil(adapter, config, pictures.features, target, aside=None, bars=ProgressBars())
+    shuffled = distil(
+        adapter, replace(config, shuffled=True), pictures.features, target, aside=None, bars=ProgressBars()
+    )
     assert _agreement(learned, pictures, target.shares) < 0.3 * uniform
     assert _agreement(shuffled, pictures, target.shares) > 0.7 * uniform
 
@@ -141,7 +146,7 @@ def test_what_another_configuration_left_is_not_taken(tmp_path: Path) -> None:
 def test_the_folder_tells_how_it_was_made(
     tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any], tmp_path: Path
 ) -> None:
-    config = replace(SMALL, look=Look(layer=0))
+    config = replace(SMALL, source=AttentionSource(layer=0))
     folder = fit(tiny_llava(84), config, processor=tiny_processor(84), out=tmp_path / "scorer", quiet=True)
     about = json.loads((folder / "config.json").read_text())
     assert about["objective"] == "attention"

@@ -13,7 +13,7 @@ import pytest
 from salience.core import record
 from salience.core.result_rows import KINDS, ROW_COLUMNS, TRADEOFF_COSTS, TRADEOFF_QUALITY
 from salience.lab.compare.config import CompareConfig
-from salience.lab.fit.fit_scorer import FitConfig
+from salience.lab.fit.config import FitConfig
 from salience.lab.result_cache import FOLDER, ResultCache
 from salience.lab.study import run as study
 from salience.lab.study.config import StudyConfig

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from salience.core.types import Selection, TokenContext, VisualGrid
-from salience.lab.fit.text_saliency import Look, joined_shares
+from salience.lab.fit.attention_source import AttentionSource, join_questions
 from salience.ops.token_merging import soft_match
 from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
@@ -107,7 +107,7 @@ class TestWhatAMethodReads:
 
     def test_attention_that_a_scorer_learns_from(self) -> None:
         with pytest.raises(ValueError, match="attention values to learn from"):
-            joined_shares(torch.full((1, 2, N), float("nan")), [(0, 1)], Look())
+            join_questions(torch.full((1, 2, N), float("nan")), [(0, 1)], AttentionSource())
 
 
 class TestScores:

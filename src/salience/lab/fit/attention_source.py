@@ -1,63 +1,105 @@
-"""Whose attention a scorer learns from, chosen on validation pictures.
-
-Each candidate is tried as if the scorer were perfect: the validation pictures keep the tokens that the candidate's
-attention, known exactly, ranks highest, and the frozen model answers from those. The most accurate candidate wins.
-"""
+"""Attention sources: the attention values that a scorer can learn from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from salience.lab.evaluate.encoded_pictures import EncodedPictures
-from salience.lab.evaluate.packed_answers import answer
-from salience.lab.fit.text_saliency import ROWS, Look, text_saliency
 from salience.vlm.families import Adapter
 from salience.vlm.methods.budget import Budget
+from salience.vlm.methods.finite import require_finite
 
+ROWS = ("answer", "question")
+JOINS = ("mean", "turns")
 _MOST_LAYERS = 8
 
 
-def candidate_looks(adapter: Adapter) -> list[Look]:
-    """The mean over layers and single layers (of a deep model, eight spread evenly), each for both kinds of rows.
+@dataclass(frozen=True, kw_only=True)
+class AttentionSource:
+    """Attention of the unpruned model over a picture's tokens, joined over the picture's questions.
 
-    The questions take turns. Averaged, they fill a small budget with many tokens of the few items that are looked
-    at hardest, and the scorer that learns that loses the others.
+    layer: of the language model, from 0; None for the mean over all layers
+    rows: "answer" (the prompt's last token, from which the answer is read) or "question" (mean over all its tokens)
+    join: "mean" averages the questions' shares, each raised to `power` and normalised again. "turns" ranks each
+        question's tokens by attention; a token whose best rank is r = 0, 1, ... weighs (1 + r) ** -power. So the few
+        best tokens of every question come before the many good tokens of any one.
+    """
+
+    layer: int | None = None
+    rows: str = "question"
+    power: float = 1.0
+    join: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise ValueError(f"rows must be one of {', '.join(ROWS)}, not {self.rows!r}.")
+        if self.join not in JOINS:
+            raise ValueError(f"join must be one of {', '.join(JOINS)}, not {self.join!r}.")
+        if not self.power > 0:
+            raise ValueError(f"power must be above 0, not {self.power!r}.")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return asdict(self)
+
+
+#: Source of the `saliency_mass` column.
+REFERENCE = AttentionSource()
+
+
+def candidate_sources(adapter: Adapter) -> list[AttentionSource]:
+    """Return the mean over layers and single layers (of a deep model eight, evenly spaced), each with both `rows`.
+
+    All join by turns. A mean fills a small budget with many tokens of the few items that get the most attention, and
+    a scorer that learns it loses the other items.
     """
     count = len(adapter.language_model.layers)  # type: ignore[arg-type]
     step = max(1, -(-count // _MOST_LAYERS))
     layers: list[int | None] = [None, *range(step - 1, count, step)]
-    return [Look(layer=layer, rows=rows, power=2.0, join="turns") for layer in layers for rows in ROWS]
+    return [AttentionSource(layer=layer, rows=rows, power=2.0, join="turns") for layer in layers for rows in ROWS]
 
 
-def choose_look(
-    adapter: Adapter,
-    validation: EncodedPictures,
-    looks: Sequence[Look],
-    keeps: Sequence[float],
-    *,
-    tick: Callable[[int], object] | None = None,
-) -> tuple[Look, list[dict[str, Any]]]:
-    """The look whose own ranking answers best, mean over `keeps`, and what each one came to (fit for JSON).
+def best_source(
+    sources: Sequence[AttentionSource], measured: Sequence[Mapping[str, float]]
+) -> tuple[AttentionSource, list[dict[str, Any]]]:
+    """Return the source with the highest measures, the first measure first, and all sources with theirs, as JSON.
 
-    `tick` is called with the number of looks done.
+    measured: for each source its measures by name, such as {"accuracy": 0.6}; the earlier source wins a tie
     """
-    shares = text_saliency(adapter, validation, list(looks))  # (looks, P, n)
-    tried: list[dict[str, Any]] = []
-    for look, targets in zip(looks, shares, strict=True):
-        reached = [answer(adapter, validation, top_tokens(targets, keep)).accuracy for keep in keeps]
-        tried.append({**look.describe(), "accuracy": sum(reached) / len(reached)})
-        if tick is not None:
-            tick(1)
-    best = max(range(len(looks)), key=lambda index: (tried[index]["accuracy"], -index))
-    return looks[best], tried
+    best = max(range(len(sources)), key=lambda index: (*measured[index].values(), -index))
+    tried = [{**source.describe(), **found} for source, found in zip(sources, measured, strict=True)]
+    return sources[best], tried
 
 
-def top_tokens(scores: Tensor, keep: float) -> list[Tensor]:
-    """For each picture of scores (P, n) the tokens that a ratio keeps, rising; ties go to the earlier token."""
-    k = Budget(keep=keep).count(scores.shape[1])
-    order = scores.sort(dim=-1, descending=True, stable=True).indices[:, :k]
-    return list(torch.sort(order, dim=-1).values)
+def top_tokens(scores: Tensor, keep: float) -> Tensor:
+    """Return the tokens (k,) of scores (n,) that a keep ratio leaves, in rising order; ties go to the earlier token."""
+    order = scores.sort(descending=True, stable=True).indices[: Budget(keep=keep).count(len(scores))]
+    return torch.sort(order).values
+
+
+def join_questions(shares: Tensor, spans: Sequence[tuple[int, int]], source: AttentionSource) -> Tensor:
+    """Return each token's share (n,) of the attention, adding up to 1; equal shares where there is no attention.
+
+    Each question is normalised before the mean. Otherwise the questions with the most attention would decide, and
+    small items that few questions ask about would be lost.
+
+    Args:    shares: attention (layers, rows, n)   spans: first and last row of each question
+    """
+    chosen = shares.mean(0) if source.layer is None else shares[source.layer]  # (rows, n)
+    first = [last if source.rows == "answer" else first for first, last in spans]
+    each = torch.stack([chosen[a : last + 1].mean(0) for a, (_, last) in zip(first, spans, strict=True)])
+    require_finite(each, "saliency", "attention values to learn from")
+    each = each[each.sum(-1) > 0]  # a sliding window may end before the picture
+    if not len(each):
+        return torch.full((shares.shape[-1],), 1 / shares.shape[-1])
+    if source.join == "turns":
+        order = each.sort(dim=-1, descending=True, stable=True).indices
+        rank = order.argsort(-1).amin(0)  # (n,)
+        weight = (1.0 + rank) ** -source.power
+        return weight / weight.sum()
+    each = (each / each.sum(-1, keepdim=True)) ** source.power
+    return (each / each.sum(-1, keepdim=True)).mean(0)

@@ -1,4 +1,4 @@
-"""Which fitted scorers there are for a model."""
+"""Fitted scorers of a model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from salience.vlm.scorers.scorer import Scorer
 
 
 def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
-    """Seed -> scorer made for exactly this model; empty where there is none.
+    """Return seed -> scorer for all scorers that were made for exactly this model.
 
-    They are in `salience` in the model's folder or hub repository and its subfolders `seed-*`, else the bundled ones.
+    They lie in `salience` in the model's folder or hub repository and its subfolders `seed-*`, else they are the
+    bundled ones.
 
-    Raises:  ValueError when one in the model's own folder was trained on another vision tower
+    Raises:  ValueError where one in the model's own folder was trained on another vision tower
     """
     home = model_scorer(adapter).folder
     if home is None:
@@ -30,7 +31,7 @@ def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
 
 
 def _seed(scorer: Scorer, taken: dict[int, Scorer]) -> int:
-    """The seed it was fitted with, else the next number that is free."""
+    """Return the seed that it was fitted with, else the next free number."""
     training: Any = scorer.config.training or {}
     seed = training.get("seed", len(taken))
     return seed if seed not in taken else max(taken) + 1

@@ -1,4 +1,4 @@
-"""What a scorer is trained for: one function an objective, in one static table."""
+"""Training objectives of scorers, one function each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 def attention_kl(logits: Tensor, target: Tensor) -> Tensor:
     """KL(target || softmax(logits)) in nats, mean over pictures.
 
-    Args: logits (B, n) of the scorer; target (B, n), each picture's shares adding up to 1
+    Args:    logits: (B, n) of the scorer   target: (B, n), adding up to 1 in each picture
     """
-    # 0 log 0 is 0: where the target has nothing, its logarithm is not looked at.
+    # 0 log 0 is 0, so the logarithm of an empty share must only be finite.
     own = (target * target.clamp_min(1e-30).log()).sum(-1)
     return (own - (target * logits.log_softmax(-1)).sum(-1)).mean()
 

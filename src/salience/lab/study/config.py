@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field, replace
 
 from salience.lab.compare.config import LENGTHS, CompareConfig
-from salience.lab.fit.fit_scorer import FitConfig
+from salience.lab.fit.config import FitConfig
 from salience.lab.tradeoff.config import TradeoffConfig
 
 MODELS = ("mamba", "bimamba", "transformer")
@@ -33,7 +33,7 @@ class StudyConfig:
     def of(*, quick: bool = False, seed: int = 0) -> StudyConfig:
         """Return the whole study, or `quick`: the same path on few pictures, which measures nothing."""
         if quick:
-            fit = FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed + 10)
+            fit = FitConfig.quick(seed=seed + 10)
             tradeoff = TradeoffConfig.quick(seed=seed)
         else:
             # Half of the default of `salience fit`: as good on validation pictures, to within a seed's spread.

@@ -18,8 +18,10 @@ from salience.core.progress import ProgressBars, progress_bars
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.run import compare, identity
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
-from salience.lab.fit.fit_scorer import FitConfig, distil, load_target, make_target, prepare
+from salience.lab.fit.config import FitConfig
+from salience.lab.fit.fit_scorer import distil, load_target, make_target
 from salience.lab.fit.fitted_scorers import scorers_for
+from salience.lab.fit.training_pictures import PackedPictures, prepare
 from salience.lab.profile.machine_load import Machine
 from salience.lab.result_cache import ResultCache
 from salience.lab.study.config import StudyConfig
@@ -111,12 +113,16 @@ def _fitted(
     """A scorer fitted on these pictures, and one with targets that were shuffled within each picture."""
     aside = cache.path("fit")
     assert aside is not None  # a study always has a folder
-    target = load_target(aside, lambda: make_target(adapter, processor, config, train, bars))
+    target = load_target(
+        aside, lambda: make_target(adapter, config, PackedPictures(adapter, processor, config, bars, train))
+    )
     fitted = []
     for name, one in (("saliency", config), (SHUFFLED, replace(config, shuffled=True))):
         folder = aside / name
         if not (folder / "config.json").is_file():
-            distil(adapter, one, train, target, aside=aside / f"{name}.unfinished", bars=bars).save_pretrained(folder)
+            distil(adapter, one, train.features, target, aside=aside / f"{name}.unfinished", bars=bars).save_pretrained(
+                folder
+            )
         fitted.append(Scorer.from_pretrained(folder))
     fitted[0].save_pretrained(out / "scorer")
     return fitted[0], fitted[1]

@@ -1,7 +1,6 @@
-"""A picture of any family as its own processor and tower have it: in views, with its questions as whole prompts.
+"""Pictures of any family: the views that processor and vision tower make, with the questions as whole prompts.
 
-What `encoded.py` and `packing.py` are for LLaVA-1.5's way, for all others: each question runs by itself, in batches,
-through the model's own forward, and only the tower's work is shared.
+Each question runs by itself, in batches, through the model's own forward. The questions share the vision tower's work.
 Glossary: Q questions of a picture; views with n_i tokens each, n in all; B rows of a batch; T columns of a prompt.
 """
 
@@ -21,31 +20,31 @@ from salience.lab.evaluate.teacher_forcing import forced_logits
 from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.pruned_inputs import model_arguments, pruned_inputs, slots
 
-#: Questions of a picture that go through the model together.
+#: Questions of a picture that run together.
 BATCH = 8
 _REPLACED = frozenset({"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Viewed:
-    """One picture. batches: the model's arguments for its questions, several rows each, without the pixels
-    answers: (Q,), each question's"""
+class PictureViews:
+    """One encoded picture. batches: the model's arguments for its questions, several rows each, without the pixels
+    answers: of the Q questions"""
 
     encoded: EncodedViews
     batches: Sequence[Mapping[str, Any]]
     answers: Sequence[str]
 
     def every(self) -> list[Selection]:
-        """All tokens of each view."""
+        """Return a selection of all tokens for each view."""
         return [Selection(kept=torch.arange(view.shape[0])) for view in self.encoded.views]
 
 
 @torch.no_grad()
-def view(adapter: Adapter, processor: Any, group: Sequence[Sample], *, questions: bool = True) -> Viewed:
-    """A picture and its questions, encoded once.
+def view_picture(adapter: Adapter, processor: Any, group: Sequence[Sample], *, questions: bool = True) -> PictureViews:
+    """Encode a picture and its questions.
 
-    Args:    group: the samples of one picture   questions: False where only the views are asked for
-    Raises:  ValueError when the processor's image tokens are not those of the picture's views
+    Args:    group: the samples of one picture   questions: False to encode the picture alone
+    Raises:  ValueError where the processor's image tokens are not those of the picture's views
     """
     image = group[0].image
 
@@ -57,20 +56,25 @@ def view(adapter: Adapter, processor: Any, group: Sequence[Sample], *, questions
     encoded = adapter.encode(**{name: value for name, value in one.items() if name in adapter.image_arguments})
     parts = [group[start : start + BATCH] for start in range(0, len(group) if questions else 0, BATCH)]
     batches = [{k: v for k, v in inputs(part).items() if k != "pixel_values"} for part in parts]
-    return Viewed(encoded=encoded, batches=batches, answers=[sample.answer for sample in group])
+    return PictureViews(encoded=encoded, batches=batches, answers=[sample.answer for sample in group])
 
 
 def arguments(
-    adapter: Adapter, viewed: Viewed, batch: Mapping[str, Any], selections: Sequence[Selection], *, generating: bool
+    adapter: Adapter,
+    picture: PictureViews,
+    batch: Mapping[str, Any],
+    selections: Sequence[Selection],
+    *,
+    generating: bool,
 ) -> dict[str, Any]:
-    """The arguments of the model's forward, or of `generate`, when these tokens of each view stay: what `prune` gives.
+    """Return the arguments of the pruned forward, or of `generate`, as `prune` makes them.
 
-    Args:    batch: one of `viewed.batches`   selections: for each view
+    Args:    batch: one of `picture.batches`   selections: the tokens to keep, for each view
     """
     rows = len(batch["input_ids"])
     mask = batch["attention_mask"]
     pruned = pruned_inputs(
-        adapter, _repeated(viewed.encoded, rows), [*selections] * rows, batch["input_ids"], mask,
+        adapter, _repeated(picture.encoded, rows), [*selections] * rows, batch["input_ids"], mask,
         adapter.position_ids(batch, mask, generating=generating), side="left",
     )  # fmt: skip
     adapter.set_rope_deltas(pruned.deltas)
@@ -78,35 +82,36 @@ def arguments(
     return adapter.forward_layout(model_arguments(adapter, pruned, options))
 
 
-def token_columns(adapter: Adapter, viewed: Viewed, ids: Tensor) -> Tensor:
-    """(B, n): where the tokens of all views stand in each row of ids (B, T), newlines left out.
+def token_columns(adapter: Adapter, picture: PictureViews, ids: Tensor) -> Tensor:
+    """Return (B, n): the columns of all views' tokens in each row of ids (B, T), without newline tokens.
 
-    Raises:  ValueError when the rows' image tokens are not those of the views
+    Raises:  ValueError where the rows' image tokens are not those of the views
     """
-    slot = slots(adapter, _repeated(viewed.encoded, len(ids)), ids, "image")
+    slot = slots(adapter, _repeated(picture.encoded, len(ids)), ids, "image")
     columns = torch.nonzero(slot)[:, 1].view(len(ids), -1)  # (B, places)
-    views = zip(viewed.encoded.breaks, viewed.encoded.views, strict=True)
+    views = zip(picture.encoded.breaks, picture.encoded.views, strict=True)
     token = [torch.ones(len(v), dtype=torch.bool) if breaks is None else ~breaks.cpu() for breaks, v in views]
     return columns[:, torch.cat(token).to(columns.device)]
 
 
 @torch.no_grad()
 def answered(
-    adapter: Adapter, tokenizer: Any, viewed: Viewed, selections: Sequence[Selection]
+    adapter: Adapter, tokenizer: Any, picture: PictureViews, selections: Sequence[Selection]
 ) -> tuple[list[bool], list[float]]:
-    """For each question whether each token of its answer is the likeliest, and the mean of their log-probabilities.
+    """Return for each question whether every token of its answer is the likeliest, and their mean log-probability.
 
-    The true answer so far is given. The end is not asked for: families end a turn in different ways.
+    Teacher forcing: each token is predicted from the true ones before it. The end token is left out, because families
+    end an answer in different ways.
     """
     right: list[bool] = []
     likely: list[float] = []
-    for batch in viewed.batches:
+    for batch in picture.batches:
         rows = len(batch["input_ids"])
-        answers = viewed.answers[len(right) : len(right) + rows]
+        answers = picture.answers[len(right) : len(right) + rows]
         ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
         longest = max(map(len, ids))
         forced = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in ids])
-        options = arguments(adapter, viewed, batch, selections, generating=True)
+        options = arguments(adapter, picture, batch, selections, generating=True)
         log_probs = forced_logits(adapter.model, options, forced).log_softmax(-1).cpu()  # (B, A, V)
         for row, each in zip(log_probs, ids, strict=True):
             wanted = torch.tensor(each)
@@ -116,7 +121,7 @@ def answered(
 
 
 def _repeated(encoded: EncodedViews, rows: int) -> EncodedViews:
-    """The same picture once for each row."""
+    """Repeat the picture for each row."""
     pictures = 1 + max(encoded.pictures)
     return EncodedViews(
         views=[*encoded.views] * rows,

@@ -1,0 +1,59 @@
+"""Configuration of a scorer's training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from salience.lab.fit.attention_source import AttentionSource
+from salience.lab.fit.objectives import OBJECTIVES
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Configuration of a scorer's training. The defaults are those of `salience fit`.
+
+    pictures, validation: numbers of training and validation pictures   questions: at most so many a picture
+    source: attention that is the target; None to choose it on the validation pictures at the keep ratios `keeps`
+    hidden: width of the scorer   steps, batch (pictures, or views of pictures), rate, decay: of AdamW, whose learning
+    rate warms up and then follows a cosine
+    shuffled: permute each picture's targets among its tokens, a control that must end up no better than random
+    save_every: steps between checkpoints, without influence on the result
+    """
+
+    task: str = "scenes"
+    objective: str = "attention"
+    pictures: int = 300
+    validation: int = 32
+    questions: int = 16
+    source: AttentionSource | None = None
+    keeps: tuple[float, ...] = (0.05,)
+    hidden: int = 64
+    steps: int = 800
+    batch: int = 16
+    rate: float = 1e-2
+    decay: float = 1e-2
+    shuffled: bool = False
+    seed: int = 0
+    save_every: int = field(default=100, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
+        for name in ("pictures", "validation", "questions", "hidden", "steps", "batch", "save_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if not (self.rate > 0 and math.isfinite(self.rate)):
+            raise ValueError(f"rate must be a number above 0, not {self.rate!r}.")
+
+    @staticmethod
+    def quick(*, seed: int = 0) -> FitConfig:
+        """A few pictures and steps: enough to see that it works."""
+        return FitConfig(pictures=24, validation=8, questions=8, steps=60, keeps=(0.1,), seed=seed)
+
+    def describe(self) -> dict[str, Any]:
+        """Return as JSON what the result depends on."""
+        # A scorer's config.json has the source under "look", the key of all scorers that were saved so far.
+        return {"look" if key == "source" else key: value for key, value in asdict(self).items() if key != "save_every"}

@@ -1,0 +1,161 @@
+"""Training pictures of a scorer, with one interface for two engines.
+
+`PackedPictures` runs all questions of a picture at once, for LLaVA-1.5-like models. `ViewPictures` runs each question
+by itself through the model's own forward, for any family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from salience.core.progress import ProgressBars
+from salience.core.types import Selection
+from salience.lab.data.scenes import Sample
+from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures, load_pictures
+from salience.lab.evaluate.packed_answers import answer
+from salience.lab.evaluate.packing import can_pack
+from salience.lab.fit.attention_source import AttentionSource, best_source, top_tokens
+from salience.lab.fit.config import FitConfig
+from salience.lab.fit.picture_views import answered, view_picture
+from salience.lab.fit.text_saliency import text_saliency
+from salience.lab.fit.view_saliency import view_saliency
+from salience.vlm.families import Adapter
+
+#: One tensor (P, n, ...) for pictures of one size, else (n_i, ...) for each view of each picture.
+PerToken = Tensor | Sequence[Tensor]
+Chosen = tuple[AttentionSource, list[dict[str, Any]]]
+
+
+class TrainingPictures(Protocol):
+    """Pictures with questions, and the model's attention on them."""
+
+    def choose_source(self, sources: Sequence[AttentionSource]) -> Chosen:
+        """Return the source whose highest-ranked tokens answer best, and the measures of all sources as JSON.
+
+        The validation pictures keep the tokens that the source's exact attention ranks highest, as a perfect scorer
+        would, and the frozen model answers. Measures are means over the keep ratios `FitConfig.keeps`.
+        """
+
+    def shares(self, source: AttentionSource) -> PerToken:
+        """Return each token's share of the source's attention on the training pictures, (P, n) or (n_i,) a view."""
+
+    @property
+    def features(self) -> PerToken:
+        """Vision features of the training pictures, (P, n, d) or (n_i, d) a view."""
+
+
+def training_pictures(adapter: Adapter, processor: Any, config: FitConfig, bars: ProgressBars) -> TrainingPictures:
+    """Draw the pictures; the engine is `PackedPictures` wherever the model allows it."""
+    if can_pack(adapter):
+        return PackedPictures(adapter, processor, config, bars)
+    return ViewPictures(adapter, processor, config, bars)
+
+
+def draw(config: FitConfig, split: str, bars: ProgressBars) -> list[list[Sample]]:
+    """Return the pictures of "train" or "val", each with its samples."""
+    count = config.pictures if split == "train" else config.validation
+    with bars.bar(f"drawing {split} pictures", 1) as tick:
+        groups = load_pictures(config.task, split=split, pictures=count, questions=config.questions, seed=config.seed)
+        tick()
+    return groups
+
+
+def prepare(
+    adapter: Adapter, processor: Any, config: FitConfig, split: str, bars: ProgressBars, *, keys: bool = False
+) -> EncodedPictures:
+    """Draw and encode the pictures of "train" or "val". keys: with the attention keys of the vision tower"""
+    groups = draw(config, split, bars)
+    with bars.bar(f"encoding {split} pictures", len(groups)) as tick:
+        return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
+
+
+class PackedPictures:
+    """Pictures of one size whose questions run together. train: encoded pictures, drawn unless they are given"""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        processor: Any,
+        config: FitConfig,
+        bars: ProgressBars,
+        train: EncodedPictures | None = None,
+    ) -> None:
+        self.adapter, self.processor, self.config, self.bars = adapter, processor, config, bars
+        self.train = train or prepare(adapter, processor, config, "train", bars)
+
+    @property
+    def features(self) -> Tensor:
+        """See `TrainingPictures`."""
+        return self.train.features
+
+    def choose_source(self, sources: Sequence[AttentionSource], validation: EncodedPictures | None = None) -> Chosen:
+        """See `TrainingPictures`. validation: pictures to choose on, drawn unless they are given"""
+        chosen_on = validation or prepare(self.adapter, self.processor, self.config, "val", self.bars)
+        with self.bars.bar("choosing the attention source", len(sources)) as tick:
+            accuracies = []
+            for shares in text_saliency(self.adapter, chosen_on, sources):
+                kept = [[top_tokens(each, keep) for each in shares] for keep in self.config.keeps]
+                reached = [answer(self.adapter, chosen_on, tokens).accuracy for tokens in kept]
+                accuracies.append(sum(reached) / len(reached))
+                tick()
+        return best_source(sources, [{"accuracy": accuracy} for accuracy in accuracies])
+
+    def shares(self, source: AttentionSource) -> Tensor:
+        """See `TrainingPictures`."""
+        with self.bars.bar("attention of the training questions", len(self.train)) as tick:
+            return text_saliency(self.adapter, self.train, [source], tick=tick)[0]
+
+
+class ViewPictures:
+    """Pictures of any family, in views of any size. Encoded on the first use, together with the attention if asked."""
+
+    def __init__(self, adapter: Adapter, processor: Any, config: FitConfig, bars: ProgressBars) -> None:
+        self.adapter, self.processor, self.config, self.bars = adapter, processor, config, bars
+        self._train = draw(config, "train", bars)
+        self._features: list[Tensor] = []
+
+    @property
+    def features(self) -> list[Tensor]:
+        """See `TrainingPictures`. On the CPU."""
+        if not self._features:
+            self._encode("encoding train pictures", None)
+        return self._features
+
+    def choose_source(
+        self, sources: Sequence[AttentionSource], validation: Sequence[Sequence[Sample]] | None = None
+    ) -> Chosen:
+        """See `TrainingPictures`. Of sources with equal accuracy the one whose true answers are likeliest wins."""
+        groups = draw(self.config, "val", self.bars) if validation is None else validation
+        right, likely = torch.zeros(2, len(sources), dtype=torch.float64).unbind()
+        asked = len(self.config.keeps) * sum(map(len, groups))
+        with self.bars.bar("choosing the attention source", len(groups)) as tick:
+            for group in groups:
+                picture = view_picture(self.adapter, self.processor, group)
+                for index, shares in enumerate(view_saliency(self.adapter, picture, sources)):
+                    for keep in self.config.keeps:
+                        kept = [Selection(kept=top_tokens(part, keep)) for part in shares]
+                        correct, log_probs = answered(self.adapter, self.processor.tokenizer, picture, kept)
+                        right[index] += sum(correct)
+                        likely[index] += sum(log_probs)
+                tick()
+        means = zip((right / asked).tolist(), (likely / asked).tolist(), strict=True)
+        return best_source(sources, [{"accuracy": hits, "answer_log_prob": log} for hits, log in means])
+
+    def shares(self, source: AttentionSource) -> list[Tensor]:
+        """See `TrainingPictures`. On the CPU."""
+        return self._encode("attention of the training questions", source)
+
+    def _encode(self, label: str, source: AttentionSource | None) -> list[Tensor]:
+        """Encode the training pictures. Returns: the shares of each view; none without a source."""
+        self._features, shares = [], []
+        with self.bars.bar(label, len(self._train)) as tick:
+            for group in self._train:
+                picture = view_picture(self.adapter, self.processor, group, questions=source is not None)
+                self._features += [tokens.cpu() for tokens in picture.encoded.views]
+                shares += [] if source is None else view_saliency(self.adapter, picture, [source])[0]
+                tick()
+        return shares

@@ -21,6 +21,7 @@ SAME_JOB = {
     "api": "public functions of one operator",
     "base": "base classes of the modules beside it",
     "checks": "argument checks of one operator",
+    "column_definitions": "definitions of the columns of one report",
     "compare": "one part of `salience compare`: command, study, report",
     "config": "typed configuration of one study",
     "cpu": "CPU path of one operator",

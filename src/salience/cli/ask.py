@@ -55,10 +55,7 @@ class KeptDrawing(NamedTuple):
 @click.option("--keep", type=float, default=None, help="Share of the visual tokens to keep, in (0, 1].  [default: .25]")
 @click.option("--tokens", type=int, default=None, help="Instead of --keep: number of visual tokens to keep.")
 @click.option(
-    "--mass",
-    type=float,
-    default=None,
-    help="Instead of --keep: the fewest tokens with this share of the scores.",
+    "--mass", type=float, default=None, help="Instead of --keep: the fewest tokens with this share of the scores."
 )
 @click.option(
     "--method",

@@ -36,12 +36,9 @@ class CallArgs:
 
         Raises:  ValueError when two different caches are passed
         """
-        values: dict[str, Any] = {}
-        for name, value in signature.bind(*args, **kwargs).arguments.items() if args else kwargs.items():
-            if args and signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-                values.update(value)
-            else:
-                values[name] = value
+        values = dict(**signature.bind_partial(*args).arguments, **kwargs)
+        if "inputs" in signature.parameters and (inputs := values.pop("inputs", None)) is not None:
+            values["input_ids"] = inputs  # generate's two names for the prompt
         return cls(named_cache(values, cache))
 
     def get(self, name: str) -> Any:

@@ -14,11 +14,8 @@ import torch
 
 from salience.vlm.call_args import CallArgs
 from salience.vlm.families.registry import unwrapped
-from salience.vlm.methods.base import Method
-from salience.vlm.methods.budget import Budget
 from salience.vlm.model_wrappers import ModelWrappers, owner_of
 from salience.vlm.pruned_calls import CachedPrompt, PrunedCalls
-from salience.vlm.pruned_inputs import Positions
 from salience.vlm.pruning import Pruning
 from salience.vlm.thread_hooks import RunningCalls, is_offloaded, lock
 from salience.vlm.trace import Trace
@@ -29,12 +26,16 @@ _REPLICAS = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 class Pruned:
     """A model being pruned: a context manager, and a handle with `undo()`.
 
-    Any number of threads may call the model at once. `method`, `budget` and `positions` are what is in force;
-    `method.name` says which method "auto" took. `Pruned.of(model)` finds the handle again.
+    Any number of threads may call the model at once. `Pruned.of(model)` finds the handle again.
+
+    method, budget, positions: in force; `method.name` says which method "auto" took.
+    substitute: a clause on what replaces something that the method needs and this model lacks; empty if nothing does.
     """
 
     def __init__(self, pruning: Pruning) -> None:
-        self._pruning, self._pruned_calls = pruning, PrunedCalls(pruning)
+        self.method, self.budget = pruning.method, pruning.budget
+        self.positions, self.substitute = pruning.positions, pruning.substitute
+        self._pruned_calls = PrunedCalls(pruning)
         self._model = model = pruning.adapter.model
         self._running = RunningCalls(ended=self._take_off_if_undone)
         # accelerate brings offloaded weights for one call and takes them away behind it, whoever else runs
@@ -51,26 +52,6 @@ class Pruned:
         """
         handle = _handle_on(_innermost(model))
         return handle if handle is not None and handle._active else None
-
-    @property
-    def method(self) -> Method:
-        """The method that prunes."""
-        return self._pruning.method
-
-    @property
-    def budget(self) -> Budget:
-        """How much it keeps."""
-        return self._pruning.budget
-
-    @property
-    def positions(self) -> Positions:
-        """How the positions of the remaining tokens are counted, as `prune` was told."""
-        return self._pruning.positions
-
-    @property
-    def substitute(self) -> str:
-        """A clause on what replaces something that the method needs and this model lacks; empty if nothing does."""
-        return self._pruning.substitute
 
     @property
     def trace(self) -> Trace:
@@ -143,8 +124,7 @@ class Pruned:
         @functools.wraps(original)  # also keeps `_supports_mm_encoder_outputs()` true: it reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             with self._one_at_a_time, self._running.one():  # first of all: a call under way keeps the wrappers on
-                prunes = (self._active or calls.inside_generate) and not calls.inside_other_generate
-                if not prunes or calls.is_guidance(args, kwargs):
+                if not calls.prunes_forward(args, kwargs, active=self._active):
                     return original(*args, **kwargs)
                 given, options, call = before(args, kwargs)
                 with calls.around_forward(options):
@@ -161,7 +141,7 @@ class Pruned:
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
             with self._one_at_a_time, self._running.one():
-                if not self._active or calls.inside_generate or calls.inside_other_generate:
+                if not self._active or calls.inside_generate:
                     return original(*args, **kwargs)
                 with torch.no_grad():  # as generate itself does, which does not yet run while the tower does
                     return calls.generate(original, CallArgs.bind(signature, args, kwargs, calls.cache_name))

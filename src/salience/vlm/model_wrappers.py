@@ -1,22 +1,31 @@
-"""Wrappers on one model instance: they hide the methods of its class until they are taken off."""
+"""Wrappers on one model instance: they hide methods of its class until they are taken off.
+
+Copies of the model come without them, since they would run the original's weights.
+
+Python looks these functions up on the instance, so its class stays as it is. `copy.deepcopy` and `pickle` both call
+`__reduce_ex__`. Only pickle also pickles its parts, so one of them refuses to be pickled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from salience.vlm.model_copies import copying
+from salience.vlm.thread_hooks import remove_hooks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _OWNER = "_salience_pruned"  # attribute of our wrappers: whose they are
+_Functions = Mapping[str, Callable[..., Any] | None]  # name on the instance -> function
 
 
 class ModelWrappers:
     """Functions in a model's own dictionary, by the name of the method that each replaces.
 
-    Copies of the model come without them; see `model_copies`.   owner: what `owner_of(model)` returns meanwhile.
+    owner: what `owner_of(model)` returns meanwhile.
     """
 
     def __init__(self, model: PreTrainedModel, owner: object, wrappers: Mapping[str, Callable[..., Any]]) -> None:
@@ -25,7 +34,7 @@ class ModelWrappers:
         self._before: dict[str, Any] = {name: model.__dict__.get(name) for name in wrappers}
         for wrapper in wrappers.values():
             setattr(wrapper, _OWNER, owner)
-        for name, function in copying(model, self._ours, self._before).items():
+        for name, function in _copying(model, self._ours, self._before).items():
             self._before[name], self._ours[name] = model.__dict__.get(name), function
         model.__dict__.update(self._ours)
 
@@ -43,3 +52,58 @@ class ModelWrappers:
 def owner_of(model: object) -> object | None:
     """The owner of the wrapper on a model's `forward`; None if there is none. A copy may show the original's."""
     return getattr(getattr(model, "forward", None), _OWNER, None)
+
+
+def _copying(model: PreTrainedModel, ours: _Functions, before: _Functions) -> dict[str, Callable[..., Any]]:
+    """Copy and pickle functions of a pruned model, by name.
+
+    Args:    ours: the functions on the instance; these will be added   before: the ones they replace, None for nothing
+    """
+    kind: Any = type(model)
+
+    def state() -> dict[str, Any]:
+        found: dict[str, Any] = dict(kind.__getstate__(model))
+        for name, value in list(found.items()):
+            if name in ours and value is ours[name]:
+                found.pop(name)
+                if before[name] is not None:
+                    found[name] = before[name]
+            elif value is ours["forward"]:  # accelerate, if hooked since, keeps it under another name
+                found[name] = before["forward"] or MethodType(kind.forward, model)
+        return found
+
+    def reduce(protocol: Any) -> Any:
+        if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
+            return kind.__reduce_ex__(model, protocol)
+        return (_blank, (kind, _NoPickle()), state())
+
+    def replicate() -> NoReturn:
+        raise ValueError("a pruned model can't be replicated by DataParallel: use a process for each device.")
+
+    return {"__getstate__": state, "__reduce_ex__": reduce, "_replicate_for_data_parallel": replicate}
+
+
+class _NoPickle:
+    """A part that refuses to be pickled, and is shared by copies."""
+
+    def __deepcopy__(self, memo: object) -> _NoPickle:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ValueError(
+            "a model can't be pickled or saved whole while it is being pruned: undo the pruning first, or save "
+            "model.state_dict()."
+        )
+
+
+def _blank(kind: Any, _: _NoPickle) -> Any:
+    """A new instance without state, whose `__setstate__` also takes off hooks of calls that run during the copy."""
+    made: Any = kind.__new__(kind)
+    made.__dict__["__setstate__"] = partial(_fill, made)
+    return made
+
+
+def _fill(made: Any, state: dict[str, Any]) -> None:
+    del made.__dict__["__setstate__"]
+    made.__setstate__(state)
+    remove_hooks(made)

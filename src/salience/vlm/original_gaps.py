@@ -196,8 +196,7 @@ class _LayerRun:
                 sizes = self.cache.get_mask_sizes(self.new, index) if self.cache is not None else (self.new, 0)
                 self._sizes[reach] = (int(sizes[0]), int(sizes[1]))
             make = self._made.setdefault(
-                (reach, len(hidden)),
-                remembered(lambda mask: self._mask(mask, reach, hidden, boolean=boolean)),
+                (reach, len(hidden)), remembered(lambda mask: self._mask(mask, reach, hidden, boolean=boolean))
             )
             return args, {**kwargs, "attention_mask": make(kwargs.get("attention_mask"))}
 

@@ -64,11 +64,7 @@ def prune(
         raise ValueError(f"positions can't be 'compact' with this model: {adapter.no_compact}; use 'original'.")
     own = model_scorer(adapter) if method in ("saliency", "auto") else FoundScorer()
     chosen = resolve_method(
-        method,
-        seed=seed,
-        home=own.folder,
-        not_in=own.not_in,
-        has_attention=adapter.tower_attention is not None,
+        method, seed=seed, home=own.folder, not_in=own.not_in, has_attention=adapter.tower_attention is not None
     )
     if method == "auto":
         _log.info("method 'auto' takes %r.", chosen.name)

@@ -71,20 +71,18 @@ class PrunedCalls:
 
     @property
     def inside_generate(self) -> bool:
-        """Whether this thread is inside a pruned generate."""
-        return self._thread.generates
+        """Whether this thread is inside a generate, of a pruned prompt or of text."""
+        return self._thread.generates or self._thread.passes
 
-    @property
-    def inside_other_generate(self) -> bool:
-        """Whether this thread is inside a generate that has nothing to do with pictures."""
-        return self._thread.passes
+    def prunes_forward(self, args: tuple[Any, ...], options: dict[str, Any], *, active: bool) -> bool:
+        """Whether a forward gets pruned arguments. A pruned generate goes on pruned when the handle isn't active.
 
-    def is_guidance(self, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
-        """Whether a forward is one of `guidance_scale`, whose processor reads a text of its own beside the prompt.
-
-        It passes no more than ids, a mask and a cache of its own; steps of generate come with positions.
+        Forwards of `guidance_scale` don't: its processor reads a text of its own beside the prompt. They pass no more
+        than ids, a mask and a cache of their own; steps of generate come with positions.
         """
-        return self._thread.generates and self._thread.guided and len(args) <= 1 and options.keys() <= _GUIDANCE
+        thread = self._thread
+        guidance = thread.generates and thread.guided and len(args) <= 1 and options.keys() <= _GUIDANCE
+        return (active or thread.generates) and not thread.passes and not guidance
 
     def before_forward(self, args: CallArgs) -> tuple[dict[str, Any], CachedPrompt | None]:
         """The arguments of the model's own forward, and the pruned prompt if the call brought pictures."""
@@ -124,8 +122,7 @@ class PrunedCalls:
 
     def generate(self, original: Callable[..., Any], args: CallArgs) -> Any:
         """The model's own `generate` on a shorter prompt; its result as if the prompt were whole."""
-        args, model = _with_ids(args), self._model
-        cache = args.cache
+        cache, model = args.cache, self._model
         forget_if_empty(cache)
         if cached := cached_columns(cache):
             state = self._state_on(cache, args)
@@ -257,14 +254,6 @@ class PrunedCalls:
             return
         if bool(pruned.columns.dropped.any()):
             raise ValueError("FlashAttention misreads one row's original positions: use positions='compact', or sdpa.")
-
-
-def _with_ids(args: CallArgs) -> CallArgs:
-    """generate's arguments with the prompt as `input_ids`, whichever of its two names it came under."""
-    values = dict(args.values)
-    if (inputs := values.pop("inputs", None)) is not None:
-        values["input_ids"] = inputs
-    return CallArgs(values)
 
 
 def _restored(result: Any, whole: UnprunedPrompt, *, custom: bool) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import compare_table
 import methods_page
+import package_tree
 import pages
 import profile_page
 import pytest
@@ -57,3 +58,15 @@ def test_the_methods_page_is_what_its_results_say() -> None:
     text = methods_page.PAGE.read_text(encoding="utf-8")
     for name, block in methods_page.blocks(before, inside, easy).items():
         assert filled(text, *pages.markers(name, methods_page.SCRIPT), block) == text, name
+
+
+def test_the_tree_has_a_line_for_each_folder_and_file() -> None:
+    """The paths, not the sentences: `python recipes/package_tree.py` takes those from the modules."""
+    begin, end = pages.markers(*package_tree.BLOCK)
+    written = package_tree.PAGE.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
+
+    def paths(tree: str) -> list[str]:
+        return [line[: package_tree.COLUMN].rstrip() for line in tree.splitlines()]
+
+    assert paths(written) == paths(package_tree.tree()), "run python recipes/package_tree.py"
+    assert [line for line in written.splitlines()[2:-1] if not line[package_tree.COLUMN :].strip()] == []

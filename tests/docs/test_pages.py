@@ -61,7 +61,7 @@ def test_the_page_runs(
     for block in blocks(PAGES[name]):
         if block.language == "python":
             # as many lines before it as on the page: a traceback then names the page's line
-            exec(compile("\n" * (block.line - 1) + hub(block.code), f"docs/{name}", "exec"), names)
+            exec(compile("\n" * (block.line - 1) + hub(block.code), f"docs/{name}", "exec", dont_inherit=True), names)
             outputs.append(capsys.readouterr().out)
         elif block.language == "text":
             assert outputs[-1] == block.code, f"line {block.line}"

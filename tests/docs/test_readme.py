@@ -93,7 +93,7 @@ def test_the_python_runs(hub: Callable[[str], str], monkeypatch: pytest.MonkeyPa
     assert replaced != code
     assert len([line for line in code.splitlines() if line.strip()]) <= 14
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(replaced, "README.md", "exec"), names)
+    exec(compile(replaced, "README.md", "exec", dont_inherit=True), names)
     assert len(names["pruned"].trace.images[0].kept) == 144
 
 

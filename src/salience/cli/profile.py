@@ -42,7 +42,7 @@ _STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "proj
 )
 @click.option("--text-tokens", type=_COUNT, default=64, show_default=True, help="Text tokens of each row.")
 @click.option("--batch", type=_COUNT, default=1, show_default=True, help="Rows.")
-@click.option("--images", type=_COUNT, default=1, show_default=True, help="PictureInputs of each row.")
+@click.option("--images", type=_COUNT, default=1, show_default=True, help="Pictures of each row.")
 @click.option("--decode", type=click.IntRange(min=0), default=0, show_default=True, help="Tokens of the answer.")
 @click.option(
     "--picture", "size", default="1024x768", show_default=True, help="Pixels, where the model takes any size."
@@ -165,7 +165,7 @@ def _lines(rows: Sequence[ProfileRow]) -> list[tuple[str, list[str]]]:
     """Title and numbers of each line."""
 
     def line(title: str, column: str, unit: float = 1.0) -> tuple[str, list[str]]:
-        values = [row.number(column) for row in rows]
+        values = [row.numbers().get(column) for row in rows]
         return title, ["" if value is None else _number(value / unit) for value in values]
 
     full = rows[0].flops_total or 1.0

@@ -46,7 +46,7 @@ class _SharedHook:
     def acquire(self) -> None:
         module = self.module()
         if self.users == 0 and module is not None:
-            hook: Any = (_before if self.place == "before" else _after)(self.mine)
+            hook: Any = _run_hooks(self.place, self.mine)
             setattr(hook, _MARK, True)
             if self.place == "before":
                 self._handle = module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -64,27 +64,18 @@ class _SharedHook:
 _shared: weakref.WeakKeyDictionary[nn.Module, dict[str, _SharedHook]] = weakref.WeakKeyDictionary()
 
 
-def _before(mine: threading.local) -> Callable[..., Any]:
-    def run_hooks(module: nn.Module, args: Any, kwargs: Any = None) -> Any:
-        # torch first registers a hook and then that it wants keywords: another thread may call it without them
+def _run_hooks(place: str, mine: threading.local) -> Callable[..., Any]:
+    """The hook function on a module: it runs this thread's hooks, each on the result of the one before."""
+
+    def run_hooks(module: nn.Module, args: Any, last: Any = None) -> Any:
+        # `last` is kwargs or the output. torch first registers a hook and then that it wants kwargs: in between another
+        # thread may call it without them.
         changed = False
         for hook in getattr(mine, "hooks", ()):
-            new = hook(module, args, kwargs)
+            new = hook(module, args, last)
             if new is not None:
-                (args, kwargs), changed = new, True
-        return (args, kwargs) if changed else None
-
-    return run_hooks
-
-
-def _after(mine: threading.local) -> Callable[..., Any]:
-    def run_hooks(module: nn.Module, args: Any, output: Any) -> Any:
-        changed = False
-        for hook in getattr(mine, "hooks", ()):
-            new = hook(module, args, output)
-            if new is not None:
-                output, changed = new, True
-        return output if changed else None
+                (args, last), changed = new if place == "before" else (args, new), True
+        return ((args, last) if place == "before" else last) if changed else None
 
     return run_hooks
 

@@ -177,13 +177,14 @@ def test_with_weights_every_stage_is_timed_beside_its_prediction(tiny_llava: Any
     hooks = [len(module._forward_hooks) for module in model.modules()]
     found = salience.profile(model, keep=[1, 0.25], text_tokens=6, batch=2, images=2, decode=2)
     for row in found.rows:
-        parts = [row.number(f"{stage}_ms") for stage in ("vision", "scorer", "projector", "llm", "rest")]
+        numbers = row.numbers()
+        parts = [numbers[f"{stage}_ms"] for stage in ("vision", "scorer", "projector", "llm", "rest")]
         assert all(part > 0 for part in parts)
         assert row.first_token_ms == pytest.approx(sum(parts))
         assert row.decode_ms_per_token > 0
         for stage in ("vision", "scorer", "projector", "llm"):
-            ratio = row.number(f"{stage}_ms") / row.number(f"predicted_{stage}_ms")
-            assert row.number(f"{stage}_measured_over_predicted") == pytest.approx(ratio)
+            ratio = numbers[f"{stage}_ms"] / numbers[f"predicted_{stage}_ms"]
+            assert numbers[f"{stage}_measured_over_predicted"] == pytest.approx(ratio)
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
     assert "forward" not in model.__dict__
 

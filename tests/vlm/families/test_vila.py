@@ -52,7 +52,7 @@ def test_received_attention_of_a_token_is_its_patches(tiny_family: Any) -> None:
     assert seen.cls_attention is not None
     assert seen.keys is not None
     assert float(seen.cls_attention.sum()) == pytest.approx(1, abs=1e-5)
-    _, attend = adapter.states(batch["pixel_values"], None, None)
+    _, attend = adapter.states(batch["pixel_values"], {})
     assert attend is not None
     paid, keys = attend()[0].view(5, 5), attend.keys()[0].view(5, 5, 2, 12)
     for row in range(3):

@@ -275,7 +275,7 @@ class TestRefused:
     def test_a_language_model_of_another_kind(self, model: Any) -> None:
         from salience.vlm.in_llm.llm_layers import LLMLayers
 
-        self.check(lambda: LLMLayers(model.model.vision_tower), "between Llama-like layers only")
+        self.check(lambda: LLMLayers(model.model.vision_tower), "in Llama-like layers only")
 
     def test_mass_in_several_stages(self, model: Any) -> None:
         self.check(lambda: salience.prune(model, "pyramiddrop", mass=0.5), "needs a method with scores")

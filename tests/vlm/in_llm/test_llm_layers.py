@@ -77,5 +77,5 @@ def test_windows(tiny_family: Any) -> None:
 
 def test_layers_it_does_not_know() -> None:
     for module in (nn.Linear(1, 1), nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(1, 1)])})):
-        with pytest.raises(ValueError, match="between Llama-like layers only"):
+        with pytest.raises(ValueError, match="in Llama-like layers only"):
             LLMLayers(module)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from salience.vlm.in_llm.llm_layers import watch_columns
+from salience.vlm.in_llm.llm_layers import LLMLayers, watch_layers
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -21,8 +21,9 @@ def test_equals_eager_attention(tiny_llava: Callable[..., Any], masked: bool) ->
         allowed[12:, 3:6] = False
     additive = torch.zeros(2, 1, 20, 20).masked_fill(~allowed, torch.finfo(torch.float32).min)
     seen: dict[int, Tensor] = {}
+    rows = torch.arange(12, 20).expand(2, -1)
     with torch.no_grad():
-        with watch_columns(model, rows=slice(12, 20), columns=slice(2, 10), keep=seen.__setitem__):
+        with watch_layers(LLMLayers(model), rows, seen.__setitem__, columns=slice(2, 10)):
             model(inputs_embeds=embeddings, attention_mask=additive, use_cache=False)
         model.set_attn_implementation("eager")
         try:
@@ -43,15 +44,12 @@ def test_no_hook_stays(tiny_llava: Callable[..., Any]) -> None:
 
     with (
         pytest.raises(RuntimeError, match="stop"),
-        watch_columns(model, rows=slice(0, 1), columns=slice(0, 1), keep=fail),
+        watch_layers(LLMLayers(model), torch.zeros(1, 1, dtype=torch.int64), fail),
     ):
         model(inputs_embeds=torch.zeros(1, 2, 32))
-    assert not any(layer.self_attn._forward_pre_hooks for layer in model.layers)
+    assert not any(layer._forward_pre_hooks for layer in model.layers)
 
 
 def test_refuses_other_layers() -> None:
-    with (
-        pytest.raises(ValueError, match="Llama-like"),
-        watch_columns(nn.Linear(1, 1), rows=slice(0, 1), columns=slice(0, 1), keep=lambda layer, shares: None),
-    ):
-        pass
+    with pytest.raises(ValueError, match="Llama-like"):
+        LLMLayers(nn.Linear(1, 1))

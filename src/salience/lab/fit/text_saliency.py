@@ -11,7 +11,7 @@ from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.evaluate.packing import pack, run
 from salience.lab.fit.attention_source import AttentionSource, join_questions
 from salience.vlm.families import Adapter
-from salience.vlm.in_llm.llm_layers import watch_columns
+from salience.vlm.in_llm.llm_layers import LLMLayers, watch_layers
 
 
 @torch.no_grad()
@@ -38,12 +38,12 @@ def text_saliency(
         def keep(layer: int, shares: Tensor, into: list[Tensor] = layers) -> None:
             into.append(shares.cpu())
 
-        behind = slice(packed.visual.stop, packed.ids.shape[1])
-        with watch_columns(adapter.language_model, rows=behind, columns=packed.visual, keep=keep):
+        behind = torch.arange(packed.visual.stop, packed.ids.shape[1]).expand(len(span), -1)
+        with watch_layers(LLMLayers(adapter.language_model), behind, keep, columns=packed.visual):
             run(adapter, packed, pictures.projected[span.start : span.stop])
         stacked = torch.stack(layers)  # (layers, B, rows, n)
         for row, picture in enumerate(span):
-            spans = [(first - behind.start, last - behind.start) for first, last in packed.spans[row]]
+            spans = [(first - packed.visual.stop, last - packed.visual.stop) for first, last in packed.spans[row]]
             for index, source in enumerate(sources):
                 found[index, picture] = join_questions(stacked[:, row], spans, source)
         if tick is not None:

@@ -24,22 +24,23 @@ class Stopwatch:
 
     def start(self) -> None:
         """Begin a stage now; time before it is not counted."""
-        self._synchronise()
+        synchronise(self._device)
         self._since = time.perf_counter()
 
     def lap(self, name: str) -> None:
         """End a stage; times of the same name add up."""
-        self._synchronise()
+        synchronise(self._device)
         now = time.perf_counter()
         self.milliseconds[name] = self.milliseconds.get(name, 0.0) + (now - self._since) * 1e3
         self._since = now
 
-    def _synchronise(self) -> None:
-        # Other devices than a CPU only queue the work of a call.
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the work that calls have queued on a device; a CPU has none."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def measure(
@@ -81,26 +82,15 @@ def measure_rounds(
         raise ValueError(f"repeats is {repeats} and warmup {warmup}, but they must be at least 1 and 0")
     seen: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
     with _no_garbage_collection():
-        _rounds(cases, seen, warmup + repeats, warmup, device, tick)
+        for number in range(warmup + repeats):
+            for case, call in cases.items():
+                watch = Stopwatch(device)
+                call(watch)
+                if number >= warmup:
+                    seen[case].append(watch.milliseconds)
+                if tick is not None:
+                    tick()
     return seen
-
-
-def _rounds(
-    cases: Mapping[Case, Callable[[Stopwatch], object]],
-    seen: Mapping[Case, list[dict[str, float]]],
-    rounds: int,
-    warmup: int,
-    device: torch.device | str,
-    tick: Callable[[], object] | None,
-) -> None:
-    for round_ in range(rounds):
-        for case, call in cases.items():
-            watch = Stopwatch(device)
-            call(watch)
-            if round_ >= warmup:
-                seen[case].append(watch.milliseconds)
-            if tick is not None:
-                tick()
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from salience.lab.profile.latency import synchronise
+
 _MATMUL = (128, 4096)  # rows of the square product, smallest and largest; it grows until one takes _MIN_SECONDS
 _MIN_SECONDS = 0.02
 _COPY = {"cuda": 2**29}  # bytes of a copy, far more than a processor's caches
@@ -96,19 +98,12 @@ def _best(call: Callable[[], object], device: torch.device, *, tries: int) -> fl
     """Least seconds of a call, after one warm-up."""
     times = []
     for _ in range(1 + tries):
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         call()
-        _synchronise(device)
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return min(times[1:])
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _name(device: torch.device) -> str:

@@ -34,6 +34,12 @@ class Adapter(ABC):
 
     model: Any
     tower: Any
+    #: Reason why the gaps between positions can't be closed, a clause; empty where they can.
+    no_compact: ClassVar[str] = ""
+    #: Whether a prompt's pictures are handed over in one piece, because the model's `generate` would mix them up.
+    joins_rows: ClassVar[bool] = False
+    #: The position that `forward` gives the first token where none are given.
+    first_position: ClassVar[int] = 0
 
     # The parts of the model.
 
@@ -97,19 +103,9 @@ class Adapter(ABC):
     # What the family can do.
 
     @property
-    def has_cls_attention(self) -> bool:
-        """Whether the tower has a [CLS] token whose attention can be read."""
-        return False
-
-    @property
     def tower_attention(self) -> TowerAttention:
         """Source of `EncodedViews.cls_attention`: [CLS], or received attention in its place; None without either."""
-        return "cls" if self.has_cls_attention else None
-
-    @property
-    def no_compact(self) -> str:
-        """Reason why the gaps between positions can't be closed, a clause; empty where they can."""
-        return ""
+        return None
 
     @property
     def no_merging(self) -> str:
@@ -120,11 +116,6 @@ class Adapter(ABC):
     def merging_layers(self) -> int:
         """Number of tower layers that the features go through, where `no_merging` is empty."""
         return 0
-
-    @property
-    def joins_rows(self) -> bool:
-        """Whether a prompt's pictures are handed over in one piece, for a `generate` that would mix them up."""
-        return False
 
     # Stages.
 
@@ -202,11 +193,6 @@ class Adapter(ABC):
             return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
         return self.first_position + torch.arange(mask.shape[1], device=mask.device)[None]
 
-    @property
-    def first_position(self) -> int:
-        """The position that `forward` gives the first token where none are given."""
-        return 0
-
     def set_rope_deltas(self, deltas: Tensor | None) -> None:  # noqa: B027 - most families keep no such state
         """Set `rope_deltas` as the model's own forward does: (B, 1), positions less tokens; None leaves it alone."""
 
@@ -248,12 +234,12 @@ class Adapter(ABC):
 
 
 class FamilyAdapter(Adapter):
-    """Adapter of one transformers class, whose modules have the paths given here.
+    """Adapter of one or more transformers classes, whose modules have the paths given here.
 
     Raises:  ValueError when the model is of another class
     """
 
-    class_name: ClassVar[str]
+    class_names: ClassVar[str]  # separated by spaces
     tower_path: ClassVar[str] = "model.vision_tower"
     projector_path: ClassVar[str] = "model.multi_modal_projector"
     language_model_path: ClassVar[str] = "model.language_model"
@@ -262,8 +248,10 @@ class FamilyAdapter(Adapter):
     def __init__(self, model: Any) -> None:
         import transformers
 
-        if not isinstance(model, getattr(transformers, self.class_name)):
-            raise ValueError(f"model must be a {self.class_name}, not a {type(model).__name__}.")
+        names = self.class_names.split()
+        classes: Any = tuple(getattr(transformers, name) for name in names)
+        if not isinstance(model, classes):
+            raise ValueError(f"model must be a {' or a '.join(names)}, not a {type(model).__name__}.")
         self.model = model
         self.config: Any = model.config
         self.tower = model.get_submodule(self.tower_path)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.base import Adapter, as_one_tensor
+from salience.vlm.families.base import Adapter, RopeIndexPositions, as_one_tensor
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.fingerprint import tower_fingerprint
 from salience.vlm.tower.recording_hooks import no_recording_hooks
@@ -93,6 +93,13 @@ class FallbackAdapter(Adapter):
 
     def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
         return as_one_tensor(options) if getattr(self._now, "reads_tensor", False) else options
+
+
+class AxesFallbackAdapter(RopeIndexPositions, FallbackAdapter):
+    """A fallback for models whose `get_rope_index` alone decides the positions, as the tests found."""
+
+    several_axes = True
+    no_compact = "its pictures' positions lie on a canvas, and there is no rule for closing gaps in it"
 
 
 def missing_in(model: Any, *, several_axes: bool = False) -> str:

@@ -14,7 +14,7 @@ from salience.vlm.families.image_features import ImageFeaturesAdapter
 class Gemma3Adapter(ImageFeaturesAdapter):
     """Stages of one `Gemma3ForConditionalGeneration`, the model unmodified; features are the averaged patches."""
 
-    class_name = "Gemma3ForConditionalGeneration"
+    class_names = "Gemma3ForConditionalGeneration"
     no_merging = "its patches are averaged on their grid, after the tower"
 
     @property

@@ -16,7 +16,7 @@ class Glm4vAdapter(Qwen2VLAdapter):
     pictures' placeholder, so that their tokens can't be told from a picture's.
     """
 
-    class_name = "Glm4vForConditionalGeneration"
+    class_names = "Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration Glm46VForConditionalGeneration"
     width_setting = "hidden_size"
     joins_rows = True  # for beams its generate repeats a prompt's pictures A, B as A, A, B, B and not as A, B, A, B
 
@@ -36,22 +36,10 @@ class Glm4vAdapter(Qwen2VLAdapter):
         return projected.reshape(*features.shape[:-1], -1)
 
 
-class Glm46VAdapter(Glm4vAdapter):
-    """Stages of one `Glm46VForConditionalGeneration`."""
-
-    class_name = "Glm46VForConditionalGeneration"
-
-
-class Glm4vMoeAdapter(Glm4vAdapter):
-    """Stages of one `Glm4vMoeForConditionalGeneration`."""
-
-    class_name = "Glm4vMoeForConditionalGeneration"
-
-
 class GlmOcrAdapter(Glm4vAdapter):
     """Stages of one `GlmOcrForConditionalGeneration`; its tower normalises queries and keys, so they are not read."""
 
-    class_name = "GlmOcrForConditionalGeneration"
+    class_names = "GlmOcrForConditionalGeneration"
 
     @property
     def tower_attention(self) -> TowerAttention:

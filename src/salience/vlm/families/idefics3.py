@@ -12,13 +12,13 @@ from salience.vlm.families.image_features import ImageFeaturesAdapter
 
 
 class Idefics3Adapter(ImageFeaturesAdapter):
-    """Stages of one `Idefics3ForConditionalGeneration`, the model unmodified.
+    """Stages of one Idefics3 or SmolVLM, the model unmodified; SmolVLM's video frames come as pictures.
 
     The model returns a sample's tiles in one piece. Each tile is a view with a budget of its own, so that every part of
     every picture keeps tokens. Features are the shuffled patches, (n, C s s).
     """
 
-    class_name = "Idefics3ForConditionalGeneration"
+    class_names = "Idefics3ForConditionalGeneration SmolVLMForConditionalGeneration"
     tower_path = "model.vision_model"
     projector_path = "model.connector.modality_projection"
     language_model_path = "model.text_model"
@@ -48,9 +48,3 @@ class Idefics3Adapter(ImageFeaturesAdapter):
 
     def view_tokens(self, output: Any, n: int) -> Sequence[Tensor]:
         return torch.split(torch.cat(list(output.pooler_output)), n)
-
-
-class SmolVLMAdapter(Idefics3Adapter):
-    """Stages of one `SmolVLMForConditionalGeneration`; its video frames come as pictures, each with its own budget."""
-
-    class_name = "SmolVLMForConditionalGeneration"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from salience.core.precision import full_precision
-from salience.vlm.families.base import GROUPED_AFTER_TOWER, FamilyAdapter, as_one_tensor, need_pictures
+from salience.vlm.families.base import GROUPED_AFTER_TOWER, FamilyAdapter, TowerAttention, as_one_tensor, need_pictures
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.tower_attention import pooled_keys, pooled_shares, watch_input
 
@@ -19,8 +19,7 @@ class InternVLAdapter(FamilyAdapter):
     The tower runs without the model's `get_image_features`, which puts hooks on it for good.
     """
 
-    class_name = "InternVLForConditionalGeneration"
-    has_cls_attention = True
+    class_names = "InternVLForConditionalGeneration"
     no_merging = GROUPED_AFTER_TOWER
 
     def __init__(self, model: Any) -> None:
@@ -36,6 +35,10 @@ class InternVLAdapter(FamilyAdapter):
     @property
     def d_features(self) -> int:
         return round(int(self.config.vision_config.hidden_size) / float(self.config.downsample_ratio) ** 2)
+
+    @property
+    def tower_attention(self) -> TowerAttention:
+        return "cls"
 
     @property
     def n_tokens(self) -> int:

@@ -17,7 +17,7 @@ class Llama4Adapter(FamilyAdapter):
     embeddings, with the visual tokens in their places. Features are the tower's, (n, vision_output_dim).
     """
 
-    class_name = "Llama4ForConditionalGeneration"
+    class_names = "Llama4ForConditionalGeneration"
     tower_path = "vision_model"
     projector_path = "multi_modal_projector"
     language_model_path = "language_model.model"

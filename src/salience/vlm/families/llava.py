@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ class LlavaAdapter(FamilyAdapter):
              [CLS] is one of the model's visual tokens
     """
 
-    class_name = "LlavaForConditionalGeneration"
+    class_names = "LlavaForConditionalGeneration"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -56,10 +56,6 @@ class LlavaAdapter(FamilyAdapter):
         return self.patches**2
 
     @property
-    def has_cls_attention(self) -> bool:
-        return self.prefix == 1 and self._indices(None)[-1] > 0
-
-    @property
     def tower_attention(self) -> TowerAttention:
         if self._indices(None)[-1] == 0:  # the embeddings: no layer's attention belongs to them
             return None
@@ -78,24 +74,16 @@ class LlavaAdapter(FamilyAdapter):
             raise ValueError(f"vision_feature_layer must lie between {-count} and {count - 1}, not {layers!r}.")
         return [i % count for i in indices]
 
-    def encode(
-        self,
-        pixel_values: Tensor,
-        *,
-        vision_feature_layer: int | Sequence[int] | None = None,
-        vision_feature_select_strategy: str | None = None,
-        image_sizes: Any = None,
-        **options: Any,
-    ) -> EncodedViews:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`; features are `hidden_states[vision_feature_layer]` without [CLS], (images, n, d)."""
         self.refuse_unknown(options)
-        self._check(pixel_values, image_sizes)
-        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
+        self._check(pixel_values, options)
+        features, attend = self.states(pixel_values, options)
         return self._encoded(features, pixel_values, attend=attend, attend_keys=None if attend is None else attend.keys)
 
-    def _check(self, pixel_values: Tensor, image_sizes: Any) -> None:
+    def _check(self, pixel_values: Tensor, options: Mapping[str, Any]) -> None:
         need_pictures(pixel_values)
-        if image_sizes is not None:
+        if options.get("image_sizes") is not None:
             raise ValueError("image_sizes is for towers that take pictures of any size, which are not pruned yet.")
 
     def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> EncodedViews:
@@ -113,18 +101,10 @@ class LlavaAdapter(FamilyAdapter):
         indices = self._indices(None)
         return indices[0] if len(indices) == 1 else 0
 
-    def encode_merged(
-        self,
-        schedule: Schedule,
-        pixel_values: Tensor,
-        *,
-        vision_feature_layer: int | Sequence[int] | None = None,
-        image_sizes: Any = None,
-        **options: Any,
-    ) -> EncodedViews:
+    def encode_merged(self, schedule: Schedule, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode_merged`."""
-        self._check(pixel_values, image_sizes)
-        indices = self._indices(vision_feature_layer)
+        self._check(pixel_values, options)
+        indices = self._indices(options.get("vision_feature_layer"))
         if self.no_merging or indices != self._indices(None):
             raise ValueError(
                 "vision_feature_layer must be the model's own, and one layer, to merge tokens in the tower."
@@ -141,13 +121,16 @@ class LlavaAdapter(FamilyAdapter):
         return self._encoded(merged.spread(), pixel_values, left=merged.selections())
 
     def states(
-        self, pixel_values: Tensor, layer: int | Sequence[int] | None, strategy: str | None
+        self, pixel_values: Tensor, options: Mapping[str, Any]
     ) -> tuple[Tensor, _ClsAttention | ProjectedAttention | None]:
         """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and their attention.
 
         Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
         """
-        self._check_strategy(strategy or self.config.vision_feature_select_strategy)
+        self._check_strategy(
+            options.get("vision_feature_select_strategy") or self.config.vision_feature_select_strategy
+        )
+        layer = options.get("vision_feature_layer")
         indices = self._indices(layer)
         with _record(self.tower, indices) as seen:
             output = self.tower(pixel_values, return_dict=True)

@@ -21,7 +21,7 @@ class LlavaNextAdapter(LlavaAdapter):
     attention of the large view is each tile's own.
     """
 
-    class_name = "LlavaNextForConditionalGeneration"
+    class_names = "LlavaNextForConditionalGeneration"
     no_merging = "its tiles lose their padding and gain newlines on their grid, after the tower"
 
     @property
@@ -32,17 +32,10 @@ class LlavaNextAdapter(LlavaAdapter):
     def image_arguments(self) -> frozenset[str]:
         return super(LlavaAdapter, self).image_arguments
 
-    def encode(
-        self,
-        pixel_values: Tensor,
-        *,
-        vision_feature_layer: int | Sequence[int] | None = None,
-        vision_feature_select_strategy: str | None = None,
-        image_sizes: Any = None,
-        **options: Any,
-    ) -> EncodedViews:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (images, tiles, 3, H, W), padded, or (all tiles, 3, H, W)."""
         self.refuse_unknown(options)
+        image_sizes = options.get("image_sizes")
         if image_sizes is None:
             raise ValueError("image_sizes is missing: pass it along with pixel_values, as the processor gives it.")
         counts = self.tile_counts(image_sizes, options)
@@ -53,8 +46,8 @@ class LlavaNextAdapter(LlavaAdapter):
                 f"pixel_values must hold the {sum(counts)} tiles that image_sizes stands for, not be of shape "
                 f"{tuple(pixel_values.shape)}."
             )
-        features, attend = self.states(pixel_values, vision_feature_layer, vision_feature_select_strategy)
-        pack = _Packing(self, counts, image_sizes, {"strategy": vision_feature_select_strategy, **options})
+        features, attend = self.states(pixel_values, options)
+        pack = _Packing(self, counts, image_sizes, options)
         newline: Tensor = self.model.model.image_newline
         return EncodedViews(
             views=pack.views(features),
@@ -81,7 +74,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def pack(self, tiles: Sequence[Tensor], image_sizes: Any, newline: Tensor, options: dict[str, Any]) -> list[Tensor]:
         """For each picture its tiles (t, n, c) and the newline (c,) in the prompt's order, (m, c): the model's own."""
-        strategy = options["strategy"] or self.config.vision_feature_select_strategy
+        strategy = options.get("vision_feature_select_strategy") or self.config.vision_feature_select_strategy
         packed, _ = self.model.model.pack_image_features(
             list(tiles), image_sizes, vision_feature_select_strategy=strategy, image_newline=newline
         )

@@ -22,7 +22,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
     way, and its one newline, behind the last frame, always stays.
     """
 
-    class_name = "LlavaOnevisionForConditionalGeneration"
+    class_names = "LlavaOnevisionForConditionalGeneration"
 
     def tile_counts(self, image_sizes: Any, options: dict[str, Any]) -> list[int]:
         counts = super().tile_counts(image_sizes, options)
@@ -45,11 +45,8 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
 
     def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode_video`; pixel_values_videos are (videos, frames, 3, H, W)."""
-        layer, strategy = (
-            options.pop(name, None) for name in ("vision_feature_layer", "vision_feature_select_strategy")
-        )
-        if options:
-            raise ValueError(f"pixel_values_videos are encoded without the options {sorted(options)}.")
+        if unknown := set(options) - {"vision_feature_layer", "vision_feature_select_strategy"}:
+            raise ValueError(f"pixel_values_videos are encoded without the options {sorted(unknown)}.")
         if pixel_values_videos.dim() != 5:
             raise ValueError(
                 "pixel_values_videos must be (videos, frames, 3, H, W), not of shape "
@@ -57,7 +54,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             )
         videos, frames = pixel_values_videos.shape[:2]
         flat = pixel_values_videos.flatten(0, 1)
-        features, attend = self.states(flat, layer, strategy)
+        features, attend = self.states(flat, options)
         halved = self.model.model.apply_pooling
         views = halved(features).unbind()
         side = -(-self.patches // 2)

@@ -18,7 +18,7 @@ class Ovis2Adapter(ImageFeaturesAdapter):
     Features are what the head of the visual vocabulary reads, (n, C s s), the patches of a token side by side.
     """
 
-    class_name = "Ovis2ForConditionalGeneration"
+    class_names = "Ovis2ForConditionalGeneration"
 
     @property
     def stride(self) -> int:

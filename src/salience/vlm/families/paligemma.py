@@ -19,7 +19,7 @@ class PaliGemmaAdapter(ImageFeaturesAdapter):
     tokens that attend in both directions; they are cut with the prompt.
     """
 
-    class_name = "PaliGemmaForConditionalGeneration"
+    class_names = "PaliGemmaForConditionalGeneration"
     no_merging = ""
     first_position = 1
 

@@ -10,7 +10,7 @@ from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 class Qwen25VLAdapter(Qwen2VLAdapter):
     """Stages of one `Qwen2_5_VLForConditionalGeneration`; features as Qwen2-VL's, the windows' order undone."""
 
-    class_name = "Qwen2_5_VLForConditionalGeneration"
+    class_names = "Qwen2_5_VLForConditionalGeneration"
     width_setting = "hidden_size"
 
     def in_order(self, features: Tensor, grid: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
     Features are the last layer's four patches of a token side by side, (n, 4 C), as the merger reads them.
     """
 
-    class_name = "Qwen2VLForConditionalGeneration"
+    class_names = "Qwen2VLForConditionalGeneration"
     tower_path = "model.visual"
     width_setting: ClassVar[str] = "embed_dim"  # the tower's width C, by its name in the vision config
     no_merging = "its vision tower attends within windows or frames, and groups four patches into a token"

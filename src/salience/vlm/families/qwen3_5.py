@@ -8,11 +8,5 @@ from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 class Qwen35Adapter(Qwen2VLAdapter):
     """Stages of one `Qwen3_5ForConditionalGeneration`; features as Qwen2-VL's."""
 
-    class_name = "Qwen3_5ForConditionalGeneration"
+    class_names = "Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration"
     width_setting = "hidden_size"
-
-
-class Qwen35MoeAdapter(Qwen35Adapter):
-    """Stages of one `Qwen3_5MoeForConditionalGeneration`."""
-
-    class_name = "Qwen3_5MoeForConditionalGeneration"

@@ -12,16 +12,10 @@ from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 class Qwen3VLAdapter(Qwen2VLAdapter):
     """Stages of one `Qwen3VLForConditionalGeneration`; the tokens for its first layers ("deepstack") are pruned too."""
 
-    class_name = "Qwen3VLForConditionalGeneration"
+    class_names = "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration"
     width_setting = "hidden_size"
 
     def encoder_output(self, projected: list[Tensor], deepstack: list[list[Tensor]]) -> Any:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
         return BaseModelOutputWithDeepstackFeatures(pooler_output=projected, deepstack_features=deepstack)
-
-
-class Qwen3VLMoeAdapter(Qwen3VLAdapter):
-    """Stages of one `Qwen3VLMoeForConditionalGeneration`."""
-
-    class_name = "Qwen3VLMoeForConditionalGeneration"

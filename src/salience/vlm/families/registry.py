@@ -12,11 +12,11 @@ from salience.vlm.families.base import Adapter
 FAMILIES = {
     "*": "salience.vlm.families.fallback:FallbackAdapter",  # all others
     "gemma3": "salience.vlm.families.gemma3:Gemma3Adapter",
-    "glm46v": "salience.vlm.families.glm4v:Glm46VAdapter",
+    "glm46v": "salience.vlm.families.glm4v:Glm4vAdapter",
     "glm_ocr": "salience.vlm.families.glm4v:GlmOcrAdapter",
-    "glmga": "salience.vlm.families.glm4v:Glm46VAdapter",
+    "glmga": "salience.vlm.families.glm4v:Glm4vAdapter",
     "glm4v": "salience.vlm.families.glm4v:Glm4vAdapter",
-    "glm4v_moe": "salience.vlm.families.glm4v:Glm4vMoeAdapter",
+    "glm4v_moe": "salience.vlm.families.glm4v:Glm4vAdapter",
     "idefics3": "salience.vlm.families.idefics3:Idefics3Adapter",
     "internvl": "salience.vlm.families.internvl:InternVLAdapter",
     "llama4": "salience.vlm.families.llama4:Llama4Adapter",
@@ -28,13 +28,13 @@ FAMILIES = {
     "qwen2_5_vl": "salience.vlm.families.qwen2_5_vl:Qwen25VLAdapter",
     "qwen2_vl": "salience.vlm.families.qwen2_vl:Qwen2VLAdapter",
     "qwen3_5": "salience.vlm.families.qwen3_5:Qwen35Adapter",
-    "qwen3_5_moe": "salience.vlm.families.qwen3_5:Qwen35MoeAdapter",
+    "qwen3_5_moe": "salience.vlm.families.qwen3_5:Qwen35Adapter",
     "qwen3_vl": "salience.vlm.families.qwen3_vl:Qwen3VLAdapter",
-    "qwen3_vl_moe": "salience.vlm.families.qwen3_vl:Qwen3VLMoeAdapter",
-    "smolvlm": "salience.vlm.families.idefics3:SmolVLMAdapter",
-    "minicpmv4_7": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
-    "paddleocr_vl": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
-    "cosmos3_edge": "salience.vlm.families.fallback_axes:AxesFallbackAdapter",
+    "qwen3_vl_moe": "salience.vlm.families.qwen3_vl:Qwen3VLAdapter",
+    "smolvlm": "salience.vlm.families.idefics3:Idefics3Adapter",
+    "minicpmv4_7": "salience.vlm.families.fallback:AxesFallbackAdapter",
+    "paddleocr_vl": "salience.vlm.families.fallback:AxesFallbackAdapter",
+    "cosmos3_edge": "salience.vlm.families.fallback:AxesFallbackAdapter",
     "vila": "salience.vlm.families.vila:VilaAdapter",  # LLaVA's classes with its projector
 }
 

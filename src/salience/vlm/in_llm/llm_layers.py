@@ -34,8 +34,9 @@ class LLMLayers:
         kinds = set(getattr(self.config, "layer_types", None) or ())
         if not self.layers or not all(map(_is_known, self.layers)) or not kinds <= _LAYER_TYPES:
             raise ValueError(
-                f"tokens can be dropped between Llama-like layers only, which {type(language_model).__name__} does not "
-                "have: use a method that prunes before it, such as 'uniform' or a scorer."
+                "attention is read and tokens are dropped in Llama-like layers only, which "
+                f"{type(language_model).__name__} does not have: use a method that prunes before them, such as "
+                "'uniform' or a scorer."
             )
 
     @property
@@ -53,26 +54,25 @@ class LLMLayers:
         kinds, window = getattr(self.config, "layer_types", None), getattr(self.config, "sliding_window", None)
         return window if not kinds or kinds[index] == "sliding_attention" else None
 
-    def attention(self, index: int, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
-        """(B, R, L) float32: attention that the tokens `rows` pay all tokens in a layer, mean over heads.
+    @torch.no_grad()
+    def attention(
+        self, index: int, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None, columns: slice = slice(None)
+    ) -> Tensor:
+        """(B, R, C) float32: attention that the tokens `rows` pay those of `columns` in a layer, mean over heads.
 
-        Any attention kernel will do: only these rows are computed, and the keys a second time.
+        The softmax is over all tokens that a row may see. Any attention kernel will do: only these rows are computed,
+        and the keys a second time.
 
         Args:    hidden: (B, L, d), the layer's input   rows: (B, R) int64, indices into L
                  rotary: cos and sin, (B or 1, L, d_head)   mask: (B or 1, 1, L, L) bool or additive, None for causal
         """
         layer = self.layers[index]
-        with torch.no_grad():
-            hidden = layer.input_layernorm(hidden)
-        return attention_by_head(layer.self_attn, hidden, rows, rotary, mask).mean(1)
+        shares = _by_head(layer.self_attn, layer.input_layernorm(hidden), rows, rotary, mask)
+        return shares[..., columns].mean(1)
 
 
-@torch.no_grad()
-def attention_by_head(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
-    """(B, heads, R, L) float32: see `LLMLayers.attention`; hidden is the input of the attention module itself.
-
-    The softmax is over all tokens that a row may see.
-    """
+def _by_head(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
+    """(B, heads, R, L) float32: see `LLMLayers.attention`; hidden is the input of the attention module itself."""
     batch, length, width = hidden.shape
     query = _heads(attention, "q", hidden.gather(1, rows[..., None].expand(-1, -1, width)))  # (B, H, R, d_head)
     key = _heads(attention, "k", hidden)  # (B, H_kv, L, d_head)
@@ -119,8 +119,10 @@ def _is_known(layer: Any) -> bool:
 
 
 @contextmanager
-def watch_layers(layers: LLMLayers, rows: Tensor, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Hand `keep` the number of each layer and what the tokens `rows` (B, R) pay all in it, (B, R, L), as it runs.
+def watch_layers(
+    layers: LLMLayers, rows: Tensor, keep: Callable[[int, Tensor], None], *, columns: slice = slice(None)
+) -> Iterator[None]:
+    """Hand `keep` each layer's number and its attention from `rows` (B, R) to `columns`, (B, R, C), as it runs.
 
     Raises:  ValueError when the language model runs another attention kernel than sdpa or eager
     """
@@ -130,43 +132,13 @@ def watch_layers(layers: LLMLayers, rows: Tensor, keep: Callable[[int, Tensor], 
             "model.set_attn_implementation('sdpa')."
         )
 
-    def read(index: int, hidden: Tensor, rotary: Any, mask: Tensor | None) -> None:
-        keep(index, layers.attention(index, hidden, rows.to(hidden.device), rotary, mask))
+    def hook_of(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            rotary, mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
+            keep(index, layers.attention(index, hidden, rows.to(hidden.device), rotary, mask, columns))
 
-    with hooked(*(_before(layer, index, read) for index, layer in enumerate(layers.layers))):
+        return hook
+
+    with hooked(*(ThreadHook(layer, "before", hook_of(index)) for index, layer in enumerate(layers.layers))):
         yield
-
-
-@contextmanager
-def watch_columns(
-    language_model: nn.Module, *, rows: slice, columns: slice, keep: Callable[[int, Tensor], None]
-) -> Iterator[None]:
-    """Hand `keep` the number of each layer and its attention from `rows` to `columns`, as the language model runs.
-
-    Attention is (B, rows, columns) float32, mean over heads; the softmax is over all that a row may see, so that a
-    row's shares add up to at most 1.
-
-    Raises:  ValueError when the layers are not Llama-like (q_proj, k_proj and rotary embeddings handed to each)
-    """
-    layers: Any = getattr(language_model, "layers", None)
-    if layers is None or not all(hasattr(getattr(layer, "self_attn", None), "q_proj") for layer in layers):
-        kind = type(language_model).__name__
-        raise ValueError(f"text attention needs Llama-like layers, which {kind} does not have.")
-
-    def read(index: int, hidden: Tensor, rotary: Any, mask: Tensor | None) -> None:
-        chosen = torch.arange(hidden.shape[1], device=hidden.device)[rows].expand(len(hidden), -1)
-        shares = attention_by_head(layers[index].self_attn, hidden, chosen, rotary, mask)
-        keep(index, shares[..., columns].mean(1))
-
-    with hooked(*(_before(layer.self_attn, index, read) for index, layer in enumerate(layers))):
-        yield
-
-
-def _before(module: nn.Module, index: int, read: Callable[[int, Tensor, Any, Tensor | None], None]) -> ThreadHook:
-    """A hook in front of a module of layer `index`, that hands `read` its input, rotary embeddings and mask."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        read(index, hidden, kwargs["position_embeddings"], kwargs.get("attention_mask"))
-
-    return ThreadHook(module, "before", hook)

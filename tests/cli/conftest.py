@@ -21,7 +21,7 @@ CHAT = (
 
 
 class Ran(NamedTuple):
-    """What one command line came to."""
+    """Exit code and output of one command line."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""Which models the commands load: those that `salience.prune` takes, the ones of unknown families included."""
+"""Loading of models for the commands: all that `salience.prune` takes, those of unknown families included."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_the_fallback_can_not_take_is_refused(elsewhere: Path, monkeypatch:
 
 @pytest.mark.parametrize("family", ["llava", "llava_siglip", "qwen2_5_vl", "idefics3", "gemma3", "mistral3"])
 def test_without_weights_a_method_is_refused_as_it_is_with_them(tiny_family: Callable[[str], Any], family: str) -> None:
-    """What the commands refuse before weights load is what `prune` refuses, and nothing that it takes."""
+    """Before weights load, the commands refuse the same methods as `prune` does."""
     import torch
 
     import salience

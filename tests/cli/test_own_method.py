@@ -73,7 +73,7 @@ def test_nothing_else_is_importable_from_the_current_folder(folder: Path, salien
 
 
 def test_from_the_installed_command(folder: Path, picture: Path, tiny_vlm: Path) -> None:
-    """Which, unlike `python -m salience`, does not search the current folder by itself."""
+    """Unlike `python -m salience`, it does not search the current folder by itself."""
     code = "from salience.cli.main import main; main()"
     arguments = ["ask", str(picture), "which digit is red?", "--model", str(tiny_vlm), "--method", "methods_here:Lost"]
     path = os.pathsep.join(place for place in sys.path if place)

@@ -27,7 +27,7 @@ def picture() -> Image.Image:
 
 
 def found_at(sheet: Image.Image, panel: Image.Image) -> list[tuple[int, int]]:
-    """Where a panel stands on a sheet, pixel for pixel."""
+    """Places of a panel on a sheet, pixel for pixel."""
     whole, wanted = np.asarray(sheet), np.asarray(panel)
     height, width = wanted.shape[:2]
     corners = (whole[: -height + 1, : -width + 1] == wanted[0, 0]).all(-1).nonzero()

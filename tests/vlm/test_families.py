@@ -56,7 +56,7 @@ def batch(request: pytest.FixtureRequest, family: Any) -> dict[str, Any]:
 
 @functools.cache
 def _as_counted(kind: str) -> tuple[int, int]:
-    """Where forward and generate begin to count: PaliGemma's forward begins at 1, its generate adds that itself."""
+    """First positions of forward and generate: PaliGemma's forward begins at 1, its generate adds that itself."""
     return (1, 0) if kind == "paligemma" else (0, 0)
 
 

@@ -26,7 +26,7 @@ def test_nothing_is_left_behind(make_model: Any, make_batch: Any, photograph: An
 
 
 def test_a_photograph_sees_a_leak(make_model: Any, photograph: Any) -> None:
-    """What the tests above rest on: a hook or an attribute that stays makes them fail."""
+    """The tests above rest on this: a hook or an attribute that stays makes them fail."""
     model = make_model()
     before = photograph(model)
     handle = model.model.vision_tower.encoder.layers[0].self_attn.register_forward_pre_hook(lambda *args: None)

@@ -18,7 +18,7 @@ OPTIONS = {"do_sample": False, "max_new_tokens": 2, "min_new_tokens": 2, "suppre
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
-    """What each gives, all begun at one moment."""
+    """Results of all, begun at one moment."""
     gate = Barrier(len(works))
 
     def begin(work: Callable[[], Any]) -> Any:

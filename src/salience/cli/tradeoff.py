@@ -209,7 +209,7 @@ def _require_fit(loaded: LoadedModel, scorers: Mapping[int, Scorer] | None) -> N
     """Raise ValueError for a scorer of another width than the model's features, or of another vision tower."""
     from salience.vlm.families import adapter_for
     from salience.vlm.methods.saliency import Saliency
-    from salience.vlm.same_tower import require_same_tower
+    from salience.vlm.model_scorer import require_same_tower
 
     adapter = adapter_for(loaded.model)
     for scorer in (scorers or {}).values():

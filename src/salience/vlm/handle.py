@@ -48,7 +48,8 @@ class Pruned:
     def of(cls, model: object) -> Pruned | None:
         """The handle of the pruning in force on a model, so that a lost handle can be undone; None if there is none.
 
-        model: also one in the wrapper of PEFT, of torch.compile, or of data parallelism
+        Args:    model: any object, also a model in the wrapper of PEFT, of torch.compile, or of data parallelism
+        Raises:  ValueError for a PEFT wrapper that learns a prompt, as `prune` does
         """
         handle = _handle_on(_innermost(model))
         return handle if handle is not None and handle._active else None
@@ -62,7 +63,7 @@ class Pruned:
         return self._pruned_calls.traces.get()
 
     def explain(self) -> str:
-        """What is done to the model, in one to three sentences: method, budget, positions, and any substitute."""
+        """The pruning in one to three sentences: method, budget, positions, and any substitute."""
         budget = ", ".join(f"{name}={value}" for name, value in self.budget.given.items())
         said = f"Visual tokens are pruned by {self.method.name!r} at {budget}, positions {self.positions!r}."
         notes = [f"{self.substitute}."] if self.substitute else []

@@ -1,16 +1,22 @@
-"""The scorer made for a model: in the model's folder, in its repository on the Hugging Face hub, or bundled."""
+"""The scorer made for a model: in the model's folder, in its repository on the Hugging Face hub, or bundled.
+
+A scorer belongs to the vision tower that it was trained on: another tower's features mean something else.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from salience.core.bundled import bundled_model
 from salience.core.json_text import read_json
-from salience.vlm.families import Adapter, same_tower
+from salience.vlm.families import Adapter, same_adapters, same_tower, unlike
+from salience.vlm.methods.base import Method
 from salience.vlm.scorers.folder import CONFIG_NAME, WEIGHTS_NAME
 
+_log = logging.getLogger("salience")
 FOLDER = "salience"  # the scorer's, inside the model's folder or repository
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -84,3 +90,27 @@ def _fetched(name: str, file: str, revision: str | None) -> tuple[Path | None, s
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None, "has no {file}"
         return None, f"can't be asked for {{file}} ({type(error).__name__})"
+
+
+def require_same_tower(method: Method, adapter: Adapter) -> None:
+    """Raise a ValueError when a scorer in the method was trained on another vision tower than this model's.
+
+    A scorer without a fingerprint passes. Other PEFT adapters in the tower, which change its features a little, give a
+    warning.
+    """
+    if not (towers := method.towers()):
+        return
+    mine = adapter.fingerprint()
+    for made_for in towers:
+        if not same_tower(made_for, mine):
+            raise ValueError(
+                f"the scorer of method {method.name!r} was trained on another vision tower than this model's "
+                f"({unlike(made_for, mine)}), whose features it cannot rate: train one with `salience fit`; if the "
+                "towers are near enough, pass salience.vlm.methods.saliency.Saliency(scorer=..., any_tower=True)."
+            )
+        if not same_adapters(made_for, mine):
+            _log.warning(
+                "method %r: its scorer was trained on this vision tower with other PEFT adapters in it, or none; the "
+                "features differ a little from those of the training.",
+                method.name,
+            )

@@ -13,11 +13,10 @@ from salience.vlm.in_llm.dropping import InLLMDropping
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.resolve import resolve_method
-from salience.vlm.model_scorer import FoundScorer, model_scorer
+from salience.vlm.model_scorer import FoundScorer, model_scorer, require_same_tower
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import Positions
 from salience.vlm.pruning import Pruning
-from salience.vlm.same_tower import require_same_tower
 from salience.vlm.scorers.scorer import Scorer
 from salience.vlm.tower.tower_attention import SUBSTITUTE
 from salience.vlm.trial_calls import require_equal, require_positions

@@ -47,10 +47,10 @@ class CachedPrompt:
 
 
 class _Thread(threading.local):
-    """What the running thread is inside of.
+    """State of the running thread.
 
-    generates: a pruned generate, whose forwards get pruned arguments; `prompt` columns of the prompt that it runs on,
-    `guided`: with a `guidance_scale`.   passes: a generate without pictures.
+    generates: it is inside a pruned generate, on a prompt of `prompt` columns; `guided`: with a `guidance_scale`.
+    passes: it is inside a generate without pictures.
     """
 
     generates = False
@@ -75,7 +75,7 @@ class PrunedCalls:
         return self._thread.generates or self._thread.passes
 
     def prunes_forward(self, args: tuple[Any, ...], options: dict[str, Any], *, active: bool) -> bool:
-        """Whether a forward gets pruned arguments. A pruned generate goes on pruned when the handle isn't active.
+        """Whether a forward gets pruned arguments. A pruned generate stays pruned until its end, also after `undo`.
 
         Forwards of `guidance_scale` don't: its processor reads a text of its own beside the prompt. They pass no more
         than ids, a mask and a cache of their own; steps of generate come with positions.
@@ -136,7 +136,7 @@ class PrunedCalls:
         if args.is_text(self._adapter.token_ids.values()):
             return self._pass(original, args)
         encoded, options = encode(self._adapter, args, merging_schedule(self.pruning))
-        # new padding always goes left here: generate goes on from the last column, which must stay the row's own
+        # new padding always goes left here: generate continues from the last column, which must stay the row's own
         pruned = self._prune(encoded, args, args.generation_mask(model), generating=True, side="left")
         whole = UnprunedPrompt(args.ids, pruned.input_ids.shape[1], pruned.input_ids)
         whole.require_room(args.values, model)
@@ -207,7 +207,7 @@ class PrunedCalls:
         return pruned
 
     def _state_on(self, cache: Cache, args: CallArgs) -> CacheState | None:
-        """What a pruned call left on a filled cache; None for a cache that was filled without pruning.
+        """The state that a pruned call left on a filled cache; None if the cache was filled without pruning.
 
         Raises:  ValueError when the call brings pictures, or another model filled the cache
         """

@@ -57,7 +57,7 @@ def select_tokens(
 
 
 def _select(pruning: Pruning, contexts: Sequence[TokenContext]) -> list[Selection]:
-    """Where a model takes pictures of any size, a view that is smaller than `tokens` stays whole."""
+    """A view that is smaller than `tokens` stays whole, in models that take pictures of any size."""
     method, budget = pruning.method, pruning.budget
     if pruning.in_llm is not None:
         return pruning.in_llm.before(contexts, budget)

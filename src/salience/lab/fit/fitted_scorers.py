@@ -6,8 +6,7 @@ from typing import Any
 
 from salience.vlm.families import Adapter
 from salience.vlm.methods.saliency import Saliency
-from salience.vlm.model_scorer import model_scorer
-from salience.vlm.same_tower import require_same_tower
+from salience.vlm.model_scorer import model_scorer, require_same_tower
 from salience.vlm.scorers.scorer import Scorer
 
 

@@ -36,7 +36,7 @@ from salience.lab.tradeoff.rows import mean, paired_marks, tradeoff_rows
 from salience.lab.tradeoff.stage_costs import Costs
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.saliency import Saliency
-from salience.vlm.same_tower import require_same_tower
+from salience.vlm.model_scorer import require_same_tower
 from salience.vlm.scorers.scorer import Scorer
 from salience.vlm.tower.fingerprint import tower_fingerprint
 

@@ -47,10 +47,9 @@ def test_against_random(view_of: Make) -> None:
     won = comparisons.against_random(view_of({"saliency": (0.9, 0.88, 0.8), "random": (0.9, 0.87, 0.4)}))
     assert won is not None
     assert (won.tone, won.lead) == ("good", "The learned saliency beats random tokens at 5%.")
-    assert won.text == (
-        "At 5% 0.800 against 0.400 [+40.0 (38.5 to 41.5)]. The learned saliency is not measurably different from "
-        "random tokens at 25%."
-    )
+    assert won.text == "The learned saliency is not measurably different from random tokens at 25%."
+    assert won.numbers is not None and won.numbers.head[1:3] == ("learned saliency", "random tokens")
+    assert won.numbers.rows[1] == ("5%", "0.800", "0.400", "+40.0 (38.5 to 41.5)")
     lost = comparisons.against_random(view_of({"saliency": (0.9, 0.8, 0.44), "random": (0.9, 0.8, 0.45)}))
     assert lost is not None
     assert (lost.tone, lost.lead) == (
@@ -74,10 +73,10 @@ def test_against_the_best_training_free_method(view_of: Make) -> None:
     lost = comparisons.against_free(view_of({"saliency": (0.9, 0.85, 0.6), **others}))
     assert lost is not None
     assert (lost.tone, lost.lead) == ("bad", f"The learned saliency is worse than {BEST_FREE} at 5%.")
-    assert lost.text == (
-        "The two are not measurably different at 25%. At 25% the best one is [CLS] attention: 0.850; the learned "
-        "saliency has 0.850 [0.0 (\u22121.5 to 1.5)]. At 5% the best one is DivPrune: 0.700; the learned saliency has "
-        "0.600 [\u221210.0 (\u221211.5 to \u22128.5)]."
+    assert lost.text == "The two are not measurably different at 25%."
+    assert lost.numbers is not None and lost.numbers.rows == (
+        ("25%", "0.850", "[CLS] attention 0.850", "0.0 (\u22121.5 to 1.5)"),
+        ("5%", "0.600", "DivPrune 0.700", "\u221210.0 (\u221211.5 to \u22128.5)"),
     )
     won = comparisons.against_free(view_of({"saliency": (0.9, 0.89, 0.8), **others}))
     assert won is not None
@@ -142,10 +141,8 @@ def test_an_oracle_that_is_passed_is_no_bound(view_of: Make) -> None:
     assert found is not None
     assert found.lead == "The all-items oracle is worse than the best method of those measured here at 5%."
     assert "The all-items oracle beats the best method of those measured here at 25%." in found.text
-    assert (
-        "At 5% the best one is DivPrune: 0.880; the all-items oracle has 0.780 [\u221210.0 (\u221211.5 to \u22128.5)]."
-        in found.text
-    )
+    assert found.numbers is not None
+    assert ("5%", "0.780", "DivPrune 0.880", "\u221210.0 (\u221211.5 to \u22128.5)") in found.numbers.rows
     assert "a reference, not an upper bound" in found.text
 
 
@@ -229,9 +226,8 @@ def test_training_free_methods_that_share_the_best_accuracy_are_all_named(view_o
     data = view_of({"saliency": (0.9, 0.9), "random": (0.9, 0.4), "cls-attention": (0.9, 0.85), "uniform": (0.9, 0.3),
                     "divprune": (0.9, 0.8504), "visionzip": (0.9, 0.8496)}, (1.0, 0.25))  # fmt: skip
     found = comparisons.against_free(data)
-    assert (
-        found is not None and "At 25% the best one is DivPrune, as [CLS] attention and VisionZip: 0.850" in found.text
-    )
+    assert found is not None and found.numbers is not None
+    assert found.numbers.rows[0][2] == "DivPrune, [CLS] attention, VisionZip 0.850"
 
 
 def test_of_a_model_that_does_not_look_nothing_else_is_told(view_of: Make) -> None:

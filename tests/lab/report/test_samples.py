@@ -51,7 +51,6 @@ def test_cuts_stand_under_their_ratio_and_say_whether_they_are_right() -> None:
     wrong = made.cut_rows[1].cuts[1]
     assert wrong is not None
     assert not wrong.right
-    assert made.full_right
     assert made.boxes == ((0.0, 0.0, 1.0, 2.0),)  # in cells of the 2 x 2 grid
 
 

@@ -71,6 +71,6 @@ def _environment() -> Any:
     )
     made.globals["style"] = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
     made.globals["script"] = Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8"))
-    for write in (words.share, words.score, words.times, words.milliseconds):
+    for write in (words.share, words.score, words.count, words.times, words.milliseconds):
         made.filters[write.__name__] = lambda value, write=write: words.DASH if value is None else write(value)
     return made

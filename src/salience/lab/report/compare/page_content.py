@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from salience.core.record import CompareRecord
-from salience.core.result_tables import ModelResult
 from salience.lab.report.compare import sentences
 from salience.lab.report.compare.column_definitions import COLUMNS
 from salience.lab.report.compare.compare_data import CompareData
@@ -15,7 +14,6 @@ from salience.lab.report.compare.figures import EPOCHS, PAIR, draw_compare
 from salience.lab.report.kit.facts import facts
 from salience.lab.report.kit.full_table import table
 from salience.lab.report.kit.reliability import notices
-from salience.lab.report.kit.words import DASH
 
 _SHOWN = (
     "command", "task", "length", "metric", "epochs", "seeds", "batch", "train_examples", "test_examples",
@@ -35,6 +33,7 @@ def compare_content(
     drawn = draw_compare(data, folder, "compare_" if number == 0 else f"compare{number + 1}_")
     return {
         "id": f"compare{number + 1}",
+        "data": data,
         "task": data.task,
         "notices": notices(data.reliability),
         "headline": sentences.headline(data),
@@ -46,7 +45,6 @@ def compare_content(
         "figures": [drawn[name] for name in EPOCHS if name in drawn],
         "cost_figures": [figure for name, figure in drawn.items() if name not in EPOCHS + PAIR],
         "crossings": sentences.crossings(data),
-        "final": [(model, *_final(data, model)) for model in data.models],
         "final_note": sentences.matched(data),
         "tests": sentences.tests(data),
         "controls": sentences.controls(data),
@@ -54,20 +52,3 @@ def compare_content(
         "table": table(record.rows, COLUMNS),
         "facts": facts({name: data.config[name] for name in _SHOWN if name in data.config}),
     }
-
-
-def _final(data: CompareData, model: str) -> tuple[str, ...]:
-    """Direction, accuracy, its interval, seeds, shape, parameters and training speed as texts."""
-    line: ModelResult | None = data.final.get(model)
-    accuracy = data.last(model)
-    reached = DASH if accuracy is None else f"{accuracy:.3f}"
-    if line is None:
-        return (DASH, reached, *[DASH] * 5)
-    low, high, parameters, rate = line.accuracy_low, line.accuracy_high, line.parameters, line.train_tokens_per_s
-    return (
-        "forwards" if line.forwards else "both ways", reached,
-        DASH if low is None or high is None else f"{low:.3f}{DASH}{high:.3f}",
-        DASH if line.seeds is None else str(line.seeds),
-        f"{line.d_model} \u00d7 {line.n_layers}" if line.d_model and line.n_layers else DASH,
-        DASH if parameters is None else f"{parameters:,.0f}", DASH if rate is None else f"{rate:,.0f}",
-    )  # fmt: skip

@@ -23,6 +23,11 @@ def score(value: float) -> str:
     return f"{value:.3f}"
 
 
+def count(value: float) -> str:
+    """A whole number with commas: 12345 -> '12,345'."""
+    return f"{value:,.0f}"
+
+
 def points(difference: float) -> str:
     """The size of an accuracy difference in points of a hundred, without its sign."""
     size = f"{abs(100 * difference):.1f}".rstrip("0").rstrip(".")

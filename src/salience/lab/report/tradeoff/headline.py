@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from salience.core.result_tables import ALL_TOKENS
 from salience.lab.report.kit.method_styles import phrase, role
-from salience.lab.report.kit.words import milliseconds, pace, points, score, share
+from salience.lab.report.kit.words import listed, milliseconds, pace, points, score, share
 from salience.lab.report.tradeoff.chosen_ratios import BROKEN, holds, operating_keep, telling_keep
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
-from salience.lab.report.tradeoff.verdict_words import BEST_FREE, VERBS, interval_points, tied
+from salience.lab.report.tradeoff.verdict_words import BEST_FREE, VERBS, interval_points
 from salience.lab.report.tradeoff.verdicts import RANDOM, verdict_of
 
 NEUTRAL = "What pruning visual tokens saves, and what it costs"
@@ -108,5 +108,6 @@ def _beside_free(data: TradeoffData, keep: float) -> str:
     apart = data.verdicts.of(data.subject, keep, free.method)
     if apart is None:
         return ""
-    also = f"{phrase(free.method)} ({score(free.accuracy)}{tied(data, keep)})"
-    return f"{VERBS[verdict_of(apart)]} {BEST_FREE}, {also}"
+    others = data.as_good_free(keep, free.method)
+    tied = f", as {listed([phrase(name) for name in others])}" if others else ""
+    return f"{VERBS[verdict_of(apart)]} {BEST_FREE}, {phrase(free.method)} ({score(free.accuracy)}{tied})"

@@ -6,18 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from salience.core.result_tables import ALL_TOKENS, AccuracyDifference
 from salience.lab.report.kit.finding import Finding, Tone
-from salience.lab.report.kit.method_styles import phrase, role
+from salience.lab.report.kit.method_styles import phrase, role, title
 from salience.lab.report.kit.words import capital, listed, points, ranged, score, share
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData
 from salience.lab.report.tradeoff.verdict_words import (
     BEST,
     BEST_FREE,
     VERBS,
-    accuracies,
-    beside_best,
+    compared,
     interval,
     relation,
-    tied,
 )
 from salience.lab.report.tradeoff.verdicts import RANDOM, Verdict, verdict_of
 
@@ -69,11 +67,11 @@ def against_random(data: TradeoffData) -> Finding | None:
     first = next((verdict for verdict, lines in found.items() if lines), None)
     if own == RANDOM or first is None:
         return None
-    told = [capital("; ".join(accuracies(data, line) for line in found[first])) + "."]
-    told += [relation(data, own, verdict, RANDOM, _keeps(lines)) for verdict, lines in reversed(found.items())
+    told = [relation(data, own, verdict, RANDOM, _keeps(lines)) for verdict, lines in reversed(found.items())
              if verdict != first and lines]  # fmt: skip
     lead = relation(data, own, first, RANDOM, _keeps(found[first]))
-    return Finding(tone="good" if first == "better" else "bad", lead=lead, text=" ".join(told))
+    numbers = compared(data, _all(found), title(own), "random tokens")
+    return Finding(tone="good" if first == "better" else "bad", lead=lead, text=" ".join(told), numbers=numbers)
 
 
 def against_free(data: TradeoffData) -> Finding | None:
@@ -89,14 +87,14 @@ def against_free(data: TradeoffData) -> Finding | None:
         told.append(f"It is better at {ranged(_keeps(found['better']), data.keeps)}.")
     if first != "level" and found["level"]:
         told.append(f"The two are not measurably different at {ranged(_keeps(found['level']), data.keeps)}.")
-    told += [beside_best(data, line, tied(data, line.keep)) for line in _descending(found)]
     lead = relation(data, own, first, BEST_FREE, _keeps(found[first]))
     tones: dict[Verdict, Tone] = {"worse": "bad", "better": "good", "level": "plain"}
-    return Finding(tone=tones[first], lead=lead, text=" ".join(told))
+    numbers = compared(data, _all(found), title(own), "best training-free method", named=True)
+    return Finding(tone=tones[first], lead=lead, text=" ".join(told), numbers=numbers)
 
 
-def _descending(found: ByVerdict) -> list[AccuracyDifference]:
-    return sorted((line for lines in found.values() for line in lines), key=lambda line: -line.keep)
+def _all(found: ByVerdict) -> list[AccuracyDifference]:
+    return [line for lines in found.values() for line in lines]
 
 
 def beside_random(data: TradeoffData) -> Finding | None:
@@ -185,12 +183,13 @@ def oracle(data: TradeoffData) -> Finding | None:
     said = [relation(data, "oracle", verdict, BEST, _keeps(lines)) for verdict, lines in found.items() if lines]
     if not said:
         return None
-    told = [*said[1:], *(beside_best(data, line) for line in _descending(found))]
+    told = said[1:]
     told.append(
         "The oracle spends its tokens on the items. It is a reference, not an upper bound: the model may read another "
         "choice of tokens better."
     )
-    return Finding(tone="plain", lead=said[0], text=" ".join([*told, *_question_oracle(data)]))
+    numbers = compared(data, _all(found), title("oracle"), "best method", named=True)
+    return Finding(tone="plain", lead=said[0], text=" ".join([*told, *_question_oracle(data)]), numbers=numbers)
 
 
 def _question_oracle(data: TradeoffData) -> list[str]:

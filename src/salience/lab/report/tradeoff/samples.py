@@ -38,20 +38,25 @@ class CutRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PageSample:
-    """A picture on the page. `picture` is a data URI or None when the file is missing; `boxes` are in grid cells."""
+    """An example on the page. picture: data URI, None where the file is missing
+    boxes: of items, (x, y, width, height) in cells of the grid   keeps: heads of the columns"""
 
     id: str
+    example: Example
     picture: str | None
-    question: str
-    answer: str
-    full_answer: str | None
-    full_right: bool
-    kind: str
-    rows: int
-    columns: int
     boxes: tuple[tuple[float, float, float, float], ...]
     keeps: tuple[str, ...]
     cut_rows: tuple[CutRow, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the grid of visual tokens."""
+        return self.example.grid[0]
+
+    @property
+    def columns(self) -> int:
+        """Columns of the grid."""
+        return self.example.grid[1]
 
 
 def dimmed_path(kept: Collection[int], rows: int, columns: int) -> str:
@@ -81,23 +86,14 @@ def sample(example: Example, folder: Path, name: str) -> PageSample:
     size, picture = _picture(None if example.image is None else folder / example.image)
     rows, columns = example.grid
     across, down = columns / size[0], rows / size[1]
+    boxes = ((x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down) for x0, y0, x1, y1 in example.boxes)
     return PageSample(
-        id=name,
-        picture=picture,
-        question=example.question,
-        answer=example.answer,
-        full_answer=example.full_answer,
-        full_right=example.full_answer == example.answer,
-        kind=example.kind,
-        rows=rows,
-        columns=columns,
-        boxes=tuple((x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down) for x0, y0, x1, y1 in example.boxes),
-        keeps=tuple(share(keep) for keep in keeps),
+        id=name, example=example, picture=picture, boxes=tuple(boxes), keeps=tuple(share(keep) for keep in keeps),
         cut_rows=tuple(
             CutRow(method=title(m), cuts=tuple(_page_cut(by_place.get((m, keep)), example) for keep in keeps))
             for m in methods
         ),
-    )
+    )  # fmt: skip
 
 
 def _page_cut(cut: ExampleCut | None, example: Example) -> PageCut | None:

@@ -168,11 +168,11 @@ class TradeoffData:
         """Return the most accurate of the training-free methods in the rows."""
         return self.best(keep, "free")
 
-    def as_good_free(self, keep: float) -> list[str]:
-        """Return the training-free methods other than `best_free` with the same accuracy, to three decimals."""
-        best = self.best_free(keep)
-        return [point.method for point in self.competing(keep, "free") if best is not None and point is not best
-                and score(point.accuracy or 0.0) == score(best.accuracy or 0.0)]  # fmt: skip
+    def as_good_free(self, keep: float, method: str) -> list[str]:
+        """Return the training-free methods with the same accuracy as this one, to three decimals."""
+        own = self.value(method, keep, "accuracy")
+        return [point.method for point in self.competing(keep, "free") if own is not None and point.method != method
+                and score(point.accuracy or 0.0) == score(own)]  # fmt: skip
 
     @cached_property
     def subject(self) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from salience.core.result_tables import AccuracyDifference
-from salience.lab.report.kit.method_styles import phrase
-from salience.lab.report.kit.words import capital, listed, points_apart, ranged, score, share
+from salience.lab.report.kit.finding import Numbers
+from salience.lab.report.kit.method_styles import phrase, title
+from salience.lab.report.kit.words import DASH, capital, points_apart, ranged, score, share
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 from salience.lab.report.tradeoff.verdicts import Verdict
 
@@ -31,21 +34,18 @@ def relation(data: TradeoffData, method: str, verdict: Verdict, other: str, keep
     return f"{capital(phrase(method))} {VERBS[verdict]} {phrase(other)} at {ranged(keeps, data.keeps)}."
 
 
-def tied(data: TradeoffData, keep: float) -> str:
-    """ ", as DivPrune and VisPruner" where training-free methods share the best accuracy of a ratio."""
-    others = data.as_good_free(keep)
-    return f", as {listed([phrase(name) for name in others])}" if others else ""
+def compared(
+    data: TradeoffData, lines: Sequence[AccuracyDifference], own: str, other: str, *, named: bool = False
+) -> Numbers:
+    """The accuracies of each line and their difference, as a small table.
 
-
-def accuracies(data: TradeoffData, line: AccuracyDifference) -> str:
-    """ "at 10% 0.876 against 0.556 [+32.0 (29.5 to 34.8)]" """
-    own, other = (data.value(method, line.keep, "accuracy") for method in (line.method, line.against))
-    values = "" if own is None or other is None else f"{score(own)} against {score(other)} "
-    return f"at {share(line.keep)} {values}[{interval(line)}]"
-
-
-def beside_best(data: TradeoffData, line: AccuracyDifference, also: str = "") -> str:
-    """ "At 5% the best one is DivPrune: 0.886; the learned saliency has 0.735 [−15.1 (−17.8 to −12.5)]." """
-    own, other = (data.value(name, line.keep, "accuracy") for name in (line.method, line.against))
-    values = "" if own is None or other is None else f"{score(other)}; {phrase(line.method)} has {score(own)} "
-    return f"At {share(line.keep)} the best one is {phrase(line.against)}{also}: {values}[{interval(line)}]."
+    own, other: heads of the two columns   named: whether each line's other method is named, with those that share its
+    accuracy
+    """
+    rows = []
+    for line in sorted(lines, key=lambda one: -one.keep):
+        values = [data.value(method, line.keep, "accuracy") for method in (line.method, line.against)]
+        left, right = (DASH if value is None else score(value) for value in values)
+        names = ", ".join(title(name) for name in (line.against, *data.as_good_free(line.keep, line.against)))
+        rows.append((share(line.keep), left, f"{names} {right}" if named else right, interval(line)))
+    return Numbers(head=("keep", own, other, "difference, points"), rows=tuple(rows))

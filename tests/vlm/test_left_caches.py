@@ -16,7 +16,7 @@ from salience.core.transformers_names import cache_of_output, passed_cache
 FLOAT32 = 1e-5  # float32 sums in another order, logits of order one
 GREEDY = {"do_sample": False, "max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": [0, 3]}
 NEW = torch.tensor([[7, 8, 9]])
-REFUSED = r"filled from a pruned prompt and can only be gone on from while its model is being pruned"
+REFUSED = r"filled from a pruned prompt and can be continued only while its model is pruned"
 
 
 @torch.no_grad()

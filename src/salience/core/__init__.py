@@ -1,1 +1,1 @@
-"""The lowest floor: plain types, the record of results, and the choice of a device."""
+"""Ground floor: backend and device selection, plain types, files, progress, and the record of results."""

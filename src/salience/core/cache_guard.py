@@ -1,8 +1,8 @@
-"""The guard on a cache that was filled from a pruned prompt: nobody reads on from it who does not know what is missing.
+"""Guard on a KV cache that was filled from a pruned prompt. Only calls that know the dropped tokens may continue it.
 
-Such a cache outlives the pruning. A model that is handed it later takes its length for the number of tokens that went
-by, and goes on at wrong positions under a wrong mask. So the methods that a forward calls to read on are replaced on
-this one object by ones that raise, and `reading` lifts them for calls that know. Standard library only.
+Such a cache can outlive the pruning. A model that gets it later takes its length for the number of tokens so far, and
+continues at wrong positions under a wrong mask. So the methods that a forward calls on a cache are replaced, on this
+one object, by ones that raise. `reading` removes them for calls that know. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# What a forward calls of transformers' caches, and what moves their rows, of which the notes on a cache say nothing.
+# Methods of transformers' caches that a forward calls, and those that move rows, which the notes do not follow.
 _GUARDED = (
     "update", "update_conv_state", "update_recurrent_state", "update_indexer", "get_mask_sizes", "reorder_cache",
     "batch_select_indices", "batch_repeat_interleave", "get_conv_state", "get_recurrent_state",
 )  # fmt: skip
-_NOTES = "_salience_"  # what is kept on a cache begins with this
+_NOTES = "_salience_"  # prefix of the attributes kept on a cache
 
 
 class Refusal:
@@ -29,17 +29,17 @@ class Refusal:
         self.cache, self.name = cache, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _is_empty(self.cache):  # emptied since: what comes is a sequence of its own
+        if _is_empty(self.cache):  # emptied since: a new sequence begins
             forget(self.cache)
             return getattr(self.cache, self.name)(*args, **kwargs)
         raise ValueError(
-            "this cache was filled from a pruned prompt and can only be gone on from while its model is being pruned: "
+            "this cache was filled from a pruned prompt and can be continued only while its model is pruned: "
             "make the next call inside `with salience.prune(...)`, with any method, or begin with an empty cache."
         )
 
 
 def guard(cache: Any) -> None:
-    """Let nobody read on from `cache`, but inside `reading`."""
+    """Refuse every continuation of `cache` outside `reading`."""
     for part in _parts(cache):
         for name in _GUARDED:
             if hasattr(part, name):
@@ -47,18 +47,18 @@ def guard(cache: Any) -> None:
 
 
 def is_guarded(cache: Any) -> bool:
-    """Whether `cache` was filled from a pruned prompt and nobody may read on from it now."""
+    """Whether `cache` was filled from a pruned prompt and may not be continued now."""
     return any(isinstance(value, Refusal) for value in getattr(cache, "__dict__", {}).values())
 
 
 def refuse_guarded(cache: Any) -> None:
-    """For code that reads a cache's layers itself: raise as the cache's own methods would."""
+    """Raise as the cache's own methods would, for code that reads a cache's layers itself."""
     if is_guarded(cache):
         cache.update()
 
 
 def forget(cache: Any) -> None:
-    """Take the guard and every note off a cache, for a new sequence."""
+    """Remove the guard and all notes from a cache, for a new sequence."""
     for part in _parts(cache):
         held = part.__dict__
         for name in [name for name, value in held.items() if isinstance(value, Refusal) or name.startswith(_NOTES)]:
@@ -67,7 +67,7 @@ def forget(cache: Any) -> None:
 
 @contextmanager
 def reading(cache: Any) -> Iterator[None]:
-    """While a call reads on that knows what `cache` holds: no guard; one put on meanwhile is there afterwards."""
+    """Remove the guard for a call that knows what `cache` holds. A guard set meanwhile stays afterwards."""
     lifted = []
     for part in _parts(cache):
         names = [name for name, value in part.__dict__.items() if isinstance(value, Refusal)]
@@ -87,6 +87,6 @@ def _is_empty(cache: Any) -> bool:
 
 
 def _parts(cache: Any) -> list[Any]:
-    """The cache, and the one inside that an encoder-decoder model hands its layers."""
+    """The cache, and the inner one that an encoder-decoder model passes to its layers."""
     parts = [cache, getattr(cache, "self_attention_cache", None)]
     return [part for part in parts if hasattr(part, "__dict__")]

@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one under its final name."""
+"""Atomic writing: a crash never leaves half a file under its final name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode() if isinstance(data, str) else data
-    # A name of its own per write: two processes that write the same target must not share the file aside.
+    # Each write has its own temporary name: two processes may write the same target.
     handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(raw)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files that only their owner reads; results are for everybody the umask allows.
+        # mkstemp makes files that only the owner can read; results follow the umask.
         Path(aside).chmod(0o666 & ~_umask())
         Path(aside).replace(target)
     except BaseException:
@@ -32,7 +32,7 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> Path:
 
 
 def _umask() -> int:
-    """The process's umask; reading it means setting it and putting it back."""
+    """The process's umask. It can be read only by setting it and setting it back."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

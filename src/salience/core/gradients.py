@@ -1,4 +1,4 @@
-"""Functions without gradients, which say so where silence would be a wrong result."""
+"""Functions without gradients, which raise where a missing gradient would be a wrong result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def no_gradients(function: Callable[P, R]) -> Callable[P, R]:
-    """`torch.no_grad`, but refused inside torch.func.grad, vjp and jacrev, which would take the result for a constant.
+    """`torch.no_grad` that raises inside torch.func.grad, vjp and jacrev, which would take the result for a constant.
 
     Raises:  RuntimeError there, unless the caller has switched gradients off
     """
@@ -28,7 +28,7 @@ def no_gradients(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def refuse_gradients(name: str) -> None:
-    """RuntimeError inside torch.func.grad, vjp and jacrev, unless the caller has switched gradients off."""
+    """Raise RuntimeError inside torch.func.grad, vjp and jacrev, unless the caller has switched gradients off."""
     if not (torch._C._are_functorch_transforms_active() and torch.is_grad_enabled()):
         return
     stack = torch._C._functorch.get_interpreter_stack() or []

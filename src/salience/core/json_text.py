@@ -1,4 +1,4 @@
-"""JSON that others wrote: read, or refused in a sentence."""
+"""Reading of JSON from outside; errors are one sentence."""
 
 from __future__ import annotations
 

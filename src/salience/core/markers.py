@@ -1,10 +1,10 @@
-"""A table between two markers of a text, rewritten by a program, so that no number there is typed by hand."""
+"""Replacement of the text between two markers, so that no number there is typed by hand."""
 
 from __future__ import annotations
 
 
 def filled(whole: str, begin: str, end: str, body: str) -> str:
-    """`whole` with `body` between the lines `begin` and `end`, whatever stood there before.
+    """`whole` with its text between the lines `begin` and `end` replaced by `body`.
 
     Raises: ValueError when it does not hold both markers once, in order
     """

@@ -1,4 +1,4 @@
-"""Computing in the dtypes that stand in the code, also under the caller's torch.autocast."""
+"""Computation in the dtypes that the code names, also under the caller's torch.autocast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """A context in which autocast leaves products of float32 in float32; where it is off, one that does nothing."""
+    """Context in which autocast keeps float32 products in float32; without autocast it does nothing."""
     if not under_autocast(device):
         return nullcontext()
     off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)

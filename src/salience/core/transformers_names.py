@@ -1,7 +1,7 @@
 """Names that differ between transformers' releases, and the releases that were tested.
 
-One place for both, so that a renamed argument is mended once. A name is asked of the model's own signature, or found by
-the value it carries, and the release is asked only whether it was tested. Standard library only: nothing here imports
+A renamed argument is handled here alone. A name is read from the model's own signature or found by its value; the
+release number decides only whether the release was tested. Standard library only: nothing here imports
 transformers.
 """
 
@@ -36,7 +36,7 @@ def check_release() -> None:
 
 
 def release() -> str:
-    """The version of transformers that is loaded, else of the one installed; empty where there is none."""
+    """The version of transformers that is loaded, else of the one installed; empty without transformers."""
     loaded = getattr(sys.modules.get("transformers"), "__version__", None)
     if loaded is not None:
         return str(loaded)
@@ -71,7 +71,7 @@ def generated_cache_name(mixin: type) -> str:
 
 
 def cache_in(given: Mapping[str, Any]) -> Any:
-    """The cache among a call's arguments by name, under whichever name; None where there is none.
+    """The cache among a call's keyword arguments, under any name; None without a cache.
 
     Raises:  ValueError when there are two that differ
     """
@@ -109,7 +109,7 @@ def is_cache(value: Any) -> bool:
 
 
 def require_arguments(forward: Callable[..., Any], names: tuple[str, ...], owner: str) -> None:
-    """Refuse a forward that does not take the arguments that it will be given, and would drop or misread.
+    """Refuse a forward that does not take these arguments, because it would drop or misread them.
 
     Raises:  ValueError naming the ones that it lacks
     """

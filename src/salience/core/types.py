@@ -1,4 +1,4 @@
-"""What pruning's parts hand to each other: a grid, what a method sees of one picture, and what it chose."""
+"""Types shared by the parts of pruning: grid, input of a method, and selection of one picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from salience.core.precision import full_precision
 
 @dataclass(frozen=True, kw_only=True)
 class VisualGrid:
-    """How one picture's visual tokens lie on it: token `i` is the cell (i // columns, i % columns)."""
+    """Grid of one picture's visual tokens: token `i` is at row i // columns and column i % columns."""
 
     rows: int
     columns: int
@@ -29,14 +29,14 @@ class VisualGrid:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Merge:
-    """What some kept tokens become before the projector: sums over a picture's tokens, one entry a summand.
+    """Weighted sums that replace some kept tokens before the projector, one entry for each summand.
 
     Kept token `target[e]` (its place among the kept ones) becomes the sum of its entries' weight[e] * token source[e];
-    its own old features count only if an entry says so. A kept token without entries stays as it is.
+    its own old features count only if an entry names them. A kept token without entries does not change.
 
     target, source: (e,) int64, on the CPU.   weight: (e,) float32, on the CPU.
-    inside: it happened inside the vision tower, from layer to layer: kept tokens are the sums already, and the entries
-    only say which patches went into which, each as much as the others.
+    inside: the merge happened inside the vision tower, from layer to layer. Kept tokens are the sums already, and the
+    entries only record which patches went into which token, with equal weights.
     """
 
     target: Tensor
@@ -45,7 +45,7 @@ class Merge:
     inside: bool = False
 
     def sources(self, target: int) -> Tensor:
-        """The tokens that went into one kept token, itself among them where it did."""
+        """Tokens that went into one kept token, itself included if an entry names it."""
         return self.source[self.target == target]
 
 
@@ -55,7 +55,7 @@ class Selection:
 
     kept: (k,) int64 on the CPU, rising, so in raster order.
     scores: (n,) float32 on the CPU, None for a method without scores.
-    merge: which of them take others in; None where all stay as they are.
+    merge: tokens that are merged into kept ones; None without merging.
     """
 
     kept: Tensor
@@ -63,13 +63,13 @@ class Selection:
     merge: Merge | None = None
 
     def take(self, values: Tensor) -> Tensor:
-        """(n, d) of all tokens -> (k, d) of those that stay, the merged ones summed in float32."""
+        """(n, d) of all tokens -> (k, d) of the kept ones; merged tokens are summed in float32."""
         rows = values[self.kept.to(values.device)]
         if self.merge is None or self.merge.inside:
             return rows
         target, into = torch.unique(self.merge.target, return_inverse=True)
         source, of = torch.unique(self.merge.source, return_inverse=True)
-        # as a product: a row for each entry would be many times the picture where a token goes into many
+        # as a matrix product: one row for each entry would need many times the memory of the picture
         share = torch.zeros(len(target), len(source)).index_put((into, of), self.merge.weight, accumulate=True)
         with full_precision(values.device):
             sums = share.to(values.device) @ values[source.to(values.device)].float()  # (merged, d)
@@ -78,19 +78,20 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenContext:
-    """What a method sees of one picture.
+    """Input of a method for one picture.
 
     features: (n, d), the vision tower's tokens before the projector, in the model's dtype.
-    image_index: the picture's place in the batch.
-    cls_attention: (n,) float32, what [CLS] pays each token, mean over heads, or, where the tower has no [CLS], what all
-    tokens pay it on average; None unless the method's `needs` names it.
-    keys: (n, heads, d_head) float32, of the attention that `cls_attention` is of; None unless `needs` names it.
+    image_index: index of the picture in the batch.
+    cls_attention: (n,) float32, attention of [CLS] to each token, mean over heads. In a tower without [CLS], mean
+    attention of all tokens to it. None unless the method's `needs` names it.
+    keys: (n, heads, d_head) float32, keys of the same attention; None unless `needs` names it.
     projected: (n, d_llm), the tokens after the projector; None unless the method's `needs` names it.
-    digest: a number made of the picture's pixels; None unless the method's `needs` names it.
-    left: what is left where the method merges inside the tower, the other rows of `features` being nothing; else None.
-    frame: the place of a video's frame in it, from 0; None for a picture.
-    text: (t, d_llm), the text behind the picture as it enters the language model; only inside it, see `InLLMMethod`.
-    text_attention: (t, n) float32, what each text token (or only the last, t = 1) pays each token; only inside.
+    digest: hash of the picture's pixels; None unless the method's `needs` names it.
+    left: the remaining tokens of a method that merges inside the tower (other rows of `features` are unused), else None.
+    frame: index of the frame in its video, from 0; None for a picture.
+    text: (t, d_llm), embeddings of the text behind the picture; only for an `InLLMMethod`.
+    text_attention: (t, n) float32, attention of each text token (or of the last, t = 1) to each token; only for an
+    `InLLMMethod`.
     """
 
     features: Tensor

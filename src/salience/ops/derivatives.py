@@ -1,4 +1,4 @@
-"""Derivatives of what a kernel computes, taken of its plain PyTorch form: the ones that no kernel is written for."""
+"""Derivatives that have no kernel, taken from the plain PyTorch form of the kernel."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def pullback(
     cotangents: Sequence[Optional],
     needed: Sequence[bool] | None = None,
 ) -> tuple[Optional, ...]:
-    """Gradients of the inputs for these of the outputs; differentiable again where gradients are on.
+    """Gradients of the inputs from those of the outputs; differentiable again if gradients are on.
 
-    `function` gets stand-ins for the inputs, so that an input that was made of another one keeps its own share.
+    `function` gets views of the inputs, so that an input that was computed from another input keeps its own gradient.
 
     Args:    function: of the inputs, its outputs one for each cotangent   inputs: None for what is absent
-             cotangents: None for an output that nobody used   needed: which inputs want a gradient, None for all
+             cotangents: None for an unused output   needed: inputs that need a gradient, None for all
     Returns: one for each input, None where it is absent, not needed or without influence
     """
     again, needed = torch.is_grad_enabled(), [True] * len(inputs) if needed is None else needed
@@ -49,11 +49,11 @@ def pullback_again(
     seconds: Sequence[Optional],
     needed: Sequence[bool],
 ) -> tuple[Optional, ...]:
-    """Gradients of what a backward pass was given, for those of the gradients that it made.
+    """Second-order gradients: of the inputs of a backward pass, from those of its outputs.
 
     Args:    gradients: the backward pass, differentiable, of (given, inputs, which gradients are needed)
              given: gradients of the outputs   inputs: of the forward pass   seconds: one for each input, None where
-             nobody used its gradient   needed: of given and inputs, which want one
+             its gradient is unused   needed: those of given and inputs that need one
     Returns: one for each of given and inputs
     """
     used, count = [g is not None for g in seconds], len(given)

@@ -14,9 +14,10 @@ GROUP = 1 << 18  # numbers that are transformed together on a CPU: a megabyte or
 
 
 def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
-    """y_t = sum over s <= t of k_{t-s} u_s, each channel with its own kernel; with `reverse`, of k_{s-t} u_s, s >= t.
+    """Long convolution: y_t = sum over s <= t of k_{t-s} u_s, or with `reverse` over s >= t of k_{s-t} u_s.
 
-    The first gradient is written out: autograd's own of `rfft` goes through a full complex transform.
+    Each channel has its own kernel. The first gradient is written out, because autograd's gradient of `rfft` uses a
+    full complex transform.
 
     Args:    u: (B, L, D), float32 or float64   k: (D, L), the same dtype
     Returns: (B, L, D). Differentiable in u and k
@@ -28,7 +29,7 @@ def long_conv(u: Tensor, k: Tensor, *, reverse: bool = False) -> Tensor:
 
 
 def _plain(u: Tensor, k: Tensor, reverse: bool) -> Tensor:
-    """The same without an operator of ours: for derivatives and transformations that it has no rule for."""
+    """Plain PyTorch version, for derivatives and transformations that the operator has no rule for."""
     if reverse:
         return _plain(u.flip(1), k, False).flip(1)
     length = u.shape[1]
@@ -100,13 +101,13 @@ long_conv_fwd.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _groups(u: Tensor, size: int) -> list[slice]:
-    """The rows, a group that fits into the cache at a time; a GPU takes all at once."""
+    """Groups of rows, each small enough for the cache; one group on a GPU."""
     rows = u.shape[0] if u.device.type != "cpu" else min(u.shape[0], max(1, GROUP // (u.shape[2] * size)))
     return [slice(first, first + rows) for first in range(0, u.shape[0], rows)]
 
 
 def _padded(u: Tensor, size: int) -> Tensor:
-    """Room for a group, zeros: behind the sequence they stay."""
+    """Zeroed buffer for a group; it stays zero behind the sequence."""
     groups = _groups(u, size)
     return u.new_zeros(groups[0].stop if groups else 0, u.shape[2], size)
 
@@ -120,7 +121,7 @@ def _transform(u: Tensor, padded: Tensor, out: Tensor | None) -> Tensor:
 
 
 def fft_size(least: int) -> int:
-    """The smallest even number of at least `least` with no prime factor above 5: what FFTs are fast at."""
+    """Smallest even number >= `least` with no prime factor above 5, for which FFTs are fast."""
     best = 2 << max(least - 1, 1).bit_length()
     five = 1
     while five < best:

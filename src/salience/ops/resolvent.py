@@ -1,4 +1,4 @@
-"""1 / (c^2 m - s^2 - 2 i s c r): what S4's kernel sums over, for each state and each node of the unit circle."""
+"""1 / (c^2 m - s^2 - 2 i s c r): the terms of S4's kernel, for each state and each node of the unit circle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from salience.ops.derivatives import pullback
 
 
 def resolvent(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
-    """The table, real parts before imaginary ones. Its gradient reads the table alone; autograd's keeps five more.
+    """Table of the resolvent, real parts before imaginary ones.
+
+    Its gradient needs only the table; autograd would keep five more tensors.
 
     Args:    m, r: (D, n), float32 or float64: a pole's squared magnitude and its real part   s, c: (F,)
     Returns: (D, n, 2F). Differentiable in m and r
@@ -22,7 +24,7 @@ def resolvent(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
 
 
 def _plain(m: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
-    """The same without an operator of ours: for derivatives and transformations that it has no rule for."""
+    """Plain PyTorch version, for derivatives and transformations that the operator has no rule for."""
     real, imaginary = m[..., None] * (c * c) - s * s, r[..., None] * (2 * s * c)  # of conj(d)
     return torch.cat([real, imaginary], dim=-1) / (real * real + imaginary * imaginary).repeat(1, 1, 2)
 

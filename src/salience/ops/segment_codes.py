@@ -1,4 +1,4 @@
-"""What each step of a sequence is to a scan: absent, valid, or the first of a new sequence."""
+"""Codes of a sequence's steps for the scans: absent, valid, or first of a new sequence. Kernels use them too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bipartite soft matching: tokens paired by their keys in one pass, and merged as means weighted by size.
 
-Source: Token Merging (ToMe), arXiv:2210.09461, section 3.1 and appendix D.  Deviation: what is left stays in order
-(there: first what is left of the one half, then the other); sums and means are float32.
+Source: Token Merging (ToMe), arXiv:2210.09461, section 3.1 and appendix D.  Deviation: the remaining tokens stay in
+order (there: first those of one half, then those of the other); sums and means are float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from salience.core.precision import full_precision
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matching:
-    """left: (B, m) int64, rising, the tokens that are left.   place: (B, t) int64, where each token goes among them."""
+    """left: (B, m) int64, rising, the remaining tokens   place: (B, t) int64, the place of each token among them."""
 
     left: Tensor
     place: Tensor
@@ -25,10 +25,10 @@ class Matching:
 
 @torch.no_grad()
 def soft_match(keys: Tensor, count: int) -> Matching:
-    """(B, t, c) -> which `count` of t tokens go into which others.
+    """Match `count` of t tokens to others by their keys (B, t, c).
 
-    Tokens at even places each propose to the one at an odd place whose key is most like theirs, by cosine; the `count`
-    most alike pairs are merged, at the odd one's place. Ties go to the earlier token.
+    Each token at an even place is paired with the token at an odd place whose key has the highest cosine similarity.
+    The `count` most similar pairs are merged, at the odd one's place. Ties go to the earlier token.
 
     Raises:  ValueError when count is not in 0 .. t // 2, or a key is not finite
     """
@@ -49,7 +49,7 @@ def soft_match(keys: Tensor, count: int) -> Matching:
 
 
 def merge_means(x: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
-    """(B, t, d) and sizes (B, t) float32 -> what is left, (B, m, d), the means weighted by size, and their sizes."""
+    """x (B, t, d), sizes (B, t) float32 -> the remaining tokens (B, m, d), means weighted by size, and their sizes."""
     left, place = matching.left.shape[1], matching.place
     totals = sizes.new_zeros(sizes.shape[0], left).scatter_add(1, place, sizes)  # (B, m)
     weighed = x.float() * sizes[..., None]

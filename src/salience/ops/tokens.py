@@ -1,4 +1,4 @@
-"""Dropping columns of a padded batch: which columns stay, and gathering everything that runs along the sequence."""
+"""Dropping columns of a padded batch, and gathering the tensors that run along the sequence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """Which original column each remaining one is.
+    """Original column of each remaining column.
 
-    index: (B, L) int64, -1 for padding that was not there before.   dropped: (B,) int64, columns gone from each row.
-    before: (B, L) int64, how many columns left of this one are gone.   width: T, the original number of columns.
+    index: (B, L) int64, -1 for new padding.   dropped: (B,) int64, number of columns dropped from each row.
+    before: (B, L) int64, number of columns dropped to the left of this one.   width: T, the original number of columns.
     """
 
     index: Tensor
@@ -34,7 +34,7 @@ class Columns:
         return (positions - self.before).clamp_min(0) if compact else positions
 
     def extend(self, width: int) -> Columns:
-        """The same with columns up to `width`, none of the new ones dropped: a later turn's text."""
+        """Add columns up to `width`, none of them dropped, for the text of a later turn."""
         more = torch.arange(self.width, width, device=self.index.device).expand(self.index.shape[0], -1)
         before = torch.cat([self.before, self.dropped[:, None].expand(-1, width - self.width)], dim=1)
         return Columns(index=torch.cat([self.index, more], dim=1), dropped=self.dropped, before=before, width=width)
@@ -46,15 +46,15 @@ class Columns:
 
 
 def padding_side(mask: Tensor) -> str:
-    """The side, "left" or "right", on which a batch's (B, T) mask has its padding; "left" where there is none."""
+    """The side, "left" or "right", on which a batch's (B, T) mask has its padding; "left" without padding."""
     leading, trailing = (mask[:, 0] == 0).any(), (mask[:, -1] == 0).any()
     return "right" if bool(trailing & ~leading) else "left"
 
 
 def remaining_columns(mask: Tensor, drop: Tensor, *, side: str) -> Columns:
-    """The columns that stay when `drop` goes, rows made unequal padded again on `side`.
+    """Columns that stay without `drop`. Rows that became shorter are padded on `side`.
 
-    Padding columns that every row has stay, so that dropping nothing changes nothing.
+    Padding columns that all rows have stay, so that dropping nothing changes nothing.
 
     Args:    mask: (B, T), 0 for padding   drop: (B, T) bool   side: "left" or "right"
     """

@@ -1,4 +1,4 @@
-"""`causal_conv1d` and its single step: what is public, and which path a call takes."""
+"""Public functions `causal_conv1d` and `causal_conv1d_step`, and the choice of the backend for a call."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
                   initial_state: Tensor | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None,
                   reverse: bool = False, return_state: bool = False,
                   backend: str = "auto") -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """y_t = silu(bias + sum_k weight[:, k] x_{t - W + 1 + k}): a depthwise convolution that sees no later step.
+    """Causal depthwise convolution: y_t = silu(bias + sum_k weight[:, k] x_{t - W + 1 + k}).
 
     Args:    x: (B, L, D), float32, float64, bfloat16 or float16, any strides
-             weight: (D, W), W from 2 to 8, the last column meets x_t   bias: (D,)   activation: None or "silu"
+             weight: (D, W), W from 2 to 8, the last column multiplies x_t   bias: (D,)   activation: None or "silu"
              initial_state: (B, W - 1, D), the inputs before the first, oldest first; None: zeros. Read in x.dtype
              mask: (B, L) bool, True for valid steps. A masked step is absent: its y is 0, no window holds it, and no
              gradient flows into or out of it
@@ -43,9 +43,9 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
              inputs of the last sequence in the direction of the scan, oldest first, zeros before its beginning.
              Sums are in float32 (float64 for float64). Differentiable in x, weight, bias and initial_state, through y
              and through the state
-    Raises:  ValueError for shapes, dtypes or devices that disagree; RuntimeError when the backend named cannot run
+    Raises:  ValueError for shapes, dtypes or devices that disagree; RuntimeError when the named backend cannot run
     Source:  the convolution of Mamba's block (Gu and Dao, arXiv 2312.00752, figure 3). Deviation: mask, seq_idx and
-             reverse are ours
+             reverse are additions
     """
     check(x, weight, bias, activation, initial_state, mask, seq_idx)
     name = pick("causal_conv1d", (x,), backend)
@@ -64,9 +64,9 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
 
 def causal_conv1d_step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
                        activation: str | None = None, backend: str = "auto") -> Tensor:  # fmt: skip
-    """One more step of `causal_conv1d`; `state` moves on in place. No autograd.
+    """One more step of `causal_conv1d`. It updates `state` in place and has no gradients.
 
-    Args:    state: (B, W - 1, D), the inputs before, oldest first: changed   x: (B, D)
+    Args:    state: (B, W - 1, D), the inputs before, oldest first, updated in place   x: (B, D)
              weight, bias, activation, backend: as in `causal_conv1d`
     Returns: y (B, D) in x.dtype
     Raises:  as `causal_conv1d`

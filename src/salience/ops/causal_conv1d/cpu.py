@@ -1,4 +1,4 @@
-"""The CPU path of the causal convolution: tensors in, parameter records for kernels, tensors out. No autograd here."""
+"""CPU path of the causal convolution: it packs tensors into parameter records and runs the kernels. No autograd."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from salience.ops.kernel_arguments import address, output_like, place
 from salience.ops.segment_codes import step_codes
 from salience.ops.simd import F32, F64, Kernel, compute_dtype, element_of
 
-TASK_STEPS = 512  # of a task: short rows of the batch share one
-STEP_ELEMENTS = 65536  # outputs of a decoding step that one task makes at least: below it a second thread costs more
+TASK_STEPS = 512  # in a task: several short rows of the batch share one
+STEP_ELEMENTS = 65536  # least outputs of a task in a decoding step: for fewer, a second thread costs more
 
 
 class ConvCall:
@@ -46,7 +46,7 @@ class ConvCall:
         return torch.empty(self.batch, self.width - 1, self.channels, dtype=self.x.dtype)
 
     def run(self, kernel: Kernel, *fields: int) -> None:
-        """All tasks of a kernel."""
+        """Run all tasks of a kernel."""
         tags = (element_of(self.x.dtype), F64 if self.compute == torch.float64 else F32)
         kernel.job(tags, self.parts * self.blocks, (*self.common(), *fields)).run()
 
@@ -78,7 +78,7 @@ def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias:
 
 
 def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
-    """y (B, D) in x.dtype; `state` moves on in place. Shapes as `causal_conv1d_step`'s, any strides."""
+    """y (B, D) in x.dtype; `state` is updated in place. Shapes as `causal_conv1d_step`'s, any strides."""
     if state.dtype != x.dtype:  # both in the wider type, and back
         wide = torch.promote_types(state.dtype, x.dtype)
         moved = state.to(wide, copy=True)

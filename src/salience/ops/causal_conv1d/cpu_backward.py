@@ -1,7 +1,7 @@
 """Gradients of the fused causal convolution on a CPU.
 
 One walk in scan order: the sums before the activation are computed again, their gradients g fill a second tile, and a
-chunk's windows of g, which reach W - 1 rows ahead, give the gradients of the rows that lie W - 1 behind. The gradients
+chunk's windows of g, which reach W - 1 rows ahead, give the gradients of the rows W - 1 behind. The gradients
 of weight and bias are added up chunk by chunk and kept apart for each task.
 """
 
@@ -33,7 +33,7 @@ from salience.ops.simd import compute_size, fma, inline, kernel, lanes, load, si
 
 @inline
 def through_activation(ctag, p, tile, weights, count, g):
-    """One vector of channels: gradients of y in the rows `g` -> gradients of what the activation got."""
+    """One vector of channels: gradients of y in the rows `g` -> gradients of the activation's input."""
     row, width = BLOCK * compute_size(ctag), p.W
     four, bias, one = load4(ctag, weights), load(ctag, weights + width * row), splat(ctag, 1.0)
     for r in range(count):
@@ -74,7 +74,7 @@ def add_to_weights(ctag, width, tile, count, g, dweight):
 
 @inline
 def spread(tag, ctag, p, g, weights, more, more_step, times, count, n, dx, dinitial):
-    """One vector of channels: windows of g, and the rows `more` -> gradients of the inputs that `times` tells."""
+    """One vector of channels: windows of g, and the rows `more` -> gradients of the inputs listed in `times`."""
     row, width, step = BLOCK * compute_size(ctag), p.W, p.D * size(tag)
     four = load4(ctag, weights)
     for r in range(count):

@@ -25,7 +25,7 @@ from salience.ops.simd import compute_size, inline, kernel, lanes, load, silu_fo
 
 @inline
 def convolve(tag, ctag, p, tile, weights, times, count, out, n, y, step):
-    """One vector of channels of a chunk: rows of the tile -> y. Types of 16 bits get an activation right to 7.5e-5.
+    """One vector of channels of a chunk: rows of the tile -> y. For 16 bits the activation is accurate to 7.5e-5.
 
     Sums into `out` first, then the activation and the conversion: as one chain of instructions for each row they would
     leave too few rows in flight. bfloat16 takes .84 to .98 of float32's time at 512 steps of 1536 channels on a

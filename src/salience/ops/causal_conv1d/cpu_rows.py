@@ -1,9 +1,9 @@
-"""What the CPU kernels of the causal convolution share: rows, and the sums over windows of them.
+"""Shared parts of the causal convolution's CPU kernels: rows, and sums over windows of rows.
 
 A task owns a block of channels of one row of the batch (of several, where rows are short) and walks over its steps in
 the order of the scan, a chunk at a time. A chunk becomes a list of rows in a tile [row][channel] of the compute type,
-behind the W - 1 rows before them. What is absent is no row, and where a new sequence begins W - 1 rows of zeros come
-first: no window needs to know of masks, sequences, direction or strides.
+behind the W - 1 rows before them. A masked step has no row, and a new sequence begins with W - 1 rows of zeros:
+windows need no masks, sequences, direction or strides.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def plan_rows(p, b, step, zeros, times, first):
 
 @inline
 def clear_row(ctag, target):
-    """Zeros."""
+    """Fill a row with zeros."""
     for c in range(0, BLOCK, lanes(ctag)):
         store(ctag, target + c * compute_size(ctag), splat(ctag, 0.0))
 
@@ -95,7 +95,7 @@ def read_row(tag, ctag, source, stride, width, raw, target):
 
 @inline
 def write_row(tag, ctag, source, width, target):
-    """The reverse, to contiguous channels."""
+    """A row of a tile -> `width` contiguous channels."""
     for c in range(0, width, lanes(tag)):
         store_n(tag, target + c * size(tag), load(ctag, source + c * compute_size(ctag)), width - c)
 
@@ -148,7 +148,7 @@ def carry_rows(ctag, tile, count, rows):
 
 @inline
 def sigmoid(ctag, x):
-    """1 / (1 + exp(-x)): `simd.sigmoid` without what it does for x below -87, where 0 is as good here."""
+    """1 / (1 + exp(-x)): `simd.sigmoid` without its handling of x below -87, where 0 is accurate enough here."""
     one = splat(ctag, 1.0)
     return one / (one + exp2(maximum(splat(ctag, -126.0), x * splat(ctag, -LOG2E))))
 

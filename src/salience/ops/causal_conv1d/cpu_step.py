@@ -1,4 +1,4 @@
-"""One decoding step of the causal convolution on a CPU, the state moved on in place."""
+"""One decoding step of the causal convolution on a CPU. The state is updated in place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEP = np.dtype(
 
 @inline
 def read(tag, source, stride, n, raw):
-    """One vector of channels from anywhere; `raw` is scratch."""
+    """Load one vector of channels with any stride; `raw` is scratch."""
     if stride != size(tag):
         copy_strided(tag, source, stride, raw, size(tag), n)
         source = raw
@@ -42,7 +42,7 @@ def read_taps(ptag, weight, weight_d, weight_k, width, n, taps):
 
 @inline
 def convolve(tag, ptag, x, x_d, state, state_w, state_d, taps, width, bias, n, raw):
-    """One vector of channels: bias + weight . [state, x]; then the state forgets its oldest row."""
+    """One vector of channels: bias + weight . [state, x]; then the state drops its oldest row."""
     value = fma(load_n(ptag, taps + (width - 1) * 64, n), read(tag, x, x_d, n, raw), bias)
     for k in range(width - 1):
         row = state + k * state_w

@@ -1,7 +1,7 @@
-"""The causal convolution in plain PyTorch, differentiated by autograd: what every other path is tested against.
+"""The causal convolution in plain PyTorch, differentiated by autograd. All other backends are tested against it.
 
-The valid steps of a row, in the order of the scan, are moved together; then a window is W neighbours, and a neighbour
-of another sequence counts as zero.
+The valid steps of a row are first moved next to each other, in the order of the scan. A window is then W neighbours,
+and a neighbour of another sequence counts as zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tenso
     valid = torch.ones(batch, length, dtype=torch.bool, device=x.device) if mask is None else mask
     order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)  # (B, L): the valid steps first
     count = valid.sum(1, keepdim=True)  # (B, 1)
-    x = torch.where(valid[..., None], x, 0)  # what is absent must not leak, not even as NaN
+    x = torch.where(valid[..., None], x, 0)  # masked steps must have no effect, even if they are NaN
     near = x.gather(1, order[..., None].expand_as(x))
     near = torch.cat([initial_state.to(x.dtype), near], dim=1)  # (B, W - 1 + L, D)
     sequence = _sequences(seq_idx, order, before)  # (B, W - 1 + L)

@@ -1,4 +1,4 @@
-"""The Triton path of the causal convolution: tensors in, kernels, tensors out. No autograd here.
+"""Triton path of the causal convolution. No autograd.
 
 It is bound by memory: one pass each way, no tuning; neighbours in a tile are read again from cache. The gradients of
 weight and bias are partial sums, one for each part of a row, added up after: the same bits every time.
@@ -28,8 +28,10 @@ TILES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class _Ranks:
-    """Where the valid steps lie. places: (B, L) position of each rank   starts: (B, L) rank where its sequence begins
-    counts: (B,) valid steps. All None: a rank is a position (counted from the end under reverse)."""
+    """Positions of the valid steps, by rank. All None: a rank is a position (counted from the end under reverse).
+
+    places: (B, L) position of each rank   starts: (B, L) rank where its sequence begins   counts: (B,) valid steps
+    """
 
     places: Tensor | None = None
     starts: Tensor | None = None
@@ -99,7 +101,7 @@ def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias:
 
 
 def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
-    """y (B, D) in x.dtype; `state` moves on in place. Shapes as `causal_conv1d_step`'s, any strides."""
+    """y (B, D) in x.dtype; `state` is updated in place. Shapes as `causal_conv1d_step`'s, any strides."""
     batch, channels = x.shape
     y = torch.empty(batch, channels, dtype=x.dtype, device=x.device)
     block = 128 if x.is_cuda else 4

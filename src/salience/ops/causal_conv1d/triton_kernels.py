@@ -18,7 +18,7 @@ def sigmoid(x):
 
 @triton.jit
 def position(places, b, r, on, length, TABLE: tl.constexpr, REVERSE: tl.constexpr):
-    """Where the steps of these ranks lie in their row."""
+    """Positions of these ranks in their row."""
     at = r
     if TABLE:
         at = tl.load(places + b * length + r, mask=on, other=0)

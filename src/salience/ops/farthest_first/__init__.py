@@ -1,4 +1,4 @@
-"""Max-min diversity: which of n things are chosen one after another so that each is far from those before it."""
+"""Max-min diversity: a selection of items, one after the other, each far from those before it."""
 
 from salience.ops.farthest_first.api import farthest_first
 

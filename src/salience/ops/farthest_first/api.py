@@ -1,4 +1,4 @@
-"""`farthest_first`: a loop whose every step needs the one before, so it runs inside one kernel and not in Python."""
+"""Public function `farthest_first`. Each step needs the one before, so the whole loop runs in one kernel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from salience.ops.farthest_first.reference import steps
 
 @torch.no_grad()
 def farthest_first(distance: Tensor, count: int, *, backend: str = "auto") -> Tensor:
-    """First the one whose nearest neighbour is farthest, then always the one farthest from those chosen.
+    """Choose `count` of n items, each far from those before it (max-min diversity).
+
+    The first item is the one with the farthest nearest neighbour, each next one the farthest from all chosen so far.
 
     Args:    distance: (B, n, n) float32, symmetric; its diagonal is not read   count: 1 to n
-    Returns: (B, count) int64 in the order chosen, nothing twice, ties going to the earlier; the same on every backend
-    Raises:  ValueError when distance is no batch of squares of float32, or there are fewer than count
+    Returns: (B, count) int64 in the order chosen, each at most once, the earlier one at a tie; equal on all backends
+    Raises:  ValueError when distance is not (B, n, n) float32, or count is not from 1 to n
     """
     if distance.dim() != 3 or distance.shape[1] != distance.shape[2] or distance.dtype != torch.float32:
         raise ValueError(f"distance must be (B, n, n) float32, not {tuple(distance.shape)} {distance.dtype}.")
@@ -23,7 +25,7 @@ def farthest_first(distance: Tensor, count: int, *, backend: str = "auto") -> Te
     if not 1 <= count <= n:
         raise ValueError(f"count must be from 1 to {n}, not {count!r}.")
     diagonal = torch.eye(n, dtype=torch.bool, device=distance.device)
-    nearest = distance.masked_fill(diagonal, float("inf")).amin(2)  # (B, n): a thing isn't its own neighbour
+    nearest = distance.masked_fill(diagonal, float("inf")).amin(2)  # (B, n), without the item itself
     name = pick("farthest_first", (distance,), backend)
     name = name if eager(distance) else "reference"
     if name == "cpu" and batch:

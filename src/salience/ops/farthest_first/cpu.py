@@ -1,4 +1,4 @@
-"""The CPU path: a task is one row of the batch, with all its steps."""
+"""CPU path of `farthest_first`: a task is one row of the batch, with all its steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INFINITY = np.float32(np.inf)
 
 @inline
 def farthest(tag, near, n):
-    """The first of the highest that are not yet taken, which are at minus infinity."""
+    """Index of the first maximum. Items already chosen are at minus infinity."""
     best, highest = -1, -INFINITY
     for j in range(n):
         value = load_scalar(tag, near + 4 * j)

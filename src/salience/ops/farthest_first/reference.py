@@ -1,4 +1,4 @@
-"""The definition: `count` steps, each for the whole batch at once."""
+"""Plain version of `farthest_first`: `count` steps, each for the whole batch at once."""
 
 from __future__ import annotations
 

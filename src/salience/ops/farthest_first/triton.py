@@ -1,4 +1,4 @@
-"""The Triton path. Run by Triton's interpreter; not yet timed on a GPU."""
+"""Triton path of `farthest_first`. Experimental: run by Triton's interpreter, but no run on a GPU is recorded."""
 
 from __future__ import annotations
 

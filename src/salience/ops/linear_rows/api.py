@@ -109,7 +109,7 @@ def _most_rows(dtype: torch.dtype) -> int:
 
 @cache
 def _native(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies matrices of this half precision here; True where there is no oneDNN to ask."""
+    """Whether oneDNN multiplies matrices of this half precision here; True without oneDNN."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return True
     ask = torch.ops.mkldnn

@@ -41,7 +41,7 @@ TASKS_A_THREAD = 2  # so that a thread that wakes up late leaves its last share 
 
 @inline
 def dot4(tag, xtag, x, w0, w1, w2, w3, n):
-    """Four products of x with rows of weights, as `fold4` leaves them."""
+    """Four products of x with rows of weights, in the lanes of `fold4`."""
     a0 = splat(xtag, 0.0)
     a1, a2, a3 = a0, a0, a0
     s, whole = size(tag), n // lanes(tag) * lanes(tag)
@@ -77,7 +77,7 @@ def normalise(tag, ctag, p, x, out):
 
 @inline
 def put(tag, ytag, p, row, output, value):
-    """One output, with its bias, or added to what is there."""
+    """Store one output with its bias, or add it to the value in y."""
     to = p.y + (row * p.outputs + output) * size(ytag)
     if p.bias != 0:
         value += load_scalar(tag, p.bias + output * size(tag))
@@ -118,7 +118,7 @@ def linear_kernel(tag, xtag, ytag, ctag, params, task):
 
 def call(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, norm: Tensor | None = None, eps: float = 0.0,
          add: bool = False) -> KernelJob:  # fmt: skip
-    """y = W x + bias as a job, all contiguous; it holds addresses and keeps nothing alive.
+    """y = W x + bias as a job, all contiguous. It holds addresses: the caller keeps the tensors alive.
 
     Args:    x: (B, K)   weight: (O, K)   bias: (O,)   y: (B, O), of any floating dtype   norm: (K,), the weight of an
              RMS norm of x, which then is in the compute dtype   add: y += W x + bias

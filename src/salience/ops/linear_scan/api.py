@@ -1,4 +1,4 @@
-"""`linear_scan`: what is public, and which path a call takes."""
+"""Public functions `linear_scan` and `linear_scan_planes`, and the choice of the backend for a call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def linear_scan(a: Tensor, b: Tensor, *, initial_state: Tensor | None = ..., mas
 def linear_scan(a: Tensor, b: Tensor, *, initial_state: Tensor | None = None, mask: Tensor | None = None,
                 seq_idx: Tensor | None = None, reverse: bool = False, return_state: bool = False,
                 backend: str = "auto") -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """x_t = a_t x_{t-1} + b_t, for every channel.
+    """Linear recurrence x_t = a_t x_{t-1} + b_t, for each channel.
 
     Args:    a: (D,), the same at every step, or (B, L, D)   b: (B, L, D). Real or complex, any float, any strides;
              mixed kinds become the wider one
@@ -38,8 +38,8 @@ def linear_scan(a: Tensor, b: Tensor, *, initial_state: Tensor | None = None, ma
              backend: "auto", "reference", "cpu" or "triton", see `salience.explain`
     Returns: x (B, L, D) in the wider dtype of a and b; with return_state also the last state (B, D), in single
              precision at least. Differentiable in a, b and initial_state, through x and through the state
-    Raises:  ValueError for shapes, dtypes or devices that disagree and for L = 0; RuntimeError when the backend named
-             cannot run
+    Raises:  ValueError for shapes, dtypes or devices that disagree and for L = 0; RuntimeError when the named
+             backend cannot run
     Source:  the recurrence behind S5 (Smith, Warrington and Linderman, arXiv 2208.04933, section 3)
     """
     check(a, b, initial_state, mask, seq_idx)
@@ -64,9 +64,9 @@ def linear_scan_planes(a: Tensor, b: Tensor, *, initial_state: Tensor | None = .
 def linear_scan_planes(a: Tensor, b: Tensor, *, initial_state: Tensor | None = None, mask: Tensor | None = None,
                        seq_idx: Tensor | None = None, reverse: bool = False, return_state: bool = False,
                        backend: str = "auto") -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """`linear_scan` of complex numbers that come as two planes, real before imaginary: nothing is copied apart.
+    """`linear_scan` of complex numbers in two planes, real before imaginary, without a copy.
 
-    A matrix product that makes b has its two planes side by side, one that reads x wants them so.
+    A matrix product that makes b or reads x has the two planes next to each other.
 
     Args:    a: (planes, D) or (B, L, planes, D)   b: (B, L, planes, D), planes 1 (real) or 2
              initial_state: (B, planes, D)   others: as `linear_scan`
@@ -82,7 +82,7 @@ def linear_scan_planes(a: Tensor, b: Tensor, *, initial_state: Tensor | None = N
 
 def _scan(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
           reverse: bool, backend: str) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """On planes, in float32 or float64."""
+    """The scan on planes, computed in float32 or float64."""
     name = pick("linear_scan", (b, a), backend)
     tensors = [x for x in (a, b, initial_state) if x is not None]
     wide = torch.float64 if torch.float64 in [x.dtype for x in tensors] else torch.float32

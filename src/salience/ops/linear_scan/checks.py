@@ -1,15 +1,14 @@
-"""What the linear scan accepts: every refusal is one sentence."""
+"""Argument checks of the linear scan. Each error is one sentence."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from salience.ops.sequence_checks import check_device, check_sequences
 
 
 def check(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None) -> None:
-    """ValueError where shapes, kinds or devices disagree; see `linear_scan`."""
+    """Raise ValueError if shapes, kinds or devices disagree; see `linear_scan`."""
     if b.dim() != 3 or b.shape[1] == 0:
         raise ValueError(f"b must be (B, L, D) with L at least 1, not {tuple(b.shape)}.")
     _shapes(a, b, initial_state, (b.shape[2],))
@@ -21,7 +20,7 @@ def check(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | Non
 
 def check_planes(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None,
                  seq_idx: Tensor | None) -> None:  # fmt: skip
-    """ValueError where shapes, kinds or devices disagree; see `linear_scan_planes`."""
+    """Raise ValueError if shapes, kinds or devices disagree; see `linear_scan_planes`."""
     if b.dim() != 4 or b.shape[1] == 0 or b.shape[2] not in (1, 2):
         raise ValueError(f"b must be (B, L, planes, D) with L at least 1 and 1 or 2 planes, not {tuple(b.shape)}.")
     _shapes(a, b, initial_state, tuple(b.shape[2:]))
@@ -39,13 +38,7 @@ def _shapes(a: Tensor, b: Tensor, initial_state: Tensor | None, step: tuple[int,
 
 
 def _steps(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None) -> None:
-    for name, value in (("mask", mask), ("seq_idx", seq_idx)):
-        if value is None:
-            continue
-        if value.shape != b.shape[:2]:
-            raise ValueError(f"{name} must be (B, L) = {tuple(b.shape[:2])}, not {tuple(value.shape)}.")
-        if (value.dtype != torch.bool) if name == "mask" else (value.dtype not in INTEGERS):
-            raise ValueError(f"{name} must be {'bool' if name == 'mask' else 'integer'}, not {value.dtype}.")
-    for name, value in (("a", a), ("initial_state", initial_state), ("mask", mask), ("seq_idx", seq_idx)):
-        if value is not None and value.device != b.device:
-            raise ValueError(f"{name} must be on {b.device} as b is, not on {value.device}.")
+    check_sequences(mask, seq_idx, b, "b")
+    for name, value in (("a", a), ("initial_state", initial_state)):
+        if value is not None:
+            check_device(name, value, b, "b")

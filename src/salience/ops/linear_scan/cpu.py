@@ -1,4 +1,4 @@
-"""The CPU path of the linear scan: tensors in, parameter records for the kernels, tensors out. No autograd here."""
+"""CPU path of the linear scan: it packs tensors into parameter records and runs the kernels. No autograd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | N
 
 def backward(dx: Tensor, dstate: Tensor | None, x: Tensor, a: Tensor, initial_state: Tensor | None,
              mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of a, b and the initial state; x is what `forward` gave."""
+    """The gradients of a, b and the initial state; x is the output of `forward`."""
     varying = a.dim() == 4
     db = output_like(x, mask)
     dinitial = torch.empty(x.shape[0], *x.shape[2:], dtype=x.dtype)
@@ -38,7 +38,7 @@ def backward(dx: Tensor, dstate: Tensor | None, x: Tensor, a: Tensor, initial_st
 
 def _run(kernel: Kernel, a: Tensor, b: Tensor, initial_state: Tensor | None, x: Tensor,
          codes: Tensor | None, reverse: bool, *fields: int) -> None:  # fmt: skip
-    """All tasks on the pool. b: of the forward pass, or the gradient of x."""
+    """Run all tasks. b: the input in the forward pass, the gradient of x in the backward pass."""
     a, b = rows_contiguous(a), rows_contiguous(b)
     initial = contiguous(initial_state)
     batch, length, planes, width = b.shape

@@ -2,7 +2,7 @@
 
 Time goes by step by step. Two multiply-adds follow each other in a step of a complex state (8 cycles), which is less
 than what reading b and writing x take once they do not fit into the cache; so nothing is unrolled. A task first lists
-its steps in scan order: reversal turns the list round, masked steps are left out, so nothing of theirs is ever read.
+its steps in scan order. Masked steps are not in the list, so they are never read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BACKWARD = np.dtype([*TENSORS, *SIZES, *((name, "i8") for name in ("dlast", "da"
 
 @inline
 def plan(p, row, times, starts):
-    """Fills `times` with the valid steps in scan order and `starts` with 1 where the state is 0 before; how many."""
+    """Fill `times` with the valid steps in scan order, `starts` with 1 where the state restarts; returns the count."""
     count = 0
     for s in range(p.L):
         code = VALID

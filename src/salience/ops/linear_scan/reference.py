@@ -1,4 +1,4 @@
-"""The linear scan as it is written: one step after the other, in PyTorch, differentiated by autograd."""
+"""The linear scan in plain PyTorch, one step after the other, differentiated by autograd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def reference(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor |
     `unbind` and not indexing: the gradient of x[:, t] would be a tensor of full size for each step.
     """
     codes = step_codes(mask, seq_idx, reverse)
-    if codes is not None:  # what is absent must not leak, not even as NaN
+    if codes is not None:  # masked steps must have no effect, even if they are NaN
         absent = (codes.flip(1) if reverse else codes) == ABSENT
         b = b.masked_fill(absent[..., None], 0)
         a = a.masked_fill(absent[..., None], 0) if a.dim() == 3 else a
@@ -43,10 +43,10 @@ def reference_planes(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: T
 
 def gradients(dx: Tensor | None, dstate: Tensor | None, x: Tensor, a: Tensor, initial_state: Tensor | None,
               mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Of a, b and the initial state, in planes and differentiable again; x is what the scan gave.
+    """Gradients of a, b and the initial state, in planes and differentiable again; x is the scan's output.
 
-    The scan is linear in b and in the initial state: their gradients ask for neither. With g that of b, a's is
-    g conj(the state that the step was entered with).
+    The scan is linear in b and in the initial state, so their gradients need neither. With g the gradient of b, the
+    gradient of a is g conj(the state before the step).
     """
     state = torch.zeros_like(x[:, 0]) if initial_state is None else initial_state
     run = lambda b, h: reference_planes(a, b, h, mask, seq_idx, reverse)  # noqa: E731

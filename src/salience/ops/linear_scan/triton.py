@@ -1,4 +1,4 @@
-"""The Triton path of the linear scan: tensors in, kernels, tensors out. No autograd here.
+"""Triton path of the linear scan. No autograd.
 
 One pass each way, bound by memory where rows times channels fill the GPU; long and narrow inputs do not fill it. The
 gradient of a factor that is the same at every step is a sum for each row, added up after: the same bits every time.
@@ -42,7 +42,7 @@ def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | N
 
 def backward(dx: Tensor, dstate: Tensor | None, x: Tensor, a: Tensor, initial_state: Tensor | None,
              mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of a, b and the initial state; x is what `forward` gave."""
+    """The gradients of a, b and the initial state; x is the output of `forward`."""
     dx, a, entry, dlast = rows_contiguous(dx), rows_contiguous(a), contiguous(initial_state), contiguous(dstate)
     batch, length, planes, width = x.shape
     varying = a.dim() == 4
@@ -67,7 +67,7 @@ def _before(codes: Tensor) -> Tensor:
 
 
 def _strides(a: Tensor) -> tuple[int, ...]:
-    """Of row, step and plane; 0 for what a has not."""
+    """Strides of row, step and plane; 0 for an axis that a does not have."""
     return a.stride()[:3] if a.dim() == 4 else (0, 0, a.stride(0))
 
 

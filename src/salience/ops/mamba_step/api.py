@@ -1,4 +1,4 @@
-"""`mamba_step`: where the kernel can run a step, and what it is asked."""
+"""Public function `mamba_step`, and the conditions under which its kernel can run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor, nn
 
 from salience.core.backend import eager, pick
 
-MOST_ROWS = 8  # each row reads x_proj and dt_proj anew: beyond these products of all rows at once are faster
+MOST_ROWS = 8  # each row reads x_proj and dt_proj again; above this, products of all rows at once are faster
 
 
 def mamba_step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, *, conv_weight: Tensor,
                conv_bias: Tensor | None, x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
                backend: str = "auto") -> Tensor | None:  # fmt: skip
-    """x = silu(conv(x)); [dt, B, C] = W_x x; y = silu(z) scan(x, softplus(W_dt dt + b), A, B, C, D): one step.
+    """One Mamba step: x = silu(conv(x)); [dt, B, C] = W_x x; y = silu(z) scan(x, softplus(W_dt dt + b), A, B, C, D).
 
-    Both states move on in place. No autograd. What lies between is in float32 (float64), also for half precision.
+    Both states are updated in place. No gradients. Intermediate values are float32 (float64), also for half precision.
 
     Args:    conv_state: (B, W - 1, E), oldest first   state: (B, E, N), float32 (float64 for float64)   x, z: (B, E)
              conv_weight: (E, W)   conv_bias, dt_bias, D: (E,)   x_weight: (R + 2N, E)   dt_weight: (E, R)
              A_log: (E, N), A = -exp(A_log)   backend: "auto" or "cpu"; any other runs no kernel
-    Returns: y (B, E) in x.dtype; None, with nothing changed, where the kernel does not apply: then the operators do one
-             after another
+    Returns: y (B, E) in x.dtype; None, with nothing changed, if the kernel does not apply: the caller then runs the
+             operators one after another
     """
     small = (dt_bias, A_log, D, conv_weight) if conv_bias is None else (dt_bias, A_log, D, conv_weight, conv_bias)
     large = (x, z, conv_state, x_weight, dt_weight)
@@ -35,7 +35,7 @@ def mamba_step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, *, conv_
 
 
 def _suits(large: tuple[Tensor, ...], small: tuple[Tensor, ...], state: Tensor) -> bool:
-    """Plain tensors on the CPU, the large ones of one dtype and read where they lie; shapes are the caller's word."""
+    """Whether all are plain CPU tensors, the large ones of one dtype and contiguous. Shapes are not checked."""
     x, z, _, x_weight, dt_weight = large
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     given = (*large, *small, state)

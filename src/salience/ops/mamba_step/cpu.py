@@ -1,4 +1,4 @@
-"""The kernel: a task is one row of the batch. All that lies between the projections stays in the nearest caches."""
+"""CPU kernel of `mamba_step`. A task is one row of the batch; its intermediate values stay in the nearest caches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARAMS = np.dtype([(name, "i8") for name in FIELDS])
 
 @inline
 def bytes_of(ctag, n):
-    """Of n values, filled up to whole vectors."""
+    """Bytes of n values, rounded up to whole vectors."""
     return (n * compute_size(ctag) + ROW - 1) // ROW * ROW
 
 
@@ -62,7 +62,7 @@ def multiply(tag, ctag, w, outputs, n, x, y, sums):
 
 @inline
 def advance(ptag, ctag, p, state, A_log, B, C, dt, x):
-    """The states of one channel, one step on, by a vector of dt (times log2 e) and one of dt u: returns C h."""
+    """Advance the states of one channel by one step and return C h. dt: a vector of dt log2(e)   x: one of dt u"""
     cs, total = compute_size(ctag), splat(ctag, 0.0)
     log2e, minus = splat(ctag, LOG2E), splat(ctag, -1.0)
     for k in range(0, p.N, lanes(ctag)):
@@ -121,7 +121,7 @@ def step_kernel(tag, ptag, ctag, params, task):
 def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
          x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
          y: Tensor) -> KernelJob:  # fmt: skip
-    """A step into y (B, E) as a job; it holds addresses and keeps nothing alive.
+    """A step into y (B, E) as a job. It holds addresses: the caller keeps the tensors alive.
 
     conv_weight, conv_bias, dt_bias, A_log and D are of one dtype, last stride 1; the others as `mamba_step`'s.
     """
@@ -141,7 +141,7 @@ def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: T
 
 def step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
          x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor) -> Tensor:  # fmt: skip
-    """As `mamba_step`, of tensors that suit."""
+    """`mamba_step` of tensors that fulfil its conditions."""
     small = (conv_weight, conv_bias, dt_bias, A_log, D)
     if any(each is not None and (each.dtype != A_log.dtype or each.stride(-1) != 1) for each in small):
         small = tuple(None if each is None else each.to(state.dtype).contiguous() for each in small)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""`selective_scan` and its single step: what is public, and which path a call takes."""
+"""Public functions `selective_scan` and `selective_scan_step`, and the choice of the backend for a call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
                    initial_state: Tensor | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None,
                    reverse: bool = False, return_state: bool = False,
                    backend: str = "auto") -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = (C_t h_t + D u_t) silu(z_t), for every channel.
+    """Selective scan: h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = (C_t h_t + D u_t) silu(z_t), for each channel.
 
     Args:    u: (B, L, D), float32, float64, bfloat16 or float16, any strides   dt: (B, L, D), the step size
              A: (D, N), negative (-exp(A_log))
@@ -48,16 +48,16 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     Returns: y (B, L, D) in u.dtype; with return_state also the last state (B, D, N) in float32 (float64 for float64).
              Differentiable in u, dt, A, B, C, D, z, dt_bias and initial_state, through y and through the state
     Raises:  ValueError for shapes, dtypes or devices that disagree, for L = 0, for a positive A and, without
-             dt_softplus, for a negative dt (signs are looked at on the CPU, by the reference outside torch.compile);
-             RuntimeError when the backend named cannot run
+             dt_softplus, for a negative dt (signs are checked on the CPU, by the reference outside torch.compile);
+             RuntimeError when the named backend cannot run
     Source:  Gu and Dao, Mamba (arXiv 2312.00752), algorithm 2, discretised as the official kernel does: zero-order hold
-             for A, Euler for B. Deviation: initial_state, mask, seq_idx and reverse are ours
+             for A, Euler for B. Deviation: initial_state, mask, seq_idx and reverse are additions
     """
     tensors, options = (u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx), (dt_softplus, reverse)
     check(*tensors)
     name = pick("selective_scan", (u, A), backend)
     plain = name == "reference" or transformed()
-    if plain or name != "cpu":  # whose kernel reads A and dt anyway, and looks
+    if plain or name != "cpu":  # the CPU kernel checks signs itself
         check_sign(A)
         if not dt_softplus:
             check_steps(dt, dt_bias, mask)
@@ -76,12 +76,13 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
 def selective_scan_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                         D: Tensor | None = None, *, z: Tensor | None = None, dt_bias: Tensor | None = None,
                         dt_softplus: bool = False, backend: str = "auto") -> Tensor:  # fmt: skip
-    """One more step of `selective_scan`; `state` moves on in place. No autograd.
+    """One more step of `selective_scan`. It updates `state` in place and has no gradients.
 
-    Args:    state: (B, D, N), float32 (float64 for float64): changed   u, dt, z: (B, D)   B, C: (B, N) or (B, G, N)
+    Args:    state: (B, D, N), float32 (float64 for float64), updated in place   u, dt, z: (B, D)
+             B, C: (B, N) or (B, G, N)
              A, D, dt_bias, dt_softplus, backend: as in `selective_scan`
     Returns: y (B, D) in u.dtype
-    Raises:  as `selective_scan`, but the sign of A is not looked at
+    Raises:  as `selective_scan`, but the sign of A is not checked
     """
     B, C = (x[:, None] if x.dim() == 2 else x for x in (B, C))
     check_step(state, u, dt, A, B, C, D, z, dt_bias)

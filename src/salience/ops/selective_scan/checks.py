@@ -1,4 +1,4 @@
-"""What the selective scan accepts: every refusal is one sentence."""
+"""Argument checks of the selective scan. Each error is one sentence."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from salience.core.backend import PLAIN
-
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from salience.ops.sequence_checks import check_device, check_sequences
 
 
 def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
           dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
           seq_idx: Tensor | None) -> None:  # fmt: skip
-    """ValueError where shapes, dtypes or devices disagree; see `selective_scan`.
+    """Raise ValueError if shapes, dtypes or devices disagree; see `selective_scan`.
 
-    Not the signs of A and dt: the CPU kernel, which reads both anyway, finds them; for others see `check_sign` and
-    `check_steps`.
+    The signs of A and dt are not checked here: the CPU kernel reads both and checks them itself. Other backends need
+    `check_sign` and `check_steps`.
     """
     if u.dim() != 3 or u.shape[1] == 0:
         raise ValueError(f"u must be (B, L, D) with L at least 1, not {tuple(u.shape)}.")
@@ -29,15 +28,7 @@ def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | No
     if initial_state is not None and initial_state.shape != (batch, channels, A.shape[1]):
         wanted = (batch, channels, A.shape[1])
         raise ValueError(f"initial_state must be (B, D, N) = {wanted}, not {tuple(initial_state.shape)}.")
-    for name, value in (("mask", mask), ("seq_idx", seq_idx)):
-        if value is None:
-            continue
-        if value.shape != (batch, length):
-            raise ValueError(f"{name} must be (B, L) = {(batch, length)}, not {tuple(value.shape)}.")
-        if (value.dtype != torch.bool) if name == "mask" else (value.dtype not in INTEGERS):
-            raise ValueError(f"{name} must be {'bool' if name == 'mask' else 'integer'}, not {value.dtype}.")
-        if value.device != u.device:
-            raise ValueError(f"{name} must be on {u.device} as u is, not on {value.device}.")
+    check_sequences(mask, seq_idx, u, "u")
     for name, value in (("dt", dt), ("B", B), ("C", C), ("z", z), ("initial_state", initial_state)):
         if value is not None:
             check_kind(name, value, u)
@@ -45,9 +36,9 @@ def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | No
 
 def check_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
                z: Tensor | None, dt_bias: Tensor | None) -> None:  # fmt: skip
-    """ValueError where shapes, dtypes or devices disagree; see `selective_scan_step`.
+    """Raise ValueError if shapes, dtypes or devices disagree; see `selective_scan_step`.
 
-    The sign of A is not looked at: a decoding loop calls this for every layer and token.
+    The sign of A is not checked, because a decoding loop calls this for every layer and token.
     """
     if u.dim() != 2:
         raise ValueError(f"u must be (B, D), not {tuple(u.shape)}.")
@@ -65,7 +56,7 @@ def check_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Te
 
 
 def check_weights(u: Tensor, A: Tensor, D: Tensor | None, dt_bias: Tensor | None) -> None:
-    """The part that both share; u (..., D)."""
+    """The checks that both share. u: (..., D)"""
     channels = u.shape[-1]
     if not u.dtype.is_floating_point:
         raise ValueError(f"u must be floating point, not {u.dtype}.")
@@ -80,7 +71,7 @@ def check_weights(u: Tensor, A: Tensor, D: Tensor | None, dt_bias: Tensor | None
 
 
 def check_matrices(B: Tensor, C: Tensor, leading: tuple[int, ...], channels: int, states: int, form: str) -> None:
-    """B and C: (..., G, N), the same G, a divisor of D; or (..., N), one group."""
+    """Check B and C: (..., G, N) with one G that divides D, or (..., N) for one group."""
     for name, value in (("B", B), ("C", C)):
         fits = value.dim() - len(leading) in (1, 2) and value.shape[: len(leading)] == leading
         if not fits or value.shape[-1] != states:
@@ -99,15 +90,14 @@ def grouped(x: Tensor) -> Tensor:
 
 
 def check_kind(name: str, value: Tensor, u: Tensor) -> None:
-    """Floating point (or complex: the reference path takes it), on u's device."""
+    """Check that a tensor is on u's device and floating point, or complex, which the reference accepts."""
     if not (value.dtype.is_floating_point or value.dtype.is_complex):
         raise ValueError(f"{name} must be floating point, not {value.dtype}.")
-    if value.device != u.device:
-        raise ValueError(f"{name} must be on {u.device} as u is, not on {value.device}.")
+    check_device(name, value, u, "u")
 
 
 def check_sign(A: Tensor) -> None:
-    """ValueError for a positive A, under which states grow without bound; on the CPU, where nothing compiles."""
+    """Raise ValueError if A is positive: states would grow without bound. Only on the CPU, outside compiling."""
     if A.is_complex() or (values := _values(A)) is None:
         return
     largest = float(values.max())
@@ -116,9 +106,9 @@ def check_sign(A: Tensor) -> None:
 
 
 def check_steps(dt: Tensor, dt_bias: Tensor | None, mask: Tensor | None = None) -> None:
-    """ValueError for a negative valid step, without softplus; on the CPU, where nothing compiles.
+    """Raise ValueError if a valid step is negative without softplus. Only on the CPU, outside compiling.
 
-    States would grow, exp(dt A) beyond all numbers, and gradients become NaN.
+    States would grow, exp(dt A) would overflow, and gradients would become NaN.
     """
     if dt.device.type != "cpu" or torch.compiler.is_compiling():
         return
@@ -133,7 +123,7 @@ def check_steps(dt: Tensor, dt_bias: Tensor | None, mask: Tensor | None = None) 
 
 
 def _values(x: Tensor) -> Tensor | None:
-    """The numbers behind torch.func's wrappers; None on another device, and where there are no numbers to look at."""
+    """Values inside torch.func's wrappers; None on other devices and for tensors without values."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return None
     while torch._C._functorch.is_functorch_wrapped_tensor(x):

@@ -1,4 +1,4 @@
-"""The CPU path of the selective scan: tensors in, parameter records for the kernels, tensors out. No autograd here."""
+"""CPU path of the selective scan: it packs tensors into parameter records and runs the kernels. No autograd."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ScanCall:
         self.flags = (int(dt_softplus), int(reverse))
 
     def small(self, x: Tensor | None) -> Tensor | None:
-        """Contiguous, in the compute dtype."""
+        """x contiguous, in the compute dtype; None for an absent tensor."""
         return None if x is None else _as(x, self.compute).contiguous()
 
     def common(self) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ class ScanCall:
         return output_like(self.u, self.mask, self.dtype)
 
     def run(self, kernel: Kernel, tasks: int, *fields: int) -> None:
-        """All tasks of a kernel."""
+        """Run all tasks of a kernel."""
         kernel.job(self.tags, tasks, (*self.common(), *fields)).run()
 
 
@@ -74,9 +74,9 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
             dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (B, L, D) in u.dtype, the last state (B, D, N), and what `backward` needs (empty unless `save`).
 
-    Shapes as `selective_scan`'s, any strides. Where the stride along D is 1 the inputs are read
-    where they lie; otherwise each vector's rows are gathered, chunk by chunk. Mixed dtypes are computed on copies
-    in float32. ValueError for a positive A and a negative step, which the kernel finds.
+    Shapes as `selective_scan`'s, any strides. Inputs with stride 1 along D are read without a copy; otherwise each
+    vector's rows are gathered, chunk by chunk. Mixed dtypes are computed on copies in float32. Raises ValueError for a
+    positive A and a negative step, which the kernel finds.
     """
     call = ScanCall(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
     y = call.output()
@@ -131,7 +131,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
 
 def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
          dt_bias: Tensor | None, dt_softplus: bool) -> Tensor:  # fmt: skip
-    """y (B, D) in u.dtype of one more step; `state` (B, D, N) moves on in place. B, C: (B, G, N); any strides."""
+    """y (B, D) in u.dtype of one more step; `state` (B, D, N) is updated in place. B, C: (B, G, N); any strides."""
     batch, width = u.shape
     states, dtype = A.shape[1], u.dtype
     if dt.dtype != dtype or (z is not None and z.dtype != dtype):
@@ -162,19 +162,19 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
 
 
 def _rows(x: Tensor, compute: torch.dtype) -> Tensor:
-    """In the compute dtype, the last axis side by side."""
+    """x in the compute dtype, its last axis contiguous."""
     x = x if x.dtype == compute else x.to(compute)
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _matrix(x: Tensor) -> tuple[int, ...]:
-    """As `place`, of B or C: with a stride for groups where there is one."""
+    """`place` of B or C; the stride of the groups is 0 if there is no such axis."""
     at, *strides = place(x)
     return (at, *strides) if len(strides) == 4 else (at, *strides[:2], 0, strides[2])
 
 
 def saved_shape(batch: int, length: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
-    """Of the checkpoints: tasks, chunks, channels of a task and states filled up, in one axis.
+    """Shape of the checkpoints: tasks, chunks, channels of a task and padded states, in one axis.
 
     An axis of chunks would tie an exported program to one chunk, or to several, whichever its example had.
     """
@@ -183,7 +183,7 @@ def saved_shape(batch: int, length: int, channels: int, groups: int, states: int
 
 
 def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x.to(dtype)`, which takes four microseconds to do nothing."""
+    """`x.to(dtype)`, which takes four microseconds even if nothing changes."""
     return x if x.dtype == dtype else x.to(dtype)
 
 

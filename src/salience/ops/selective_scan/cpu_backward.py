@@ -1,4 +1,4 @@
-"""The fused backward scan on a CPU: chunk by chunk from the last, each from the checkpoint it was entered with.
+"""The fused backward scan on a CPU: chunk by chunk from the last, each from the checkpoint before it.
 
 For each chunk and vector of channels: dt, dt u and the gradient of y before its gate into tiles; then four states at a
 time, once forwards (the states and the decays, kept in the cache) and once backwards with g, the gradient
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from salience.ops.constants import LOG2E
+from salience.ops.constants import LN2, LOG2E
 from salience.ops.selective_scan.cpu_tiles import (
     BLOCK,
     CHUNK,
@@ -61,7 +61,6 @@ MADE = ("du", "ddt", "dz", "dA", "partial", "dD", "dbias", "dh0")
 BACKWARD = np.dtype([*COMMON, *((name, "i8") for name in GIVEN + MADE)])
 TOTAL = np.dtype([(name, "i8") for name in ("partial", "dB", "dC", "batch", "G", "blocks", "L", "N", "NP")])
 
-LN2 = 0.69314718055994530942
 # A vector of channels has a tile of each.
 STEP, DRIVE, GRADIENT, OUTPUT, SUM, DECAY, SLOPE, GATE = 0, 1, 2, 3, 4, 5, 6, 7
 TILES = 8
@@ -69,14 +68,14 @@ TILES = 8
 
 @inline
 def tile(ctag, tiles, which):
-    """Where one of them begins."""
+    """Address of one of these tiles."""
     return tiles + which * CHUNK * vector_size(ctag)
 
 
 @inline
 def enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tiles):
-    """A vector of channels of the chunk -> tiles dt, dt u, gy, D u, zeros for the two sums, and what `leave_backward`
-    multiplies by: softplus' derivative, and dy times the gate's.
+    """A vector of channels of the chunk -> tiles dt, dt u, gy, D u, zeros for the two sums, and the factors
+    of `leave_backward`: softplus' derivative, and dy times the gate's derivative.
     """
     zero, one, R = splat(ctag, 0.0), splat(ctag, 1.0), vector_size(ctag)
     for i in range(count):
@@ -103,7 +102,7 @@ def enter_backward(tag, ctag, p, u, dt, dy, z, times, count, n, bias, skip, tile
 def recompute(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, states, decays, far, times, ahead):
     """Four states of a vector through the chunk: `states` and `decays`, rows of four; y += C h.
 
-    Of the states: where a part of the chunk begins what it was entered with, then what they are after each step.
+    `states` holds the state before each part of the chunk, then the states after each of its steps.
     """
     R = vector_size(ctag)
     a0, a1, a2, a3 = load(ctag, a), load(ctag, a + R), load(ctag, a + 2 * R), load(ctag, a + 3 * R)

@@ -103,7 +103,7 @@ def advance(ctag, tiles, b, c, row, a, h, count, restarts, n_restarts, far, time
 
 @inline
 def leave(tag, ctag, p, z, times, count, n, tile, y, step):
-    """y's tile, gated where there is a z -> memory. For types of 16 bits the gate is right to 7.5e-5."""
+    """Store y's tile, gated if there is a z. For types of 16 bits the gate is accurate to 7.5e-5."""
     ROW = vector_size(ctag)
     for i in range(count):
         value = load(ctag, tile + i * ROW)

@@ -1,4 +1,4 @@
-"""One decoding step of the selective scan on a CPU, the state moved on in place: vectors of states, not of channels."""
+"""One decoding step of the selective scan on a CPU, state updated in place. Vectors hold states, not channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEP = np.dtype([(name, "i8") for name in FIELDS])
 
 @inline
 def read(tag, source, stride, n, raw):
-    """One vector of channels from anywhere; `raw` is scratch."""
+    """Load one vector of channels with any stride; `raw` is scratch."""
     if stride != size(tag):
         copy_strided(tag, source, stride, raw, size(tag), n)
         source = raw

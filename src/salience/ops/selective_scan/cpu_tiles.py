@@ -1,8 +1,8 @@
-"""What the CPU kernels of the selective scan share: the split of the work, and staging of a chunk's inputs into tiles.
+"""Shared parts of the selective scan's CPU kernels: the split of the work, and tiles of a chunk's inputs.
 
 A task owns a block of 64 (AVX-512) or 128 channels of one row and one group. It walks over chunks of 64 steps in scan
-order. A chunk first becomes a list of times: reversal turns it round and masked steps are left out, so nothing of
-theirs is ever read. What belongs to a chunk is kept in tiles: [step][lane] for a vector of channels, [step][n] for B
+order. A chunk first becomes a list of times: reversed if the scan is, without the masked steps, which are never
+read. The data of a chunk is kept in tiles: [step][lane] for a vector of channels, [step][n] for B
 and C, [vector][n][lane] for states and A. Tails are zeros: zero channels and zero states change no sum. A vector is one
 register, `simd.native`: 64 bytes with AVX-512; where there are 16 registers of 32 bytes, four states of two registers
 each would leave none for the constants of exp2.
@@ -91,24 +91,24 @@ def stage_rows(tag, base, step, stride, n, times, count, raw):
 
 @inline
 def row_address(rows, times, i):
-    """Where step i of the chunk lies."""
+    """Address of step i of the chunk."""
     where = times[np.uint64(i)] if rows[2] != 0 else i
     return rows[0] + where * rows[1]
 
 
 @inline
 def line_vectors(tag, ctag):
-    """How many vectors of channels lie in a line of the cache."""
+    """Number of vectors of channels in a cache line."""
     return max(1, 64 // (lanes(ctag) * size(tag)))
 
 
 @inline
 def next_line(tag, ctag, p, rows, v, vectors, way):
-    """(address, step), by time, of the line that the vectors after `v` lie on, to prefetch: rows[0] is where `v` lies.
+    """(address, step), by time, of the cache line to prefetch: the one behind vector `v`, whose address is rows[0].
 
-    Behind the chunk's last one it is the first of the chunk that comes next in the scan's order (`way` 1) or before
-    (-1). The rows lie a stride apart that no hardware follows, mostly in a page each; a chunk ahead is too far: such
-    strides use few sets of a cache, and what comes so early is gone again.
+    Behind the chunk's last line it is the first line of the next chunk in the scan's order (`way` 1) or of the one
+    before (-1). The hardware does not prefetch such strides, mostly a page for each row. Prefetching a chunk ahead is
+    too early: these strides use few sets of a cache, and the lines are evicted before they are used.
     """
     per, width = line_vectors(tag, ctag), lanes(ctag) * size(tag)
     beyond_ = v // per * per + per
@@ -136,7 +136,7 @@ def stage_matrix(tag, ctag, base, step, stride, N, NP, times, count, out):
 
 @inline
 def clear(ctag, address, rows):
-    """Zeros into so many rows of a vector."""
+    """Fill `rows` rows of a vector with zeros."""
     zero = splat(ctag, 0.0)
     for i in range(rows):
         store(ctag, address + i * vector_size(ctag), zero)
@@ -144,7 +144,7 @@ def clear(ctag, address, rows):
 
 @inline
 def turn_in(ctag, source, step_d, step_n, width, N, NP, factor, out):
-    """(channel, n) from anywhere -> [vector][n][lane], times `factor`, zeros elsewhere."""
+    """(channel, n) with any strides -> [vector][n][lane], times `factor`, zeros elsewhere."""
     clear(ctag, out, (width + lanes(ctag) - 1) // lanes(ctag) * NP)
     for c in range(width):
         target = out + c // lanes(ctag) * NP * vector_size(ctag) + c % lanes(ctag) * compute_size(ctag)
@@ -167,13 +167,13 @@ def turn_out(ctag, source, width, N, NP, out, step_d):
 
 @inline
 def scratch_bytes(ctag, rows, NP):
-    """Bytes of so many rows of a vector, and of what goes with the number of states: B, C, and four of A's size."""
+    """Bytes of `rows` rows of a vector and of the buffers with all states: B, C, and four of A's size."""
     return rows * vector_size(ctag) + (2 * CHUNK + 4 * BLOCK) * NP * compute_size(ctag) + 4 * 1024
 
 
 @inline
 def largest_magnitude(ctag, rows, n):
-    """Lane by lane, of so many rows of a vector."""
+    """Largest magnitude in each lane of n rows of a vector."""
     found = splat(ctag, 0.0)
     for i in range(n):
         found = maximum(found, magnitude(load(ctag, rows + i * vector_size(ctag))))
@@ -182,7 +182,7 @@ def largest_magnitude(ctag, rows, n):
 
 @inline
 def above_zero(ctag, rows, n):
-    """Whether there is a positive number in so many rows of a vector."""
+    """Whether n rows of a vector hold a positive number."""
     found = splat(ctag, 0.0)
     for i in range(n):
         found = maximum(found, load(ctag, rows + i * vector_size(ctag)))
@@ -191,7 +191,7 @@ def above_zero(ctag, rows, n):
 
 @inline
 def below_zero(ctag, rows, n):
-    """Whether there is a negative number in so many rows of a vector."""
+    """Whether n rows of a vector hold a negative number."""
     zero = splat(ctag, 0.0)
     found = zero
     for i in range(n):

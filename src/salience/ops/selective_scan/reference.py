@@ -1,4 +1,4 @@
-"""The selective scan in plain PyTorch, one step after the other: what every other path is tested against.
+"""The selective scan in plain PyTorch, one step after the other. All other backends are tested against it.
 
 It reads like Algorithm 2 of the paper (arXiv 2312.00752), with the discretisation of the official kernel: zero-order
 hold for A, Euler for B. Autograd differentiates it.
@@ -23,7 +23,7 @@ def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     """
     compute = torch.float64 if torch.float64 in [x.dtype for x in (u, dt, B, C, z) if x is not None] else torch.float32
     B, C, codes = grouped(B), grouped(C), step_codes(mask, seq_idx, reverse)
-    if codes is not None:  # what is absent must not leak, not even as NaN
+    if codes is not None:  # masked steps must have no effect, even if they are NaN
         absent = (codes.flip(1) if reverse else codes) == ABSENT
         u, dt, z = (None if x is None else x.masked_fill(absent[..., None], 0) for x in (u, dt, z))  # type: ignore[assignment]
         B, C = (x.masked_fill(absent[..., None, None], 0) for x in (B, C))
@@ -63,7 +63,7 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
 
 
 def step_size(dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool, compute: torch.dtype) -> Tensor:
-    """What the recurrence calls dt: the bias added once, softplus where asked for."""
+    """The step of the recurrence: dt plus its bias, through softplus if asked for."""
     dt = dt.to(compute)
     if dt_bias is not None:
         dt = dt + dt_bias.to(compute)
@@ -76,6 +76,6 @@ def spread(x: Tensor, channels: int) -> Tensor:
 
 
 def read(state: Tensor, C: Tensor) -> Tensor:
-    """(B, D): C h, of a complex state twice the real part (the other half of its spectrum is conjugate)."""
+    """C h, (B, D). Of a complex state twice the real part, because the other half of its spectrum is conjugate."""
     y = (state * C).sum(-1)
     return 2 * y.real if y.is_complex() else y

@@ -1,6 +1,6 @@
-"""The Triton path of the selective scan: tensors in, kernels, tensors out. No autograd here.
+"""Triton path of the selective scan. No autograd.
 
-What was decided, and why:
+Decisions and their reasons:
 
 - A lane owns a channel: states in registers, loads coalesced along D, no shuffles in the recurrence, any N.
 - One pass over L where batch times blocks of channels fill the GPU; else L is split into segments: what each adds to
@@ -44,7 +44,7 @@ LEAST_TILES = 8
 
 
 def segments_for(programs: int, tiles: int, device: torch.device) -> int:
-    """In how many segments L is walked at once: 1 where the programs fill at least a third of the GPU anyway."""
+    """Number of segments of L that run at once; 1 if the programs already fill at least a third of the GPU."""
     if device.type != "cuda":
         return 1
     wanted = WARPS * torch.cuda.get_device_properties(device).multi_processor_count // max(programs, 1)
@@ -102,7 +102,7 @@ class TritonScanCall:
         return self.u.new_empty(batch, count, self.A2.shape[0], width, dtype=self.compute)
 
     def kind(self, *more: object) -> tuple[object, ...]:
-        """Calls of one kind share their tuning."""
+        """Key of the tuning; calls with the same key share it."""
         programs = self.u.shape[0] * self.u.shape[2] * self.segments
         return (*more, self.u.device, self.u.dtype, self.channels, self.A2.shape[0], coarse(programs), self.z is None)
 
@@ -147,7 +147,7 @@ class TritonScanCall:
         run(best_block(key, run, on_gpu=u.is_cuda))
 
     def carry(self, sums: Tensor, entry: Tensor | None, shares: Tensor, *, backward: bool) -> Tensor:
-        """`shares` (B, segments, N, D) become the states that segments are entered with; (B, N, D) after the last."""
+        """Turn `shares` (B, segments, N, D) into the states before the segments; returns the last state (B, N, D)."""
         batch, segments, states, width = shares.shape
         last = shares.new_empty(batch, states, width)
         carry_kernel[(-(-width // 128), states, batch)](
@@ -157,7 +157,7 @@ class TritonScanCall:
         return last
 
     def entries(self, u: Tensor, entry: Tensor | None, *, adjoint: bool) -> tuple[Tensor | None, Tensor | None]:
-        """What each segment is entered with (B, segments, N, D), and the state after the last where it is known."""
+        """State before each segment (B, segments, N, D), and the state after the last one if it is known."""
         if self.segments == 1:
             return (None if entry is None else entry[:, None]), None
         shares = self.state(self.segments)
@@ -226,7 +226,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
 
 def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
          dt_bias: Tensor | None, dt_softplus: bool) -> Tensor:  # fmt: skip
-    """y (B, D) in u.dtype; `state` (B, D, N) moves on in place. B and C (B, G, N) or (B, N)."""
+    """y (B, D) in u.dtype; `state` (B, D, N) is updated in place. B and C (B, G, N) or (B, N)."""
     B, C = (x[:, None] if x.dim() == 2 else x for x in (B, C))
     batch, width = u.shape
     compute = torch.float64 if torch.float64 in (u.dtype, state.dtype) else torch.float32

@@ -114,7 +114,7 @@ def forward_kernel(u, dt, z, B, C, A, D, bias, codes, entry, y, states, leave, s
 def carry_kernel(A, sums, entry, shares, last, width, N, segments,
                  BACKWARD: tl.constexpr, HAS_ENTRY: tl.constexpr, COMPUTE: tl.constexpr,
                  BD: tl.constexpr):  # fmt: skip
-    """Each segment's share (what it leaves when entered at 0) becomes what it is entered with; `last` is after all."""
+    """Turn each segment's share (its final state from a zero state) into the state before it; `last`: after all."""
     d, n, b = tl.program_id(0) * BD + tl.arange(0, BD).to(tl.int64), tl.program_id(1), tl.program_id(2).to(tl.int64)
     on = d < width
     a2 = tl.load(A + n * width + d, mask=on, other=0.0)

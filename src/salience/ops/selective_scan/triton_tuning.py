@@ -1,4 +1,4 @@
-"""Which block of channels and how many warps a kernel gets: timed once for a kind of call, then remembered."""
+"""Choice of a kernel's channels and warps: timed once for each kind of call, then remembered."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def best_block(key: Hashable, run: Callable[[TileSize], object], *, on_gpu: bool
 
 
 def coarse(number: int) -> int:
-    """Powers of two apart: so that another length is not another kind of call."""
+    """Round to a power of two, so that calls of similar length share their tuning."""
     return number.bit_length()

@@ -2,8 +2,8 @@
 
 Importing this package loads numba (about 0.3 s): do it inside the function that needs a kernel.
 
-A kernel is a function of element tags, a parameter record and a task number. A tag (`F32`, `BF16` ...) says what memory
-holds and, with it, what is computed in: 16 lanes of float32, or 8 of float64. Addresses are plain int64 byte addresses.
+A kernel is a function of element tags, a parameter record and a task number. A tag (`F32`, `BF16` ...) is the type in
+memory. It fixes the compute type: 16 lanes of float32, or 8 of float64. Addresses are plain int64 byte addresses.
 
     import numpy as np
     from salience.ops import simd

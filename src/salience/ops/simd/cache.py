@@ -1,9 +1,8 @@
-"""Compiled kernels on disk: one file a kernel, element types, machine and version of the sources.
+"""Disk cache of compiled kernels: one file for each kernel, element types, machine and version of the sources.
 
 numba's own cache stamps the file that holds a function, not the helpers it calls, and numbers its entries in an index
-that two processes can rewrite at once. Here the name of a file is the hash of everything that went into it, files are
-written aside and renamed, and one that cannot be read, is damaged, or cannot be written counts as absent: the kernel is
-compiled.
+that two processes can rewrite at once. Here the name of a file is the hash of everything that went into it, and files
+are written under another name and renamed. A kernel is compiled if its file is unreadable, damaged or not writable.
 The folder is $SALIENCE_CACHE, or ~/.cache/salience.
 """
 
@@ -30,7 +29,7 @@ SHARED = ("constants.py", "segment_codes.py")  # numbers that kernels read
 
 
 def folder() -> Path | None:
-    """Where compiled kernels are kept; None where there is no home directory to keep them in."""
+    """Folder of the compiled kernels; None without a home directory."""
     if chosen := os.environ.get("SALIENCE_CACHE"):
         return Path(chosen)
     try:
@@ -49,7 +48,7 @@ def sources() -> str:
 
 
 class DiskCache:
-    """What numba asks for compiled code and hands it to; see the module."""
+    """Cache object with numba's interface; see the module."""
 
     def __init__(self, function: Callable[..., Any], elements: tuple[Element, ...]) -> None:
         self.name, self.elements = f"{function.__module__}.{function.__qualname__}", elements
@@ -84,7 +83,7 @@ class DiskCache:
         return numba.core.compiler.CompileResult._rebuild(target, *pickle.loads(payload))
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep a compiled kernel, if the folder lets us."""
+        """Store a compiled kernel, if the folder is writable."""
         if (path := self.path(signature, compiled.codegen)) is None:
             return
         payload = numba.core.serialize.dumps(compiled._reduce())
@@ -107,4 +106,4 @@ class DiskCache:
         """Always on."""
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing to do: every save is written at once."""

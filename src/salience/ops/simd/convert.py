@@ -1,4 +1,4 @@
-"""Between what lies in memory (f32, f64, bf16, f16) and the vector computed with."""
+"""Conversion between the stored types (f32, f64, bf16, f16) and the vectors of the compute type."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def widen(context: Any, b: Any, name: str, x: Any) -> Any:
 
 
 def narrow(context: Any, b: Any, name: str, x: Any) -> Any:
-    """The reverse, rounded to nearest, ties to even."""
+    """A vector of the compute type -> the stored type, rounded to nearest, ties to even."""
     if name == "bf16":
         return _float_to_bfloat(b, x)
     if name == "f16":

@@ -1,4 +1,4 @@
-"""What a tensor's memory holds, as a kernel sees it: the stored type, the type computed in, and a vector's length."""
+"""Element types of kernels: the stored type, the compute type, and the length of a vector."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from salience.ops.simd.element import Element
 from salience.ops.simd.load_store import count_up, pointer_to
 from salience.ops.simd.pool import HEAD, KernelJob
 
-PATIENCE_S = 2.0  # after this long a first call says that it compiles
+PATIENCE_S = 2.0  # a first call that takes longer says that it compiles
 _told = threading.Event()
 
-# For the functions that kernels are made of: nobody calls these from Python or C, and wrappers take time to compile.
+# For helpers of kernels: they are never called from Python or C, and wrappers take time to compile.
 inline = njit(nogil=True, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
@@ -76,7 +76,7 @@ _BOUND: dict[int, Callable[..., Any]] = {  # numba counts a function's arguments
 
 
 def _worker(function: Callable[..., Any], elements: tuple[Element, ...], record: np.dtype[Any]) -> Callable[..., Any]:
-    """What is compiled: takes tasks of the job at an address until none is left."""
+    """The function to compile: it takes tasks of the job at an address until none is left."""
     compiled = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # inlined into `work` they were 2 % slower
     do = compiled(_BOUND[len(elements)](compiled(function), *elements))
 
@@ -93,7 +93,7 @@ def _worker(function: Callable[..., Any], elements: tuple[Element, ...], record:
 
 
 def _say() -> None:
-    """Once a process: why the first call takes so long."""
+    """Say once per process that the first call compiles."""
     if not _told.is_set():
         _told.set()
         sys.stderr.write(f"salience: compiling CPU kernels, about half a minute, once (kept in {folder()})\n")

@@ -191,7 +191,7 @@ def load_splat(typingctx: Any, tag: Any, address: Any) -> Any:
 
 @intrinsic
 def prefetch(typingctx: Any, address: Any) -> Any:
-    """prefetch(address): asks for its cache line to come as near as the second level; any address will do."""
+    """prefetch(address): fetches its cache line into the second level; the address may be invalid."""
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         place = pointer(b, args[0], I8)
@@ -203,7 +203,7 @@ def prefetch(typingctx: Any, address: Any) -> Any:
 
 @intrinsic
 def count_up(typingctx: Any, address: Any) -> Any:
-    """count_up(address) -> the int64 there, which is one more from then on: in one step, whoever else counts."""
+    """count_up(address) -> the int64 there, increased by one atomically."""
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         return b.atomic_rmw("add", pointer(b, args[0], I64), ir.Constant(I64, 1), "seq_cst")
@@ -213,7 +213,7 @@ def count_up(typingctx: Any, address: Any) -> Any:
 
 @intrinsic
 def pointer_to(typingctx: Any, address: Any) -> Any:
-    """pointer_to(address) -> what numba's `carray` takes."""
+    """pointer_to(address) -> a pointer for numba's `carray`."""
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         return pointer(b, args[0], I8)

@@ -1,4 +1,4 @@
-"""Small pieces of LLVM vector IR that the intrinsics are made of; `b` is a llvmlite builder throughout."""
+"""Pieces of LLVM vector IR for the intrinsics. `b` is always a llvmlite builder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 
 
 def has(context: Any, feature: str) -> bool:
-    """Whether the machine compiled for has it ("avx512f", "f16c" ...): numba's own choice, NUMBA_CPU_* included."""
+    """Whether the machine compiled for has a feature ("avx512f", "f16c" ...): numba's choice, NUMBA_CPU_* included."""
     return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
 
 
@@ -21,7 +21,7 @@ def splat(vtype: ir.VectorType, value: float | int) -> ir.Constant:
 
 
 def held(context: Any, b: Any, value: ir.Constant) -> Any:
-    """The constant as a value that a loop keeps, in a register or spilled, where there are 16 registers.
+    """The constant as a value that a loop keeps, in a register or spilled, on machines with 16 registers.
 
     LLVM would rather make it anew each time, by a 64-bit address and a broadcast from there: 14 of 112 instructions of
     four state updates. An empty piece of assembly hides that it is a constant.
@@ -53,7 +53,7 @@ def call(b: Any, name: str, result: Any, *args: Any) -> Any:
 
 
 def suffix(vtype: ir.VectorType) -> str:
-    """How LLVM writes the type in an intrinsic's name."""
+    """The type as LLVM writes it in an intrinsic's name."""
     return f"v{vtype.count}{vtype.element.intrinsic_name}"
 
 

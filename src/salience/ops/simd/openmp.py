@@ -1,7 +1,9 @@
-"""torch's own OpenMP threads, lent to a job of the pool.
+"""A kernel's tasks on torch's own OpenMP threads.
 
-After an operation of torch its threads wait busily for the next one, milliseconds on end (libgomp's default), and take
-cores from any other thread meanwhile. Threads that work for us instead take nothing, and start at once.
+After an operation, torch's threads spin for milliseconds (libgomp's default) and take cores from all other threads.
+Using these threads avoids that, and they start at once. On an idle machine of two cores (Zen 5) the threads of `pool`
+took 1.02 times as long for a prefill, 1.2 to 1.7 times for scan, convolution and decoding. Private API: the symbol
+`GOMP_parallel` of torch's library.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _forked = False
 
 @cache
 def _gomp_parallel() -> Any:
-    """`GOMP_parallel` of the OpenMP library that torch runs on, or None: other systems, other thread pools."""
+    """`GOMP_parallel` of torch's OpenMP library, or None on other systems and with other thread pools."""
     if sys.platform != "linux" or "OpenMP" not in torch.__config__.parallel_info().partition("parallel backend")[2]:
         return None
     try:
@@ -31,9 +33,9 @@ def _gomp_parallel() -> Any:
 
 
 def on_team(entry: Any, address: int, threads: int) -> bool:
-    """entry(address) on so many of torch's threads, the caller among them; False where there is no team to ask.
+    """Run entry(address) on this number of torch's threads, the caller included; False if that is not possible.
 
-    `entry` is compiled code that needs no GIL. A forked child is refused: libgomp would wait for its parent's threads.
+    `entry` is compiled code that needs no GIL. A forked child gets False: libgomp would wait for its parent's threads.
     """
     if _forked or (parallel := _gomp_parallel()) is None:
         return False

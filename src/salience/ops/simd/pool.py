@@ -1,10 +1,10 @@
 """A kernel's tasks on several threads, off the GIL.
 
 numba's own layers do not serve: OpenMP dies in a forked child and `workqueue` aborts when two threads call at once.
-Here compiled code counts the tasks, and whoever takes part does them until none is left: the caller, and torch's own
-threads (`team`) or, where those cannot be had, threads of ours. For each of these a ticket goes into a queue, and the
-caller never depends on one being free, so any number of callers may share the pool. Which thread does which task is
-chance, what a task computes is not: results do not depend on the number of threads.
+Here compiled code counts the tasks. The caller takes tasks until none is left, and so do torch's own threads (`openmp`)
+or, without these, threads of this pool, which get the job from a queue. The caller never waits for a free thread, so
+any number of callers may share the pool. The thread of a task is not fixed, but its result is: results do not depend on
+the number of threads.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Entry = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # compiled: does tasks of the jo
 
 
 class KernelJob:
-    """Tasks 0..n_tasks-1 of a compiled kernel with its parameters, which hold addresses and keep nothing alive.
+    """Tasks 0..n_tasks-1 of a compiled kernel, and its parameters. These are addresses: the caller keeps tensors alive.
 
-    It may run again and again, once at a time. Tasks must not write to the same memory; their order is not defined.
+    A job can run many times, but not twice at once. Tasks must not write to the same memory; their order is undefined.
     """
 
     def __init__(self, entry: Entry, n_tasks: int, params: bytes) -> None:  # type: ignore[valid-type]
@@ -35,7 +35,7 @@ class KernelJob:
         self.done = ctypes.c_int64.from_buffer(self.memory, 8)
 
     def run(self, threads: int | None = None) -> None:
-        """On torch.get_num_threads() threads (or `threads`); MemoryError where there is none for a kernel's scratch."""
+        """Run on torch.get_num_threads() threads (or `threads`); MemoryError without memory for a kernel's scratch."""
         asked = torch.get_num_threads() if threads is None else threads
         useful = min(asked, self.n_tasks)
         if useful <= 1:
@@ -62,7 +62,7 @@ class _Shared:
         self.changed = threading.Condition()
 
     def join(self) -> None:
-        """A helper's part."""
+        """Work of a helper thread."""
         with self.changed:
             if self.closed:
                 return
@@ -73,7 +73,7 @@ class _Shared:
             self.changed.notify()
 
     def finish(self) -> None:
-        """The caller's part: nobody is in the job when it returns."""
+        """Work of the calling thread. No helper is in the job when it returns."""
         self.job.work()
         with self.changed:
             self.closed = True
@@ -111,7 +111,7 @@ _pool = _Pool()
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads, and perhaps a lock that nobody will ever release."""
+    """Start a new pool in a forked child: it has none of its parent's threads, and a lock may be held for ever."""
     global _pool  # noqa: PLW0603
     _pool = _Pool()
 

@@ -1,4 +1,4 @@
-"""Vectors as long as the machine's registers, for kernels that carry more values than 16 registers hold twice."""
+"""Vectors of one register, for kernels that keep more values than 16 pairs of registers hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from salience.ops.simd.element import Element
 
 @cache
 def features() -> frozenset[str]:
-    """What the machine compiled for has ("avx2", "avx512f" ...): numba's own choice, NUMBA_CPU_* included."""
+    """Features of the machine compiled for ("avx2", "avx512f" ...): numba's choice, NUMBA_CPU_* included."""
     told = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
     return frozenset(each[1:] for each in told if each.startswith("+"))
 

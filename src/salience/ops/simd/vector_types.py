@@ -1,4 +1,4 @@
-"""The two types that numba learns: `Element` objects as compile-time tags, and vectors held in registers."""
+"""The two types added to numba: `Element` objects as compile-time tags, and vectors held in registers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VectorType(types.Type):
 
 @register_model(ElementType)
 class ElementModel(models.OpaqueModel):
-    """Nothing at run time."""
+    """No value at run time."""
 
 
 @register_model(VectorType)

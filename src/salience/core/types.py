@@ -87,7 +87,7 @@ class TokenContext:
     keys: (n, heads, d_head) float32, keys of the same attention; None unless `needs` names it.
     projected: (n, d_llm), the tokens after the projector; None unless the method's `needs` names it.
     digest: hash of the picture's pixels; None unless the method's `needs` names it.
-    left: the remaining tokens of a method that merges inside the tower (other rows of `features` are unused), else None.
+    left: the remaining tokens of a method that merges inside the tower (other rows of `features` are unused) or None.
     frame: index of the frame in its video, from 0; None for a picture.
     text: (t, d_llm), embeddings of the text behind the picture; only for an `InLLMMethod`.
     text_attention: (t, n) float32, attention of each text token (or of the last, t = 1) to each token; only for an

@@ -11,7 +11,7 @@ import torch
 
 import salience
 from salience.lab.profile.in_llm_counts import in_llm_method
-from salience.lab.tradeoff.config import TradeoffConfig
+from salience.lab.tradeoff.config import TradeoffConfig, named_inside
 from salience.vlm.methods import method_class
 from salience.vlm.methods.class_path import is_class_path
 
@@ -78,7 +78,7 @@ def test_other_commands_take_it(own_methods: str) -> None:
     last, late = f"{own_methods}:Last", f"{own_methods}:Late"
     config = TradeoffConfig(methods=("uniform", last, late))
     assert config.methods == ("uniform", last, late)
-    assert (config.before, config.inside) == ((last,), (late,))
+    assert [named_inside(name) for name in config.methods] == [False, False, True]
     assert in_llm_method(late).drops(2) == (1,)
     with pytest.raises(ValueError, match="an InLLMMethod of your own as 'module:Class', or None"):
         in_llm_method(last)

@@ -28,9 +28,11 @@ class LayerCut:
         index = self.index.to(values.device).clamp_min(0)
         if values.shape[0] == 1 and bool((index == index[:1]).all()):
             index = index[:1]
+        values = values.expand(index.shape[0], *values.shape[1:])
         dim = dim % values.dim()
         shape = [len(index), *[index.shape[1] if axis == dim else 1 for axis in range(1, values.dim())]]
-        return values.take_along_dim(index.view(shape), dim)
+        wanted = [-1 if axis in (0, dim) else size for axis, size in enumerate(values.shape)]
+        return values.gather(dim, index.view(shape).expand(wanted))
 
     def mask(self, mask: Tensor | None, real: Tensor, dtype: torch.dtype, *, boolean: bool) -> Tensor | None:
         """The prompt's (B, 1, L0, L0) mask -> (B, 1, L, L); None where the plain causal mask is left.

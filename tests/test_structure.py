@@ -24,6 +24,7 @@ SAME_JOB = {
     "column_definitions": "definitions of the columns of one report",
     "compare": "one part of `salience compare`: command, study, report",
     "config": "typed configuration of one study",
+    "costs": "costs that one study measures",
     "cpu": "CPU path of one operator",
     "cpu_backward": "CPU kernel of one operator's backward pass",
     "cpu_forward": "CPU kernel of one operator's forward pass",

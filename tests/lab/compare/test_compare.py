@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from salience.core import record
-from salience.core.result_rows import ROW_COLUMNS
+from salience.core.record import CompareRecord
+from salience.core.result_rows import ROW_COLUMNS, CompareRow
 from salience.lab.compare.config import CompareConfig, read_model
-from salience.lab.compare.paired import accuracy_interval, compare_pairs, holm, sign_flip
+from salience.lab.compare.metrics import accuracy_interval, compare_pairs, holm, sign_flip
 from salience.lab.compare.run import compare
 
 SMALL = CompareConfig(
@@ -26,8 +28,8 @@ class _KilledError(BaseException):
     """Nothing in the library catches this, as nothing catches kill -9."""
 
 
-def numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "train_tokens_per_s"} for row in found["rows"]]
+def numbers(found: CompareRecord) -> list[CompareRow]:
+    return [replace(row, train_tokens_per_s=None) for row in found.rows]
 
 
 def test_a_record_has_a_row_for_every_epoch_and_a_stop_changes_no_number(
@@ -35,13 +37,13 @@ def test_a_record_has_a_row_for_every_epoch_and_a_stop_changes_no_number(
 ) -> None:
     whole = compare(SMALL, quiet=True)
     record.validate(record.document([whole]))
-    keys = [(row["model"], row["seed"], row["epoch"]) for row in whole["rows"]]
+    keys = [(row.model, row.seed, row.epoch) for row in whole.rows]
     assert keys == list(itertools.product(("mamba", "bimamba"), (0, 1), (1, 2)))
-    assert all(set(ROW_COLUMNS["compare"]) <= set(row) for row in whole["rows"])
-    assert [line["forwards"] for line in whole["final"]] == [True, False]
-    assert [(line["first"], line["second"]) for line in whole["tests"]] == [("mamba", "bimamba")]
-    assert {line["model"] for line in whole["control"]} == {"mamba", "bimamba"}
-    assert len(whole["throughput"]) == 4 and all(line["peak_bytes"] > 0 for line in whole["throughput"])
+    assert all(set(ROW_COLUMNS["compare"]) <= set(row) for row in whole.to_json()["rows"])
+    assert [line.forwards for line in whole.final] == [True, False]
+    assert [(line.first, line.second) for line in whole.tests] == [("mamba", "bimamba")]
+    assert {line.model for line in whole.control} == {"mamba", "bimamba"}
+    assert len(whole.throughput) == 4 and all(line.peak_bytes for line in whole.throughput)
     calls, inner = [0], torch.optim.AdamW.step
 
     def stopping(self: Any, *args: Any) -> Any:
@@ -55,7 +57,7 @@ def test_a_record_has_a_row_for_every_epoch_and_a_stop_changes_no_number(
         compare(SMALL, out=tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == [".unfinished"]
     again = compare(SMALL, out=tmp_path, quiet=True)
-    assert numbers(again) == numbers(whole) and again["tests"] == whole["tests"]
+    assert numbers(again) == numbers(whole) and again.tests == whole.tests
 
 
 def test_the_sign_flip_test_is_exact() -> None:
@@ -75,7 +77,7 @@ def test_corrections_and_intervals() -> None:
     assert low == pytest.approx(0.72, abs=0.02) and high == pytest.approx(0.88, abs=0.02)  # .8 +- 1.96 * .04
     worse = np.array([[1] * 40 + [0] * 60])
     (line,) = compare_pairs({"a": right, "b": worse}, asked)
-    assert line["difference"] == pytest.approx(0.4) and line["p"] < 1e-6 and line["seeds_agree"]
+    assert line.difference == pytest.approx(0.4) and line.p is not None and line.p < 1e-6 and line.seeds_agree
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from salience.core.record import CompareRecord
+from salience.core.result_rows import CompareRow
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.run import compare
 from salience.lab.result_cache import FOLDER
@@ -23,6 +25,8 @@ SMALL = CompareConfig(
 _RUN = """
 import sys
 from salience.lab.compare.run import compare
+from salience.core.record import CompareRecord
+from salience.core.result_rows import CompareRow
 from salience.lab.compare.config import CompareConfig
 if __name__ == "__main__":
     compare(CompareConfig(**eval(sys.argv[1])), out=sys.argv[2], quiet=True)
@@ -30,8 +34,8 @@ if __name__ == "__main__":
 _PATIENCE = 300.0  # seconds for a step of tens of milliseconds: only a fault or a stopped machine takes so long
 
 
-def numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "train_tokens_per_s"} for row in found["rows"]]
+def numbers(found: CompareRecord) -> list[CompareRow]:
+    return [replace(row, train_tokens_per_s=None) for row in found.rows]
 
 
 def wait(until: Callable[[], Any], what: str) -> None:

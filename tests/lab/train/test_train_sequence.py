@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from salience.lab.data.sequences.splits import IGNORE, Batch, Stored
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import evaluate
-from salience.lab.train.train_sequence import SequenceFit, SequenceFitConfig, fit_sequence
+from salience.lab.train.train_sequence import Epoch, SequenceFit, SequenceFitConfig, fit_sequence
 
 CONFIG = SequenceFitConfig(epochs=2, batch=16, save_every=3)
 
@@ -55,21 +56,21 @@ def small() -> SequenceTask:
     return load("digits49:train=112,test=60")  # 7 steps an epoch
 
 
-def numbers(fit: SequenceFit) -> list[dict[str, Any]]:
+def numbers(fit: SequenceFit) -> list[Epoch]:
     """The rows without the one column that a clock fills."""
-    return [{key: value for key, value in row.items() if key != "train_tokens_per_s"} for row in fit.rows]
+    return [replace(row, train_tokens_per_s=0.0) for row in fit.rows]
 
 
 def test_it_learns_and_a_shuffled_control_does_not() -> None:
     task = load("digits49:train=1500,test=200")
     config = SequenceFitConfig(epochs=3, batch=32, lr=1e-2, ssm_lr=1e-2)
     fit, control = (fit_sequence(Tiny(t, 32), t, config, groups=groups) for t in (task, task.shuffled()))
-    accuracies = [row["test_accuracy"] for row in fit.rows]
+    accuracies = [row.test_accuracy for row in fit.rows]
     assert len(accuracies) == 3 and accuracies[-1] > 0.4 and fit.diverged is None  # .50 was seen; .1 is chance
-    assert fit.rows[0]["train_loss"] > fit.rows[-1]["train_loss"]
-    assert all(row["train_tokens_per_s"] > 0 for row in fit.rows)
+    assert fit.rows[0].train_loss > fit.rows[-1].train_loss
+    assert all(row.train_tokens_per_s > 0 for row in fit.rows)
     assert fit.last is not None and fit.last.accuracy == accuracies[-1]
-    assert control.rows[-1]["test_accuracy"] < 0.2  # 200 pictures at .1: standard deviation .021
+    assert control.rows[-1].test_accuracy < 0.2  # 200 pictures at .1: standard deviation .021
 
 
 def test_every_model_gets_the_same_batches_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +125,8 @@ def test_a_kill_in_the_midst_of_writing_spoils_nothing(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_fit_sequence import CONFIG, Tiny, groups, small
-from salience.lab.train.train_sequence import fit_sequence
+from test_train_sequence import CONFIG, Tiny, groups, small
+from salience.lab.train.train_sequence import Epoch, fit_sequence
 inner, count = os.fsync, [0]
 def fsync(handle):
     count[0] += 1

@@ -1,16 +1,16 @@
-"""What a comparison of sequence models compares, and on what budget."""
+"""Configuration of a comparison of sequence models, and names of the models."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from salience.lab.train.train_sequence import PRECISIONS
 from salience.ssm.models.pattern import ALIASES, EITHER_WAY, is_causal
 
-#: name -> one line for a list of models; what each stands for is in `salience.ssm.models.pattern`
+#: name -> one line for a list of models; their patterns are in `salience.ssm.models.pattern`
 MODELS = {
     "mamba": "selective state space, reads forwards",
     "bimamba": "selective state space, reads both ways",
@@ -22,21 +22,29 @@ MODELS = {
     "sparse": "attention in a sliding window and to global tokens",
     "lstm": "long short-term memory",
 }
-#: letter -> what the layer is
+#: letter -> layer
 LETTERS = {
     "M": "Mamba", "B": "Mamba both ways", "A": "attention", "W": "windowed attention", "D": "S4D", "S": "S4",
     "5": "S5", "L": "LSTM",
 }  # fmt: skip
-#: behind a colon: layers that can read both ways (A, W, L) do
+#: option of a model: layers that can read both ways (A, W, L) do
 BOTH = "noncausal"
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 
+_QUICK = {"epochs": 1, "seeds": 1, "width": 16}  # at most
+#: Options for few examples, of a task that is named without options.
+_QUICK_OPTIONS = {
+    **dict.fromkeys(("smnist", "psmnist", "digits49", "fashion", "listops"), "train=64,test=32"),
+    **dict.fromkeys(("digit-tagging", "copying", "selective-copying"), "epoch=64,test=32"),
+    "induction": "epoch=64,test=32,longest=512",
+}
+
 
 @dataclass(frozen=True)
-class Model:
-    """One model of a comparison. name: as asked for   pattern: letters, repeated over the layers
-    causal: whether attention and LSTM see the past alone."""
+class ModelSpec:
+    """One model of a comparison. name: as given   pattern: letters, repeated over the layers
+    causal: whether attention and LSTM see only earlier steps"""
 
     name: str
     pattern: str
@@ -44,14 +52,14 @@ class Model:
 
     @property
     def forwards(self) -> bool:
-        """Whether no step sees a later one."""
+        """Whether each step sees only the steps before it."""
         return is_causal(self.pattern, self.causal)
 
 
-def read_model(text: str) -> Model:
-    """A name of `MODELS`, a pattern such as "MMMA", or either with ":noncausal".
+def read_model(text: str) -> ModelSpec:
+    """Read a name of `MODELS`, a pattern such as "MMMA", or either with ":noncausal".
 
-    Raises: ValueError, one sentence, for an unknown name (with the nearest one) or letter
+    Raises:  ValueError, one sentence, for an unknown name (with the nearest one) or letter
     """
     name, colon, option = text.strip().partition(":")
     pattern = ALIASES[name.lower()] if name.lower() in ALIASES else _letters(name)
@@ -59,7 +67,7 @@ def read_model(text: str) -> Model:
         raise ValueError(f"models: after a colon only {BOTH!r} may stand, not {option!r} (in {text!r}).")
     if colon and not set(pattern) & set(EITHER_WAY):
         raise ValueError(f"models: {text!r} has no layer that could read both ways; B is the Mamba that does.")
-    return Model(name=text.strip(), pattern=pattern, causal=not colon)
+    return ModelSpec(name=text.strip(), pattern=pattern, causal=not colon)
 
 
 def _letters(name: str) -> str:
@@ -78,16 +86,16 @@ def _letters(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """The task, the models and the budget, the same for all of them.
+    """Task, models and the budget that every model gets. The defaults are those of `salience compare`.
 
-    models: see `read_model`   seeds: how many, counted from `seed`, which also makes the data
-    width, n_layers, mlp: of every model; n_layers 0 for 2, or as many as the longest pattern has letters
-    (mlp "auto": behind layers without a gate of their own)
-    parameters: 0, or a number that every model's width is chosen to come nearest to
-    rates: full learning rates; of several, each model's own is the one with the best accuracy on the validation split
+    models: see `read_model`   seeds: number of runs of each model, counted from `seed`, which also makes the data
+    width, n_layers, mlp: of every model; n_layers 0 means 2, or the number of letters of the longest pattern; mlp
+        "auto" adds one behind layers that have no gate
+    parameters: 0, or a number of parameters that every model's width is chosen for
+    rates: full learning rates; of several, each model gets the one with the best accuracy on the validation split
     control: also train every model on shuffled labels, with the first seed
-    lengths: of the sequences that inference is timed on; none for no timing   rounds: of the timing
-    processes: fits at the same time, each with `threads` threads, 0 for torch's own number
+    lengths: of the sequences for timing inference; none for no timing   rounds: of the timing
+    processes: training runs at the same time, each with `threads` threads; 0 for torch's own number
     """
 
     task: str = "digit-tagging"
@@ -137,19 +145,26 @@ class CompareConfig:
                     f"({model.pattern}), which would be cut."
                 )
 
+    def quick(self) -> CompareConfig:
+        """Return a configuration with few examples and a narrow model, to see that it works."""
+        most = {name: min(getattr(self, name), limit) for name, limit in _QUICK.items()}
+        options = _QUICK_OPTIONS.get(self.task)
+        task = self.task if options is None else f"{self.task}:{options}"
+        return replace(self, task=task, lengths=self.lengths[:1], rounds=1, **most)
+
     @property
-    def read(self) -> tuple[Model, ...]:
-        """The models, read."""
+    def read(self) -> tuple[ModelSpec, ...]:
+        """The models as patterns."""
         return tuple(read_model(name) for name in self.models)
 
     @property
     def layers(self) -> int:
-        """Layers of every model."""
+        """Number of layers of every model."""
         return self.n_layers or max(2, *(len(model.pattern) for model in self.read))
 
     @property
     def budget(self) -> dict[str, Any]:
-        """What a stored result depends on: everything but how many processes run it and what is timed."""
+        """Everything that a stored result depends on: not the processes, and not the timing."""
         left_out = ("processes", "lengths", "rounds", "models")
         return {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in left_out}
 

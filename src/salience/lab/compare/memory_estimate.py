@@ -1,30 +1,29 @@
-"""How much memory training needs, estimated before it begins."""
+"""Estimate of the memory that training needs."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salience.lab.compare.config import CompareConfig
+from salience.lab.compare.config import CompareConfig, ModelSpec
 from salience.lab.compare.training_run import model_of
 from salience.lab.data.sequences.sequence_task import SequenceTask
 
-_PROBE = (64, 128)  # steps of the two sequences that the slope is taken from
-_BESIDE = 1.5  # what is alive beside what the backward keeps: gradients and scratch space, roughly
+_PROBE = (64, 128)  # lengths of the two sequences that the slope is measured on
+_BESIDE = 1.5  # rough factor for gradients and scratch space beside the saved activations
 
 
 def require_memory(config: CompareConfig, task: SequenceTask, device: str) -> None:
-    """Raise ValueError, one sentence with an estimate, when a model's training step would not fit.
+    """Raise ValueError, one sentence with an estimate, where a model's training step would not fit.
 
-    What autograd keeps is counted on two short sequences and drawn on as a line in the length.
+    Autograd's saved tensors are counted on two short sequences and extrapolated as a line in the length.
     """
     free = available(device)
-    needs = {model.name: training_bytes(config, model.name, task) for model in config.read}
+    needs = {model.name: training_bytes(config, model, task) for model in config.read}
     name = max(needs, key=lambda known: needs[known])
     whole = needs[name] * (config.processes if device == "cpu" else 1)
     if free is None or whole < free:
@@ -36,11 +35,9 @@ def require_memory(config: CompareConfig, task: SequenceTask, device: str) -> No
     )
 
 
-def training_bytes(config: CompareConfig, name: str, task: SequenceTask) -> float:
-    """Bytes of one training step: weights, gradients, two moments, and what the backward keeps."""
-    from salience.lab.compare.config import read_model
-
-    network = model_of(config, read_model(name), task, 0).network
+def training_bytes(config: CompareConfig, model: ModelSpec, task: SequenceTask) -> float:
+    """Bytes of one training step: weights, gradients, two moments, and the saved tensors."""
+    network = model_of(config, model, task, 0).network
     kept = []
     for length in _PROBE:
         inputs = torch.zeros(1, length, dtype=torch.int64) if task.vocabulary else torch.zeros(1, length, task.d_input)
@@ -60,7 +57,7 @@ def training_bytes(config: CompareConfig, name: str, task: SequenceTask) -> floa
 
 
 def available(device: str) -> float | None:
-    """Bytes that are free on the device; None where that can't be told."""
+    """Free bytes on the device; None where the system does not tell."""
     if torch.device(device).type == "cuda":
         return float(torch.cuda.mem_get_info(torch.device(device))[0])
     try:
@@ -71,7 +68,7 @@ def available(device: str) -> float | None:
             return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
         except (ValueError, OSError, AttributeError):
             return None
-    limit: Any = Path("/sys/fs/cgroup/memory.max")
+    limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         free = min(free, float(text))
     return free

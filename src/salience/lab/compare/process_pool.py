@@ -1,4 +1,4 @@
-"""Fits side by side: processes of one thread each get more out of small models than the threads of one process."""
+"""Training runs in parallel processes. Small models run faster in many single-thread processes than in one process."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from typing import Any
 import torch
 
 from salience.core.progress import ProgressBars, Tick
-from salience.lab.compare.training_run import Job, run
+from salience.lab.compare.training_run import Job, RunResult, run
 
-Done = Callable[[Job, dict[str, Any]], object]
+Done = Callable[[Job, RunResult], object]
 _BROKEN = (
     "processes: one that ran a fit was ended from outside, as happens where memory runs out; what was finished is kept "
     "for the same command, and fewer at the same time need less."
 )
-_told: Any = None  # a worker's way to the parent's progress bars
+_told: Any = None  # a worker's queue to the parent's progress bars
 
 
 def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: ProgressBars, done: Done) -> None:
-    """Run the jobs; `done(job, what came of it)` is called in this process as each ends.
+    """Run the jobs and call `done(job, result)` in this process as each one ends.
 
-    Checkpoints are each job's own affair: a killed pool goes on where its jobs were.
+    Each job writes its own checkpoints, so a killed pool continues where its jobs were.
+
+    Raises:  ValueError where a worker was ended from outside
     """
     if processes == 1 or len(jobs) < 2:
         with _threads(threads):
@@ -38,7 +40,7 @@ def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: ProgressBar
     context = multiprocessing.get_context("spawn")  # a fork would copy the kernels' thread pool without its threads
     told = context.Queue()
     with ProcessPoolExecutor(min(processes, len(jobs)), context, _start, (told, threads)) as pool, _Bars(bars) as shown:
-        left: dict[Future[dict[str, Any]], Job] = {pool.submit(_work, job): job for job in jobs}
+        left: dict[Future[RunResult], Job] = {pool.submit(_work, job): job for job in jobs}
         try:
             while left:
                 finished, _ = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -56,7 +58,7 @@ def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: ProgressBar
 
 
 class _Bars:
-    """The workers' stages, drawn here. Messages: (stage key, what, value)."""
+    """Progress bars of the workers, drawn by this process. Messages: (key of the bar, kind, value)."""
 
     def __init__(self, bars: ProgressBars) -> None:
         self._bars = bars
@@ -70,7 +72,7 @@ class _Bars:
         self._open.close()
 
     def take(self, told: Any) -> None:
-        """Draw what has come in since."""
+        """Draw the messages that have arrived."""
         while True:
             try:
                 key, what, value = told.get_nowait()
@@ -105,8 +107,8 @@ class _ToldTick(Tick):
 
 
 def _start(told: Any, threads: int) -> None:
-    """A worker's beginning. It ends with its parent, killed or not, so that no checkpoint has two writers."""
-    global _told  # noqa: PLW0603 (one worker, one way to its parent)
+    """Start a worker. It ends together with its parent, killed or not, so that no checkpoint has two writers."""
+    global _told  # noqa: PLW0603 (one worker, one queue to its parent)
     _told = told
     told.cancel_join_thread()
     torch.set_num_threads(threads or 1)
@@ -120,7 +122,7 @@ def _start(told: Any, threads: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(job: Job) -> dict[str, Any]:
+def _work(job: Job) -> RunResult:
     return run(job, _ToldBars())
 
 

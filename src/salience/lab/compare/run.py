@@ -1,9 +1,10 @@
-"""The comparison: sequence models under identical training, what they reach and what they cost."""
+"""Comparison of sequence models under identical training: quality and costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,30 @@ import torch
 
 from salience.core.backend import resolve_device
 from salience.core.progress import ProgressBars, progress_bars
-from salience.core.record import Record
+from salience.core.record import CompareRecord
+from salience.core.result_tables import (
+    DivergedRun,
+    LengthAccuracy,
+    LengthCost,
+    ModelDifference,
+    ModelResult,
+    ShuffledControl,
+)
 from salience.lab.compare.config import CompareConfig
-from salience.lab.compare.lengths import measure_lengths
+from salience.lab.compare.costs import measure_lengths
 from salience.lab.compare.memory_estimate import require_memory
-from salience.lab.compare.paired import INTERVAL, TEST, accuracy_interval, compare_pairs
+from salience.lab.compare.metrics import INTERVAL, TEST, Counts, accuracy_interval, compare_pairs
 from salience.lab.compare.process_pool import run_all
-from salience.lab.compare.training_run import Job, Purpose, counts, with_aside
+from salience.lab.compare.training_run import Job, Purpose, RunResult
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data_parallel import ProcessGroup, process_group
 from salience.lab.result_cache import ResultCache
 
-Results = dict[str, dict[str, Any]]
+#: Model -> the results of its seeds, in order.
+Fits = dict[str, list[RunResult]]
+#: Model -> learning rate -> validation accuracy, None after a divergence.
+Tried = dict[str, dict[str, float | None]]
 
 
 def compare(
@@ -35,18 +47,18 @@ def compare(
     cache: ResultCache | None = None,
     bars: ProgressBars | None = None,
     quiet: bool = False,
-) -> Record:
-    """Train every model with every seed; returns a record of kind "compare".
+) -> CompareRecord:
+    """Train every model with every seed.
 
-    All get the same steps, batches, order, schedule and clipping. Where `rates` has several, each model's is chosen on
-    the validation split with the first seed; then the validation examples are trained on too. Processes that
-    `accelerate launch` started share every batch of one fit after another; the first of them alone writes and times.
+    All models get the same steps, batches, order, schedule and clipping. With several `rates`, each model's own is
+    chosen on the validation split with the first seed; after that the validation examples are trained on too. Processes
+    that `accelerate launch` started share every batch of one training run after another. Only the first of them writes
+    and times.
 
-    Args:    out: where finished fits and checkpoints lie while the run lasts; None stores nothing. The caller writes
-             the results and then removes `.unfinished` there   cache, bars: a larger study's own
-             device: "auto", "cpu", "cuda"...
-    Raises:  ValueError, one sentence, for an unknown task or data that can't be read, for a model that the task's kind
-             forbids, and where memory would not do
+    Args:    out: folder for finished runs and checkpoints; None stores nothing. The caller writes the results and then
+             removes `.unfinished` there   cache, bars: of a larger study   device: "auto", "cpu", "cuda"...
+    Raises:  ValueError, one sentence, for an unknown task or data that can't be read, for a model that the task does
+             not allow, and for too little memory
     """
     where = str(resolve_device(device))
     task = load(config.task, seed=config.seed)
@@ -55,169 +67,173 @@ def compare(
     if group.count > 1:
         config = replace(config, processes=1, lengths=config.lengths if group.first else ())
     own = cache or _cache(None if out is None else Path(out), config, group)
-    if bars is not None:
-        record = _compare(config, task, where, own, bars)
-    else:
-        with progress_bars(quiet=quiet or not group.first) as drawn:
-            record = _compare(config, task, where, own, drawn)
-    group.wait()  # the caller may remove what the others still read
+    drawn = progress_bars(quiet=quiet or not group.first) if bars is None else nullcontext(bars)
+    with drawn as shown:
+        record = _Comparison(config=config, task=task, device=where, cache=own, bars=shown).record()
+    group.wait()  # the caller may remove files that other processes still read
     return record
 
 
 def _cache(out: Path | None, config: CompareConfig, group: ProcessGroup) -> ResultCache:
-    """Return the cache of this run; the first process removes another run's results before the others look."""
+    """Return the cache of this run. The first process removes another run's results before the others read."""
     own = ResultCache(out, identity(config), writes=group.first)
     group.wait()
     return own
 
 
 def identity(config: CompareConfig) -> dict[str, Any]:
-    """What a stored fit depends on besides the code."""
-    return {"compare": config.budget, "models": config.models, "torch": torch.__version__}
+    """Return everything besides the code that a stored training run depends on."""
+    return {**config.budget, "models": config.models, "torch": torch.__version__}
 
 
-def _compare(config: CompareConfig, task: SequenceTask, device: str, cache: ResultCache, bars: ProgressBars) -> Record:
-    rates, searched = _rates(config, device, cache, bars)
-    seeds = range(config.seed, config.seed + config.seeds)
-    jobs = [_job(config, device, name, seed, rates[name]) for seed in seeds for name in config.models]
-    if config.control:
-        jobs += [_job(config, device, name, config.seed, rates[name], "control") for name in config.models]
-    found = _finished(jobs, config, cache, bars)
-    fits = {name: [found[job.name] for job in jobs if (job.model, job.purpose) == (name, "fit")] for name in rates}
-    control = [found[job.name] for job in jobs if job.purpose == "control"]
-    lengths = _lengths(config, task, device, cache, bars) if config.lengths else []
-    return {
-        "kind": "compare",
-        "config": _about(config, task, fits, searched),
-        "rows": [row for model in fits.values() for fit in model for row in fit["rows"]],
-        "final": [_final(name, model) for name, model in fits.items()],
-        "tests": _tests(fits, config.seed),
-        "longer": _longer(fits),
-        "control": [_control(fit, task) for fit in control if fit["rows"]],
-        "throughput": lengths,
-        "diverged": [
-            {"model": name, "seed": config.seed + at, "said": fit["diverged"]}
-            for name, model in fits.items()
-            for at, fit in enumerate(model)
-            if fit["diverged"]
-        ],
-    }
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Comparison:
+    config: CompareConfig
+    task: SequenceTask
+    device: str
+    cache: ResultCache
+    bars: ProgressBars
+
+    def record(self) -> CompareRecord:
+        config = self.config
+        rates, tried = self.choose_rates()
+        seeds = range(config.seed, config.seed + config.seeds)
+        jobs = [self.job(name, seed, rates[name]) for seed in seeds for name in config.models]
+        if config.control:
+            jobs += [self.job(name, config.seed, rates[name], "control") for name in config.models]
+        found = self.results(jobs)
+        fits = {name: [found[job.name] for job in jobs if (job.model, job.purpose) == (name, "fit")] for name in rates}
+        controls = [found[job.name] for job in jobs if job.purpose == "control"]
+        throughput = self.length_costs() if config.lengths else ()
+        return CompareRecord(
+            config=_described(config, self.task, fits, tried),
+            rows=tuple(row for model in fits.values() for fit in model for row in fit.rows),
+            final=tuple(_final(name, model) for name, model in fits.items()),
+            tests=_tests(fits, config.seed),
+            longer=_longer(fits),
+            control=tuple(_control(fit, self.task) for fit in controls if fit.rows),
+            throughput=throughput,
+            diverged=tuple(
+                DivergedRun(model=name, seed=config.seed + at, said=fit.diverged)
+                for name, model in fits.items()
+                for at, fit in enumerate(model)
+                if fit.diverged
+            ),
+        )
+
+    def job(self, model: str, seed: int, rate: float, purpose: Purpose = "fit") -> Job:
+        return Job(config=self.config, model=model, seed=seed, rate=rate, purpose=purpose, device=self.device)
+
+    def results(self, jobs: Sequence[Job]) -> dict[str, RunResult]:
+        """Return the result of each job by its name; those that an earlier run finished are read from the cache."""
+        found: dict[str, RunResult] = {}
+
+        def stored(job: Job, compute: Callable[[], Any]) -> None:
+            found[job.name] = RunResult.from_json(self.cache.get(job.name, compute), job.name)
+
+        for job in jobs:
+            if self.cache.has(job.name):
+                stored(job, dict)
+        left = [replace(job, aside=self.cache.path(f"fit-{job.name}")) for job in jobs if job.name not in found]
+        run_all(left, self.config.processes, self.config.threads, self.bars,
+                lambda job, result: stored(job, result.to_json))  # fmt: skip
+        return found
+
+    def choose_rates(self) -> tuple[dict[str, float], Tried]:
+        """Return each model's learning rate, and the validation accuracy of every rate that was tried."""
+        config = self.config
+        if len(config.rates) == 1:
+            return dict.fromkeys(config.models, config.rates[0]), {}
+        jobs = [self.job(name, config.seed, rate, "search") for name in config.models for rate in config.rates]
+        found = self.results(jobs)
+        tried: Tried = {name: {} for name in config.models}
+        for job in jobs:
+            result = found[job.name]
+            tried[job.model][f"{job.rate:g}"] = None if result.diverged else result.rows[-1].test_accuracy
+        best = {}
+        for name, accuracies in tried.items():
+            known = {float(rate): value for rate, value in accuracies.items() if value is not None}
+            best[name] = max(known, key=lambda rate: known[rate]) if known else config.rates[0]
+        return best, tried
+
+    def length_costs(self) -> tuple[LengthCost, ...]:
+        """Time and memory against length, measured or from the cache."""
+        config = self.config
+        name = f"{config.task.replace('/', '_')}-lengths-{'-'.join(map(str, config.lengths))}-{config.rounds}"
+        found = self.cache.get(
+            name, lambda: [cost.to_json() for cost in measure_lengths(config, self.task, self.device, self.bars)]
+        )
+        return tuple(LengthCost.from_json(cost, name) for cost in found)
 
 
-def _lengths(
-    config: CompareConfig, task: SequenceTask, device: str, cache: ResultCache, bars: ProgressBars
-) -> list[dict[str, Any]]:
-    """What was timed, or what a run before this one timed at the same lengths."""
-    name = f"{config.task.replace('/', '_')}-lengths-{'-'.join(map(str, config.lengths))}-{config.rounds}"
-    found: list[dict[str, Any]] = cache.get(name, lambda: measure_lengths(config, task, device, bars))
-    return found
-
-
-def _job(
-    config: CompareConfig, device: str, model: str, seed: int, rate: float, purpose: Purpose = "fit"
-) -> Job:  # fmt: skip
-    return Job(config=config, model=model, seed=seed, rate=rate, purpose=purpose, device=device)
-
-
-def _finished(jobs: Sequence[Job], config: CompareConfig, cache: ResultCache, bars: ProgressBars) -> Results:
-    """What came of each job, by its name; what a run before this one finished is read back."""
-    found: Results = {}
-    open_jobs = []
-    for job in jobs:
-        if cache.has(job.name):
-            found[job.name] = cache.get(job.name, dict)
-        else:
-            open_jobs.append(with_aside(job, cache.path(f"fit-{job.name}")))
-
-    def done(job: Job, result: dict[str, Any]) -> None:
-        found[job.name] = cache.get(job.name, lambda: result)
-
-    run_all(open_jobs, config.processes, config.threads, bars, done)
-    return found
-
-
-def _rates(
-    config: CompareConfig, device: str, cache: ResultCache, bars: ProgressBars
-) -> tuple[dict[str, float], dict[str, dict[str, float | None]]]:
-    """Each model's learning rate, and the validation accuracy of every one that was tried."""
-    if len(config.rates) == 1:
-        return dict.fromkeys(config.models, config.rates[0]), {}
-    jobs = [
-        _job(config, device, name, config.seed, rate, "search") for name in config.models for rate in config.rates
-    ]  # fmt: skip
-    found = _finished(jobs, config, cache, bars)
-    tried: dict[str, dict[str, float | None]] = {name: {} for name in config.models}
-    for job in jobs:
-        result = found[job.name]
-        tried[job.model][f"{job.rate:g}"] = None if result["diverged"] else result["rows"][-1]["test_accuracy"]
-    best = {}
-    for name, accuracies in tried.items():
-        known = {float(rate): value for rate, value in accuracies.items() if value is not None}
-        best[name] = max(known, key=lambda rate: known[rate]) if known else config.rates[0]
-    return best, tried
-
-
-def _final(name: str, fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A model's last epoch over its seeds: the mean, and an interval that holds every seed."""
-    ended = [fit for fit in fits if fit["right"] is not None]
-    rows = [fit["rows"][-1] for fit in ended]
-    accuracies = [row["test_accuracy"] for row in rows]
-    about = fits[0]
-    line = {
-        "model": name, "pattern": about["pattern"], "d_model": about["d_model"], "n_layers": about["n_layers"],
-        "forwards": about["forwards"], "rate": about["rate"], "seeds": len(ended), "diverged": len(fits) - len(ended),
-        "accuracy": None, "accuracy_low": None, "accuracy_high": None, "parameters": None, "train_tokens_per_s": None,
-    }  # fmt: skip
+def _final(name: str, fits: Sequence[RunResult]) -> ModelResult:
+    """A model's last epoch: the mean over its seeds, and an interval that contains every seed."""
+    ended = [fit for fit in fits if fit.right is not None]
+    first = fits[0]
+    result = ModelResult(
+        model=name, pattern=first.pattern, d_model=first.d_model, n_layers=first.n_layers, forwards=first.forwards,
+        rate=first.rate, seeds=len(ended), diverged=len(fits) - len(ended),
+    )  # fmt: skip
     if not ended:
-        return line
-    low, high = accuracy_interval(counts(ended), np.asarray(ended[0]["asked"]))
-    return line | {
-        "accuracy": float(np.mean(accuracies)), "accuracy_low": min(low, *accuracies),
-        "accuracy_high": max(high, *accuracies), "parameters": rows[0]["parameters"],
-        "train_tokens_per_s": float(np.median([row["train_tokens_per_s"] for row in rows])),
-    }  # fmt: skip
+        return result
+    rows = [fit.rows[-1] for fit in ended]
+    accuracies = [float(row.test_accuracy or 0.0) for row in rows]
+    low, high = accuracy_interval(_right(ended), np.asarray(ended[0].asked))
+    return replace(
+        result,
+        accuracy=float(np.mean(accuracies)),
+        accuracy_low=min(low, *accuracies),
+        accuracy_high=max(high, *accuracies),
+        parameters=rows[0].parameters,
+        train_tokens_per_s=float(np.median([row.train_tokens_per_s or 0.0 for row in rows])),
+    )
 
 
-def _tests(fits: dict[str, list[dict[str, Any]]], seed: int) -> list[dict[str, Any]]:
-    right = {name: counts(model) for name, model in fits.items() if any(fit["right"] is not None for fit in model)}
+def _right(fits: Sequence[RunResult]) -> Counts:
+    """(runs, examples): correct targets of the runs that ended."""
+    return np.asarray([fit.right for fit in fits if fit.right is not None], dtype=np.int64)
+
+
+def _tests(fits: Fits, seed: int) -> tuple[ModelDifference, ...]:
+    right = {name: _right(model) for name, model in fits.items() if any(fit.right is not None for fit in model)}
     if len(right) < 2:
-        return []
-    asked = next(fit["asked"] for model in fits.values() for fit in model if fit["asked"] is not None)
+        return ()
+    asked = next(fit.asked for model in fits.values() for fit in model if fit.asked is not None)
     return compare_pairs(right, np.asarray(asked), seed=seed)
 
 
-def _longer(fits: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Accuracy by length beyond the training's, mean over seeds with their range."""
+def _longer(fits: Fits) -> tuple[LengthAccuracy, ...]:
+    """Accuracy by length beyond the training's: mean and range over seeds."""
     found = []
     for name, model in fits.items():
-        for length in dict.fromkeys(length for fit in model for length in fit["longer"]):
-            values = [fit["longer"][length] for fit in model if length in fit["longer"]]
-            found.append({
-                "model": name, "length": int(length), "accuracy": float(np.mean(values)), "accuracy_low": min(values),
-                "accuracy_high": max(values), "seeds": len(values),
-            })  # fmt: skip
-    return found
+        for length in dict.fromkeys(length for fit in model for length in fit.longer):
+            values = [fit.longer[length] for fit in model if length in fit.longer]
+            found.append(
+                LengthAccuracy(
+                    model=name, length=int(length), accuracy=float(np.mean(values)), accuracy_low=min(values),
+                    accuracy_high=max(values), seeds=len(values),
+                )
+            )  # fmt: skip
+    return tuple(found)
 
 
-def _control(fit: dict[str, Any], task: SequenceTask) -> dict[str, Any]:
-    last = fit["rows"][-1]
-    return {
-        "model": last["model"], "seed": last["seed"], "epoch": last["epoch"], "accuracy": last["test_accuracy"],
-        "accuracy_low": last["accuracy_low"], "accuracy_high": last["accuracy_high"], "majority": task.majority,
-    }  # fmt: skip
+def _control(fit: RunResult, task: SequenceTask) -> ShuffledControl:
+    last = fit.rows[-1]
+    return ShuffledControl(
+        model=last.model, seed=last.seed, epoch=last.epoch, accuracy=last.test_accuracy,
+        accuracy_low=last.accuracy_low, accuracy_high=last.accuracy_high, majority=task.majority,
+    )  # fmt: skip
 
 
-def _about(
-    config: CompareConfig, task: SequenceTask, fits: dict[str, list[dict[str, Any]]], searched: dict[str, Any]
-) -> dict[str, Any]:
-    """The record's config."""
+def _described(config: CompareConfig, task: SequenceTask, fits: Fits, tried: Tried) -> dict[str, Any]:
+    """Return the record's config."""
     return {
         "task": task.name, "length": task.length, "majority_accuracy": task.majority, "chance_accuracy": task.chance,
         "task_kind": task.kind, "metric": task.metric, "source": task.source, "licence": task.licence,
         "credit": task.credit, "train_examples": len(task.with_val_in_train().train), "test_examples": len(task.test),
         "models": list(fits), "seeds": config.seeds, "seed": config.seed, "epochs": config.epochs,
-        "batch": config.batch, "rates": {name: model[0]["rate"] for name, model in fits.items()},
-        "rates_tried": list(config.rates), "validation_accuracies": searched, "ssm_lr": config.ssm_lr,
+        "batch": config.batch, "rates": {name: model[0].rate for name, model in fits.items()},
+        "rates_tried": list(config.rates), "validation_accuracies": tried, "ssm_lr": config.ssm_lr,
         "weight_decay": config.weight_decay, "precision": config.precision, "mlp": config.mlp,
         "dropout": config.dropout, "parameters_target": config.parameters or None, "processes": config.processes,
         "threads": config.threads or torch.get_num_threads(), "test": TEST, "interval": INTERVAL,

@@ -1,32 +1,37 @@
-"""One fit of a comparison: one model, one seed, the budget that all have."""
+"""One training run of a comparison: one model with one seed, on the budget that all models get."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from salience.core.progress import ProgressBars
-from salience.lab.compare.config import CompareConfig, Model, read_model
-from salience.lab.compare.paired import accuracy_interval
+from salience.core.result_object import ResultObject
+from salience.core.result_rows import CompareRow
+from salience.lab.compare.config import CompareConfig, ModelSpec, read_model
+from salience.lab.compare.metrics import accuracy_interval
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.train.sequence_loss import evaluate
 from salience.lab.train.train_sequence import SequenceFitConfig, fit_sequence
 
 Purpose = Literal["fit", "search", "control"]
-_EVALUATED = 128 * 1024  # steps of sequences in one batch of an evaluation
+_EVALUATED = 128 * 1024  # tokens in one batch of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is fitted. purpose: "search" trains without the validation split and is scored on it; "control" trains on
-    shuffled labels   aside: where the fit's checkpoints go"""
+    """Task of one training run.
+
+    purpose: "search" trains without the validation split and is scored on it; "control" trains on shuffled labels
+    aside: folder for checkpoints
+    """
 
     config: CompareConfig
     model: str
@@ -38,59 +43,59 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Apart from every other job's of the comparison, and fit for a file's name."""
+        """File name, different from that of every other job of the comparison."""
         kind = {"fit": "", "search": f"-rate-{self.rate:g}", "control": "-shuffled"}[self.purpose]
         return f"{self.config.task}-{self.model}-{self.seed}{kind}".replace("/", "_").replace(":", "_")
 
     @property
     def label(self) -> str:
-        """In front of its progress bar."""
+        """Text in front of the progress bar."""
         kind = {"fit": f"seed {self.seed}", "search": f"rate {self.rate:g}", "control": "shuffled labels"}[self.purpose]
         return f"{self.model}, {kind}"
 
-    @property
-    def steps(self) -> int:
-        """Optimiser steps."""
-        task = task_of(self)
-        return -(-len(task.train) // self.config.batch) * self.config.epochs
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(ResultObject):
+    """Result of one training run. `right` and `asked` are None after a divergence."""
+
+    pattern: str  # of the model
+    d_model: int
+    n_layers: int
+    forwards: bool  # whether a step sees only the steps before it
+    rate: float  # learning rate
+    rows: tuple[CompareRow, ...]  # one an epoch
+    right: tuple[int, ...] | None = None  # correct targets of each test example after the last epoch
+    asked: tuple[int, ...] | None = None  # targets of each test example
+    longer: Mapping[str, float] = field(default_factory=dict)  # length -> accuracy, beyond the length of training
+    diverged: str | None = None  # a sentence
 
 
-def run(job: Job, bars: ProgressBars) -> dict[str, Any]:
-    """Fit, evaluate, and say what came of it, fit for JSON.
-
-    Returns: rows (the record's columns), right and asked (the last epoch's targets by test example; None after a
-        divergence), longer (length -> accuracy), diverged, rate
-    """
+def run(job: Job, bars: ProgressBars) -> RunResult:
+    """Train and evaluate."""
     task, config = task_of(job), job.config
-    made = model_of(config, read_model(job.model), task, job.seed)
+    built = model_of(config, read_model(job.model), task, job.seed)
+    identity = {"model": job.model, **built.about}
     fit = fit_sequence(
-        made.network, task, _budget(job), groups=_groups, aside=job.aside, identity={"model": job.model, **made.about},
+        built.network, task, _budget(job), groups=_groups, aside=job.aside, identity=identity,
         on="val" if job.purpose == "search" else "test", device=job.device, bars=bars, label=job.label,
     )  # fmt: skip
-    first = {"model": job.model, "seed": job.seed}
     rows = [
-        {**first, **_ordered(row), "parameters": made.parameters, "train_tokens_per_s": row["train_tokens_per_s"]}
-        for row in fit.rows
+        CompareRow(model=job.model, seed=job.seed, parameters=built.parameters, **asdict(epoch)) for epoch in fit.rows
     ]
-    found: dict[str, Any] = {"rows": rows, "right": None, "asked": None, "longer": {}, "diverged": fit.diverged,
-                             "rate": job.rate, **made.about}  # fmt: skip
     if fit.last is None or fit.diverged is not None:
-        return found
+        return RunResult(rows=tuple(rows), diverged=fit.diverged, rate=job.rate, **built.about)
     right, asked = fit.last.right.numpy(), fit.last.asked.numpy()
-    rows[-1]["accuracy_low"], rows[-1]["accuracy_high"] = accuracy_interval(right[None], asked, seed=job.seed)
-    found |= {"right": right.tolist(), "asked": asked.tolist()}
-    if job.purpose == "fit":
-        found["longer"] = _longer(made.network, task, job, bars)
-    return found
-
-
-def _ordered(row: dict[str, Any]) -> dict[str, Any]:
-    found = {key: row[key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
-    return found | {"accuracy_low": None, "accuracy_high": None}
+    low, high = accuracy_interval(right[None], asked, seed=job.seed)
+    rows[-1] = replace(rows[-1], accuracy_low=low, accuracy_high=high)
+    longer = _longer(built.network, task, job, bars) if job.purpose == "fit" else {}
+    return RunResult(
+        rows=tuple(rows), right=tuple(right.tolist()), asked=tuple(asked.tolist()), longer=longer, rate=job.rate,
+        **built.about,
+    )  # fmt: skip
 
 
 def _longer(network: nn.Module, task: SequenceTask, job: Job, bars: ProgressBars) -> dict[str, float]:
-    """Accuracy on the test splits that are longer than what was trained on."""
+    """Accuracy on the test splits that are longer than the training sequences."""
     found: dict[str, float] = {}
     if not task.longer:
         return found
@@ -108,7 +113,7 @@ def _loaded(name: str, seed: int) -> SequenceTask:
 
 
 def task_of(job: Job) -> SequenceTask:
-    """The task as this job trains on it."""
+    """Return the task as this job trains on it."""
     task = _loaded(job.config.task, job.config.seed)
     if job.purpose == "search":
         return task
@@ -117,18 +122,18 @@ def task_of(job: Job) -> SequenceTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A fresh model. about: its pattern and width, fit for JSON."""
+class BuiltModel:
+    """An untrained model. about: pattern, d_model, n_layers and forwards, as in `RunResult`"""
 
     network: nn.Module
     parameters: int
     about: dict[str, Any]
 
 
-def model_of(config: CompareConfig, model: Model, task: SequenceTask, seed: int) -> Made:
-    """The model, its weights drawn from the seed.
+def model_of(config: CompareConfig, model: ModelSpec, task: SequenceTask, seed: int) -> BuiltModel:
+    """Return the model with weights drawn from the seed.
 
-    Raises: ValueError where steps are predicted from the ones before them and the model sees later ones
+    Raises:  ValueError where the task is to predict the next step and the model reads later steps
     """
     if task.kind == "next-token" and not model.forwards:
         raise ValueError(f"models: {model.name!r} reads both ways, but {task.name} asks which step comes next.")
@@ -145,10 +150,10 @@ def model_of(config: CompareConfig, model: Model, task: SequenceTask, seed: int)
         network = SequenceModel(d_model=width, **options)
     about = {"pattern": model.pattern, "d_model": width, "n_layers": config.layers, "forwards": model.forwards}
     count = sum(parameter.numel() for parameter in network.parameters())
-    return Made(network=network, parameters=count, about=about)
+    return BuiltModel(network=network, parameters=count, about=about)
 
 
-def _width(config: CompareConfig, options: dict[str, Any]) -> int:
+def _width(config: CompareConfig, options: Mapping[str, Any]) -> int:
     if not config.parameters:
         return config.width
     from salience.ssm.models.matching import match_width
@@ -169,13 +174,3 @@ def _budget(job: Job) -> SequenceFitConfig:
         epochs=config.epochs, batch=config.batch, lr=job.rate, ssm_lr=config.ssm_lr, weight_decay=config.weight_decay,
         precision=config.precision, seed=job.seed,
     )  # fmt: skip
-
-
-def counts(results: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(runs, examples): the hits of the runs that came to an end."""
-    return np.asarray([found["right"] for found in results if found["right"] is not None], dtype=np.int64)
-
-
-def with_aside(job: Job, folder: Path | None) -> Job:
-    """The job with a place for its checkpoints."""
-    return replace(job, aside=None if folder is None else folder)

@@ -82,11 +82,12 @@ def run(
         machine.sample()
         sequences = _compared(chosen.compare, device=device, cache=cache, bars=bars)
     origin = {str(key): "bundled" for key in given} | {str(chosen.fit.seed): "fitted in this run"}
-    records = [replace(found, config={**found.config, "scorer_origin": origin, "quick": quick})]
-    for one in sequences:
-        one["config"]["quick"] = quick
+    records = [
+        replace(found, config={**found.config, "scorer_origin": origin, "quick": quick}),
+        *(replace(one, config={**one.config, "quick": quick}) for one in sequences),
+    ]
     where = str(next(model.parameters()).device)
-    written = record.document([*records, *sequences], device=where, machine=machine.observed())
+    written = record.document(records, device=where, machine=machine.observed())
     path = record.write(folder / RESULTS, written)
     cache.finish()
     return path
@@ -94,7 +95,7 @@ def run(
 
 def _compared(
     configs: Sequence[CompareConfig], *, device: str, cache: ResultCache, bars: ProgressBars
-) -> list[record.Record]:
+) -> list[record.CompareRecord]:
     """The comparisons one after the other; off the CPU a fit has the device alone."""
     alone = resolve_device(device).type != "cpu"
     chosen = [replace(one, processes=1, threads=0) if alone else one for one in configs]

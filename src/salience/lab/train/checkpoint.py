@@ -1,6 +1,6 @@
-"""Checkpoints that a kill at any moment can't spoil: one safetensors file, written aside and renamed.
+"""Checkpoints that survive a kill at any moment: one safetensors file, written aside and renamed.
 
-A file holds the model, the optimiser's state and a JSON of whatever the loop needs to go on; nothing is pickled.
+A file holds the model, the optimiser's state and the training loop's progress as JSON; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "state.safetensors"
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Keep what an interrupted run of the same identity left in a folder; clear away anything else."""
+    """Keep the folder of an interrupted run with the same identity; remove any other content."""
     key = json.dumps(identity, sort_keys=True)
     mark = folder / "identity.json"
     if not mark.is_file() or mark.read_text() != key:
@@ -29,7 +29,7 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def save(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Mapping[str, Any]) -> None:
-    """Replace the folder's checkpoint. progress: fit for JSON; numbers come back as they were, to the last bit."""
+    """Replace the folder's checkpoint. progress: JSON values; numbers come back exact to the last bit"""
     from safetensors.torch import save as pack
 
     # Copies, since tied weights share memory, which the format refuses.
@@ -40,7 +40,7 @@ def save(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progr
 
 
 def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Load the folder's checkpoint into both. Returns: its progress, or None where there is none."""
+    """Load the folder's checkpoint into both. Returns its progress, or None without a checkpoint."""
     from safetensors import safe_open
 
     if not (folder / NAME).is_file():

@@ -1,4 +1,4 @@
-"""The learning rate over a run, the same for everything that is trained here."""
+"""Learning rate schedule of all training here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def warmup_cosine(step: int, steps: int, warmup: float = 0.05) -> float:
-    """The share of the full rate at `step` of `steps`: a line up over the share `warmup`, then a cosine to 0."""
+    """Share of the full rate at `step` of `steps`: a linear rise over the share `warmup`, then a cosine to 0."""
     warm = max(1, int(steps * warmup))
     if step < warm:
         return (step + 1) / warm

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a sequence model on a split, with what each example came to."""
+"""Loss and accuracy of a sequence model on a split, in total and for each example."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from salience.lab.data.sequences.splits import IGNORE, Batch, Split
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """loss: nats a target   accuracy: share of the targets hit   right, asked: (n,) int64, an example's targets that
-    were hit and that there are. Two models on one split are compared pairwise by these, and intervals resample them."""
+    """Result on one split.
+
+    loss: nats a target   accuracy: share of correct targets
+    right, asked: (n,) int64, correct targets and all targets of each example, for intervals and paired tests
+    """
 
     loss: float
     accuracy: float
@@ -24,10 +27,14 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, split: Split, *, batch: int = 128, device: str | torch.device = "cpu",
+    model: nn.Module,
+    split: Split,
+    *,
+    batch: int = 128,
+    device: str | torch.device = "cpu",
     tick: Callable[[int], object] | None = None,
-) -> Evaluation:  # fmt: skip
-    """The model on every example of the split; left in the mode it came in. `tick` is called with examples done."""
+) -> Evaluation:
+    """Evaluate every example of the split. The model keeps its mode. tick: called with the number of examples done"""
     training = model.training
     model.eval()
     total, right, asked = 0.0, [], []
@@ -49,7 +56,7 @@ def evaluate(
 
 
 def logits_of(model: nn.Module, batch: Batch, device: str | torch.device) -> tuple[Tensor, Tensor]:
-    """model(inputs, mask=...) and the targets. Raises: ValueError when the logits' shape is not the targets' plus K."""
+    """Return model(inputs, mask=...) and the targets. Raises ValueError unless logits are (*targets, K)."""
     mask = None if batch.mask is None else batch.mask.to(device)
     logits, targets = model(batch.inputs.to(device), mask=mask), batch.targets.to(device)
     if logits.shape[:-1] != targets.shape:
@@ -60,7 +67,5 @@ def logits_of(model: nn.Module, batch: Batch, device: str | torch.device) -> tup
 
 
 def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over the targets that are not -100, in nats, summed; float32 whatever the logits are."""
-    return F.cross_entropy(
-        logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-    )  # fmt: skip
+    """Return the summed cross-entropy over the targets that are not -100, in nats and float32."""
+    return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORE, reduction="sum")

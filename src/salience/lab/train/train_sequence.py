@@ -1,8 +1,8 @@
 """Train a sequence model on a task, with the budget that every model of a comparison gets.
 
-The same steps, the same batches in the same order, the same schedule and the same clipping, whatever the model; only
-its parameter groups are its own. The numbers do not depend on whether the run was interrupted. Under
-`accelerate launch` several processes share every batch; what they come to differs by rounding alone, and by dropout.
+Every model gets the same steps, batches, order, schedule and clipping; only its parameter groups are its own. An
+interruption does not change the numbers. Under `accelerate launch` several processes share every batch; their results
+differ from one process's by rounding and dropout only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import Evaluation, evaluate, logits_of, loss_sum
 
 PRECISIONS = ("float32", "bfloat16")
-_HOPELESS = 3.0  # times the loss of a uniform guess: an epoch's mean above that is a divergence
+_HOPELESS = 3.0  # an epoch's mean loss above so many times that of a uniform guess is a divergence
 
 #: model, lr=, weight_decay=, ssm_lr= -> AdamW's parameter groups, each with its "lr"; `salience.parameter_groups`
 Groups = Callable[..., list[dict[str, Any]]]
@@ -36,13 +36,13 @@ Groups = Callable[..., list[dict[str, Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceFitConfig:
-    """The budget.
+    """Training budget.
 
-    batch: examples a step   lr, ssm_lr: full rates of the weights and of what steers a state space (A, B, dt)
-    weight_decay: of AdamW, where the groups don't say otherwise   clip: the gradient's largest norm
+    batch: examples a step   lr, ssm_lr: full rates of the weights and of a state space's parameters (A, B, dt)
+    weight_decay: of AdamW, where the parameter groups set none   clip: largest norm of the gradient
     warmup: share of the steps   precision: "bfloat16" runs the model under autocast; weights and loss stay float32
-    seed: of the batch order and of dropout; the model comes initialised
-    save_every: steps between checkpoints, of no influence on the result
+    seed: of the batch order and of dropout, not of the model's weights
+    save_every: steps between checkpoints, without influence on the result
     """
 
     epochs: int = 5
@@ -72,34 +72,53 @@ class SequenceFitConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
 
     def describe(self) -> dict[str, Any]:
-        """Fit for JSON, without what has no influence on the result."""
+        """Return as JSON what the result depends on."""
         return {key: value for key, value in asdict(self).items() if key != "save_every"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One finished epoch, as in `CompareRow`.
+
+    train_tokens_per_s: median over the epoch's steps since the run last started, without evaluation and saving
+    """
+
+    epoch: int
+    train_loss: float
+    test_loss: float | None
+    test_accuracy: float
+    train_tokens_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceFit:
-    """What a run came to.
+    """Result of a training run.
 
-    rows: one a finished epoch: epoch (from 1), train_loss, test_loss, test_accuracy, train_tokens_per_s (median over
-        the epoch's steps since the run last began or went on; evaluation and saving left out)
-    last: the evaluation of the last epoch, None when the run diverged in its first
-    diverged: None, or one sentence on where and how
+    last: evaluation of the last epoch; None where the run diverged in the first one
+    diverged: one sentence on where and how, or None
     """
 
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[Epoch, ...]
     last: Evaluation | None
     diverged: str | None
 
 
 @dataclass
 class _Progress:
-    """Where a run is: all that a checkpoint has to hold beside the model and the optimiser."""
+    """Progress of a run, which a checkpoint holds beside the model and the optimiser."""
 
     done: int = 0
     loss: float = 0.0  # summed over this epoch's targets
     targets: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Epoch] = field(default_factory=list)
     diverged: str | None = None
+
+    @staticmethod
+    def of(found: dict[str, Any] | None) -> _Progress:
+        """Read a checkpoint's progress; None begins anew."""
+        read = _Progress(**(found or {}))
+        read.rows = [Epoch(**row) for row in (found or {}).get("rows", ())]
+        return read
 
 
 def fit_sequence(
@@ -118,15 +137,15 @@ def fit_sequence(
     """Train `model` in place and evaluate it after every epoch.
 
     Args:    model: `model(inputs, mask=None)` gives logits (b, K) to classify, (b, L, K) otherwise
-             groups: `salience.parameter_groups` or its like
-             aside: a folder for checkpoints; a run that was killed goes on from there and ends with the same numbers.
-                 What another `identity`, task or configuration left there is cleared away. The caller removes it
-             identity: what tells this model from others that are trained with the same configuration, fit for JSON
-             on: the split that is evaluated; "val" while something is still to be chosen
-             device: of one process; several that were launched together each have their own of that kind
-             bars, label: progress, and the name that the bar carries
-    Returns: the rows and the last evaluation; a run that diverges ends early and says so in `diverged`
-    Raises:  ValueError when the model's logits don't fit the task, or for an unknown split
+             groups: `salience.parameter_groups` or a function like it
+             aside: folder for checkpoints. A killed run continues from there and ends with the same numbers. Another
+                 `identity`, task or configuration removes the checkpoints. The caller removes the folder in the end
+             identity: JSON that tells this model from others with the same training configuration
+             on: the split to evaluate; "val" while something is still to be chosen
+             device: of one process; of several launched processes each has its own device of that kind
+             bars, label: progress bars, and the text in front of this run's bar
+    Returns: the rows and the last evaluation; a run that diverges ends early and sets `diverged`
+    Raises:  ValueError where the model's logits don't fit the task, and for an unknown split
     """
     if on not in ("val", "test"):
         raise ValueError(f"on must be val or test, not {on!r}.")
@@ -142,8 +161,8 @@ def fit_sequence(
         if group.first:
             checkpoint.claim(aside, {**about, "torch": torch.__version__, "device": str(device)})
         group.wait()
-        state = _Progress(**(checkpoint.resume(aside, model, optimiser) or {}))
-        group.wait()  # nobody saves before all have read
+        state = _Progress.of(checkpoint.resume(aside, model, optimiser))
+        group.wait()  # no process may save before all have read
     run = _Run(model=model, task=task, config=config, optimiser=optimiser, state=state, aside=aside, group=group)
     devices = [device] if device.type == "cuda" else []
     bars = bars if bars is not None and group.first else ProgressBars()
@@ -176,7 +195,7 @@ class _Run:
         return self.per_epoch * self.config.epochs
 
     def train(self, split: Split, tick: Tick, label: str) -> Evaluation | None:
-        """Every step that is left, and the evaluation after each epoch. Returns: the last one."""
+        """Run the remaining steps and evaluate after each epoch. Returns the last evaluation."""
         state, last = self.state, None
         while state.done < self.steps and state.diverged is None:
             epoch, start = divmod(state.done, self.per_epoch)
@@ -195,13 +214,13 @@ class _Run:
                 last = self.close_epoch(split, median(rates))
             self.save()
         if last is None and state.rows and state.diverged is None:
-            last = evaluate(self.model, split, device=self.device)  # all was done before this process began
+            last = evaluate(self.model, split, device=self.device)  # an earlier process finished the training
         return last
 
     def step(self, index: Tensor) -> int | None:
-        """One optimiser step. Returns: how many steps of sequences it read, None if it diverged."""
+        """Run one optimiser step. Returns the number of tokens, or None after a divergence."""
         state, config = self.state, self.config
-        # Dropout depends on seed and step alone, so a run that goes on draws what an unbroken one would have drawn.
+        # Dropout depends on seed and step alone, so a resumed run draws the same masks as an uninterrupted one.
         torch.manual_seed(config.seed * 1_000_003 + state.done + self.group.index * 1_000_000_007)
         share = warmup_cosine(state.done, self.steps, config.warmup)
         for each in self.optimiser.param_groups:
@@ -223,27 +242,25 @@ class _Run:
             state.diverged = self.sentence(f"the loss is {loss / count:g}, its gradient's norm {size:g}")
             return None
         self.optimiser.step()
-        state.done, state.loss, state.targets = (
-            state.done + 1,
-            state.loss + loss,
-            state.targets + int(count),
-        )
+        state.done, state.loss, state.targets = state.done + 1, state.loss + loss, state.targets + int(count)
         return int(tokens)
 
     def close_epoch(self, split: Split, rate: float) -> Evaluation:
         state = self.state
         found = evaluate(self.model, split, device=self.device)
         train_loss = state.loss / state.targets
-        state.rows.append({
-            "epoch": state.done // self.per_epoch, "train_loss": train_loss, "test_loss": found.loss,
-            "test_accuracy": found.accuracy, "train_tokens_per_s": rate,
-        })  # fmt: skip
+        test_loss = found.loss if math.isfinite(found.loss) else None
+        state.rows.append(
+            Epoch(
+                epoch=state.done // self.per_epoch, train_loss=train_loss, test_loss=test_loss,
+                test_accuracy=found.accuracy, train_tokens_per_s=rate,
+            )
+        )  # fmt: skip
         state.loss, state.targets = 0.0, 0
-        if not math.isfinite(found.loss) or train_loss > _HOPELESS * math.log(self.task.n_classes):
+        if test_loss is None or train_loss > _HOPELESS * math.log(self.task.n_classes):
             state.diverged = self.sentence(
                 f"the epoch's loss is {train_loss:g} in training, {found.loss:g} in the test"
             )
-            state.rows[-1]["test_loss"] = found.loss if math.isfinite(found.loss) else None
         return found
 
     def sentence(self, what: str) -> str:

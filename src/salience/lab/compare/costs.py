@@ -1,14 +1,14 @@
-"""Inference against length: tokens a second and peak memory of untrained copies, interleaved in one process."""
+"""Costs of inference against length: tokens per second and peak memory, interleaved in one process."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from salience.core.progress import ProgressBars
+from salience.core.result_tables import LengthCost
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.training_run import model_of
 from salience.lab.data.sequences.sequence_task import SequenceTask
@@ -18,11 +18,10 @@ from salience.lab.profile.peak_memory import peak_bytes
 _WARM = 2
 
 
-def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars: ProgressBars) -> list[dict[str, Any]]:
-    """model, length, tokens_per_s (median over rounds that run every model at every length once), peak_bytes: one
-    sequence, read whole.
+def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars: ProgressBars) -> list[LengthCost]:
+    """Measure every model at every length on one sequence; times are medians over `config.rounds` rounds.
 
-    How fast a model reads doesn't depend on what it learnt, so fresh weights serve.
+    The models are untrained, because speed does not depend on the weights.
     """
     networks = {m.name: model_of(config, m, task, config.seed).network.to(device).eval() for m in config.read}
     inputs = {length: _inputs(task, length).to(device) for length in config.lengths}
@@ -31,12 +30,14 @@ def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars
     with bars.bar("inference against length", rounds) as tick, torch.inference_mode():
         times = measure(calls, repeats=config.rounds, warmup=_WARM, device=torch.device(device), tick=tick)
         return [
-            {
-                "model": name, "length": length, "tokens_per_s": length / times[name, length]["read"] * 1e3,
-                "peak_bytes": peak_bytes(partial(networks[name], inputs[length]), networks[name].parameters()),
-            }
+            LengthCost(
+                model=name,
+                length=length,
+                tokens_per_s=length / times[name, length]["read"] * 1e3,
+                peak_bytes=peak_bytes(partial(networks[name], inputs[length]), networks[name].parameters()),
+            )
             for name, length in calls
-        ]  # fmt: skip
+        ]
 
 
 def _read(network: nn.Module, inputs: Tensor, watch: Stopwatch) -> None:

@@ -1,17 +1,19 @@
-"""Two models on the same test examples: is the difference more than chance?
+"""Accuracy of sequence models: intervals, and paired tests between models on the same test examples.
 
-Each example's targets stand or fall together, so examples are what is resampled and what is paired. Letters: R runs
-(seeds) of a model, n test examples; `right` and `asked` are an example's targets that were hit and that there are.
+The targets of one example depend on each other, so examples are resampled and paired, not targets. Letters: R runs
+(seeds) of a model, n test examples. `right` counts an example's correct targets, `asked` all its targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from salience.core.result_tables import ModelDifference
 
 Counts = NDArray[np.int64]
 
@@ -24,16 +26,16 @@ _DRAWS = 2000
 
 
 def accuracy_interval(right: Counts, asked: Counts, *, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of sum(right) / sum(asked), resampling examples and runs. right: (R, n)   asked: (n,)"""
+    """95 % bootstrap interval of sum(right) / sum(asked), over examples and runs. right: (R, n)   asked: (n,)"""
     shares = _resampled(right, asked, seed)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
 
 
 def sign_flip(difference: Counts) -> float:
-    """P(|sum of +-d_i| >= |sum of d_i|) where every sign is a fair coin: exact, by the sum's characteristic function.
+    """P(|sum of +-d_i| >= |sum of d_i|) where every sign is a fair coin. Exact, by the sum's characteristic function.
 
-    difference: (n,) whole numbers. Rounding keeps what is below about 1e-12 from being told apart from it.
+    difference: (n,) whole numbers. The result is at least 1e-12, about the rounding error.
     """
     sizes, counts = np.unique(np.abs(difference[difference != 0]), return_counts=True)
     largest = int((sizes * counts).sum())
@@ -51,7 +53,7 @@ def sign_flip(difference: Counts) -> float:
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order that came."""
+    """Holm's step-down correction, in the given order."""
     order = sorted(range(len(chances)), key=lambda at: chances[at])
     corrected, least = [0.0] * len(chances), 0.0
     for rank, at in enumerate(order):
@@ -60,29 +62,31 @@ def holm(chances: Sequence[float]) -> list[float]:
     return corrected
 
 
-def compare_pairs(right: Mapping[str, Counts], asked: Counts, *, seed: int = 0) -> list[dict[str, Any]]:
-    """One line for each two models: `first` - `second` in accuracy, its interval, p, and whether every seed agrees.
+def compare_pairs(right: Mapping[str, Counts], asked: Counts, *, seed: int = 0) -> tuple[ModelDifference, ...]:
+    """Return the difference of every two models.
 
-    right: model -> (R, n); models are compared on as many runs as both have
+    right: model -> (R, n). Two models are compared on as many runs as both have.
     """
-    found: list[dict[str, Any]] = []
+    found: list[ModelDifference] = []
     for first, second in combinations(right, 2):
         runs = min(len(right[first]), len(right[second]))
         apart = right[first][:runs] - right[second][:runs]  # (runs, n)
         low, high = np.quantile(_resampled(apart, asked, seed), [0.025, 0.975])
         each = apart.sum(1)
-        found.append({
-            "first": first, "second": second, "difference": float(each.sum() / (asked.sum() * runs)),
-            "low": float(low), "high": float(high), "p": sign_flip(apart.sum(0)), "seeds": runs,
-            "seeds_agree": bool((each > 0).all() or (each < 0).all()), "examples": len(asked),
-        })  # fmt: skip
-    for line, corrected in zip(found, holm([line["p"] for line in found]), strict=True):
-        line["p_holm"] = corrected
-    return found
+        p = sign_flip(apart.sum(0))
+        found.append(
+            ModelDifference(
+                first=first, second=second, difference=float(each.sum() / (asked.sum() * runs)), low=float(low),
+                high=float(high), p=p, seeds=runs, seeds_agree=bool((each > 0).all() or (each < 0).all()),
+                examples=len(asked), p_holm=p,
+            )
+        )  # fmt: skip
+    corrected = holm([float(line.p or 0.0) for line in found])
+    return tuple(replace(line, p_holm=p) for line, p in zip(found, corrected, strict=True))
 
 
 def _resampled(hits: Counts, asked: Counts, seed: int) -> NDArray[np.float64]:
-    """(draws,) shares: runs and examples drawn with replacement, apart from each other."""
+    """(draws,) shares, with runs and examples drawn with replacement, independently."""
     rng = np.random.default_rng(seed)
     runs, n = hits.shape
     shares = np.empty(_DRAWS)

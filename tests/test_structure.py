@@ -58,9 +58,6 @@ ROOT = {
     "salience.lab.study.run",
     "salience.lab.tradeoff.contact_sheets",
     "salience.lab.tradeoff.examples",
-    "salience.lab.tradeoff.generate_costs",
-    "salience.lab.tradeoff.generate_run",
-    "salience.lab.tradeoff.methods_under_test",
 }
 
 

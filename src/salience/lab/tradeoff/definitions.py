@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from salience.lab.tradeoff.in_llm_costs import DEFINITION as IN_LLM_COSTS
 from salience.lab.tradeoff.paired_differences import DEFINITION as DIFFERENCES
+from salience.lab.tradeoff.stage_costs import DEFINITION as INSIDE_COSTS
 
 _INTERVAL = {"accuracy_low, accuracy_high": "95 % percentile bootstrap, 2,000 draws of whole pictures"}
 
@@ -43,4 +43,4 @@ def definitions(*, encoded: bool, inside: bool) -> dict[str, str]:
     """Return column -> definition. inside: whether a method works inside the vision tower or the language model"""
     if not encoded:
         return _GENERATED
-    return {**_ENCODED, **({"select_ms, flops_scorer": IN_LLM_COSTS} if inside else {})}
+    return {**_ENCODED, **({"select_ms, flops_scorer": INSIDE_COSTS} if inside else {})}

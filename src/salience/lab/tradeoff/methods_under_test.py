@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from salience.lab.data.scene_pictures import SIDE
-from salience.lab.evaluate.evaluator import AnswerSettings
 from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.picture_tasks import PictureTask
 from salience.lab.tradeoff.config import (
@@ -79,18 +78,15 @@ def require_measurable(names: Collection[str], task: str, *, boxes: bool, contro
             raise ValueError(f"methods: {name!r} needs boxes or training, which task {task!r} does not have here.")
 
 
-def require_carried(
-    context: RunContext, task: PictureTask, methods: Sequence[MethodUnderTest], settings: AnswerSettings
-) -> str | None:
+def require_carried(evaluator: GenerateEvaluator, methods: Sequence[MethodUnderTest], keep: float) -> str | None:
     """Answer one question with each method at the smallest ratio, before hours of work.
 
     Returns: a clause that names the inputs which replace others, such as received attention for [CLS] attention
     Raises:  ValueError as `salience.prune` does, for a method that this model can't carry
     """
-    evaluator = GenerateEvaluator(context.adapter.model, context.processor, task.groups, settings)
-    least = Budget(keep=min(context.config.keeps))
     first = {method.name: method.method for method in reversed(methods)}
-    substitutes = [evaluator.check(first[name], least) for name in dict.fromkeys(one.name for one in methods)]
+    names = dict.fromkeys(method.name for method in methods)
+    substitutes = [evaluator.check(first[name], Budget(keep=keep)) for name in names]
     return "; ".join(dict.fromkeys(filter(None, substitutes))) or None
 
 

@@ -15,6 +15,7 @@ from salience.core.record import TradeoffRecord
 from salience.lab.data_parallel import process_group
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.evaluate.evaluator import AnswerSettings
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.packed_evaluator import evaluator_for
 from salience.lab.evaluate.packing import can_pack
 from salience.lab.evaluate.picture_tasks import QUESTION_ONLY, PictureTask, picture_task
@@ -25,7 +26,7 @@ from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.contact_sheets import save_contact_sheets
 from salience.lab.tradeoff.context import RunContext
 from salience.lab.tradeoff.controls import full_accuracy, other_picture
-from salience.lab.tradeoff.costs import generate_costs, stage_costs
+from salience.lab.tradeoff.costs import costs
 from salience.lab.tradeoff.definitions import definitions
 from salience.lab.tradeoff.encoded_task import EncodedTask, encode_task
 from salience.lab.tradeoff.examples import examples
@@ -33,7 +34,6 @@ from salience.lab.tradeoff.measurements import ALL, measure
 from salience.lab.tradeoff.methods_under_test import methods_under_test, require_carried
 from salience.lab.tradeoff.paired_differences import blind_differences, differences, kind_differences
 from salience.lab.tradeoff.rows import mean, paired_marks, tradeoff_rows
-from salience.lab.tradeoff.stage_costs import Costs
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.model_scorer import require_same_tower
@@ -108,17 +108,14 @@ def _record(context: RunContext, train: EncodedPictures | None) -> TradeoffRecor
         settings = AnswerSettings(positions=config.positions, max_new_tokens=SCENES_TOKENS)
     methods = methods_under_test(context, task, boxes=boxes)
     _open_pictures(context, task)
-    substitute = require_carried(context, task, methods, settings)
+    generate = GenerateEvaluator(context.adapter.model, context.processor, task.groups, settings)
+    substitute = require_carried(generate, methods, min(config.keeps))
     encoded = encode_task(context, task, train) if boxes else None
-    costs: Costs = {}
-    if config.costs and encoded is not None:
-        costs = stage_costs(context, encoded.test.pictures, methods)
-    elif config.costs:
-        costs = generate_costs(context, task, settings, methods)
-    evaluator = evaluator_for(
-        context.adapter, context.processor, task.groups, settings, encoded=None if encoded is None else encoded.test
-    )
+    test = None if encoded is None else encoded.test
+    cost = costs(context, generate, test, methods) if config.costs else {}
+    evaluator = evaluator_for(context.adapter, context.processor, task.groups, settings, encoded=test)
     found = measure(context, evaluator, encoded, methods)
+    rows = tradeoff_rows(task, methods, config.keeps, found, cost)
     marks = paired_marks(methods, config.keeps, found)
     about = {
         "model": context.name,
@@ -143,7 +140,6 @@ def _record(context: RunContext, train: EncodedPictures | None) -> TradeoffRecor
         "substitute": substitute,
         "pictures_saved": context.cache.get("pictures", lambda: save_contact_sheets(context, task, methods)),
     }
-    rows = tradeoff_rows(task, methods, config.keeps, found, costs)
     return TradeoffRecord(
         config={**about, "full_accuracy": rows[0].accuracy, **_about_encoded(context, task, encoded)},
         rows=tuple(rows),

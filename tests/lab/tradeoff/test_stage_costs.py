@@ -12,8 +12,8 @@ import salience
 from salience.core.result_rows import TRADEOFF_COSTS
 from salience.core.transformers_names import cache_of_output
 from salience.lab.evaluate.prompts import encode_prompt, prompt_inputs
-from salience.lab.tradeoff.in_llm_costs import InsidePipeline, measure_costs, rounds
-from salience.lab.tradeoff.stage_costs import Case
+from salience.lab.tradeoff.stage_costs import measure_costs, rounds
+from salience.lab.tradeoff.stage_pipeline import InsidePipeline, TimedPrompt
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.fastv import FastV
@@ -28,18 +28,18 @@ METHODS = [FastV(layer=1), PyramidDrop(), SparseVLM(), ToMe()]
 @pytest.fixture(scope="module")
 def asked(
     tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any], noise: Callable[..., Any]
-) -> tuple[Any, Case, dict[str, Any]]:
+) -> tuple[Any, TimedPrompt, dict[str, Any]]:
     """A model of three layers, the case, and the same as the model's arguments."""
     model, processor = tiny_llava(84, layers=3), tiny_processor(84)
     torch.manual_seed(0)
     inputs = dict(prompt_inputs(processor, [noise()], ["which digit is red ?"]))
     prompt = encode_prompt(processor, "which digit is red ?", "7", image_token_id=model.config.image_token_id)
-    return model, Case(pixels=inputs["pixel_values"], prompt=prompt), inputs
+    return model, TimedPrompt(pixels=inputs["pixel_values"], prompt=prompt), inputs
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @torch.no_grad()
-def test_its_prefill_is_prunes(asked: tuple[Any, Case, dict[str, Any]], method: Method) -> None:
+def test_its_prefill_is_prunes(asked: tuple[Any, TimedPrompt, dict[str, Any]], method: Method) -> None:
     model, case, inputs = asked
     pipeline = InsidePipeline(adapter_for(model), case, method, 0.25)
     encoded = pipeline.encode()
@@ -55,7 +55,7 @@ def test_its_prefill_is_prunes(asked: tuple[Any, Case, dict[str, Any]], method: 
     assert cache.layers[-1].keys.shape[-2] > before
 
 
-def test_columns(asked: tuple[Any, Case, dict[str, Any]]) -> None:
+def test_columns(asked: tuple[Any, TimedPrompt, dict[str, Any]]) -> None:
     """Between all tokens' and those of a method that drops as many before the language model."""
     model, case, _ = asked
     adapter = adapter_for(model)
@@ -80,7 +80,7 @@ def test_columns(asked: tuple[Any, Case, dict[str, Any]]) -> None:
     assert columns["tome", 0.25]["flops_vision"] < whole["flops_vision"]
 
 
-def test_methods_inside_by_themselves(asked: tuple[Any, Case, dict[str, Any]]) -> None:
+def test_methods_inside_by_themselves(asked: tuple[Any, TimedPrompt, dict[str, Any]]) -> None:
     model, case, _ = asked
     ticks: list[None] = []
     inside = {"tome": ToMe()}

@@ -1,4 +1,4 @@
-"""Quotable parts of a run: none of a quick run, no times of a run on a busy machine."""
+"""Reliability of a run: a quick run has no quotable result, a run on a busy machine no quotable time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from salience.core.environment import busy_because
-from salience.lab.report.kit.words import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +28,16 @@ class Reliability:
 
 
 def reliability(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Reliability:
-    """Of one record in its document."""
-    given = environment.get("busy_because")
-    seen = {name: finite(environment.get(name)) for name in ("load_average_start", "load_average_end", "floor_spread")}
-    because = given if isinstance(given, str) and given else None
-    if because is None and "busy_because" not in environment:
-        because = busy_because(seen, int(finite(environment.get("cores")) or 1))
-    return Reliability(quick=bool(config.get("quick")), busy=because)
+    """Return the reliability of one record in its document."""
+    if "busy_because" in environment:
+        busy = environment["busy_because"]
+    else:  # documents of former versions
+        busy = busy_because(environment, environment.get("cores") or 1)
+    return Reliability(quick=bool(config.get("quick")), busy=busy or None)
 
 
 def notices(found: Reliability) -> list[str]:
-    """Notice at the top of the page."""
+    """Return the notices for the top of the page."""
     told = []
     if found.quick:
         told.append(

@@ -42,10 +42,9 @@ def summary(data: TradeoffData) -> list[str]:
     if data.reliability.quick:
         return []
     if data.blind is not None:
-        without = "always giving the commonest answer" if data.blind.name == "majority answer" else "the question alone"
         return [
             f"With all tokens the model answers {score(data.full('accuracy') or 0.0)} of the questions correctly, no "
-            f"better than without the picture: {without} gives {score(data.blind.accuracy)}.",
+            f"better than without the picture: {data.blind.phrase} gives {score(data.blind.accuracy)}.",
             "Such a model cannot show what pruning costs. Only times, arithmetic and memory below are meaningful.",
         ]
     return [sentence for sentence in (_operating(data), _choice(data)) if sentence]

@@ -24,7 +24,6 @@ from salience.lab.report.tradeoff.verdicts import RANDOM
 
 #: The most that other pictures may add to the question alone where all answers are said to come from the picture.
 LITTLE = 0.05
-_WITHOUT = {"question only": "the question alone", "majority answer": "always giving the commonest answer"}
 
 
 def ignores_picture(data: TradeoffData) -> Finding | None:
@@ -32,7 +31,7 @@ def ignores_picture(data: TradeoffData) -> Finding | None:
     blind, full = data.blind, data.full("accuracy")
     if blind is None or full is None:
         return None
-    text = f"{score(full)} with all tokens, {score(blind.accuracy)} for {_WITHOUT[blind.name]}"
+    text = f"{score(full)} with all tokens, {score(blind.accuracy)} for {blind.phrase}"
     if blind.low is not None and blind.high is not None:
         text += f"; the 95% interval of the difference is {_span(blind.low, blind.high)}"
     lead = "The model answers no better than without the picture."

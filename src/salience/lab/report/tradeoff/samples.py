@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from salience.core.result_tables import Example, ExampleCut
@@ -61,16 +62,11 @@ class PageSample:
 
 def dimmed_path(kept: Collection[int], rows: int, columns: int) -> str:
     """Return the dropped cells of the grid as one SVG path, each run of a row as one rectangle."""
-    held, parts = set(kept), []
+    parts = []
     for row in range(rows):
-        column = 0
-        while column < columns:
-            start = column
-            while column < columns and row * columns + column not in held:
-                column += 1
-            if column > start:
-                parts.append(f"M{start} {row}h{column - start}v1h-{column - start}z")
-            column += 1
+        for held, run in groupby(range(columns), key=lambda column: row * columns + column in kept):
+            dropped = [] if held else list(run)
+            parts += [f"M{dropped[0]} {row}h{len(dropped)}v1h-{len(dropped)}z"] if dropped else []
     return "".join(parts)
 
 

@@ -74,12 +74,17 @@ def combined(rows: Sequence[TradeoffRow]) -> Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Blind:
-    """Answers without the picture. name: in a sentence   low, high: interval of all tokens' accuracy minus theirs"""
+    """Answers without the picture. low, high: interval of all tokens' accuracy minus theirs"""
 
     name: str
     accuracy: float
     low: float | None
     high: float | None
+
+    @property
+    def phrase(self) -> str:
+        """The answers in a sentence."""
+        return "the question alone" if self.name == "question only" else "always giving the commonest answer"
 
 
 class TradeoffData:

@@ -1,4 +1,4 @@
-"""Answers to one question about one picture, with all visual tokens and with a part of them, timed interleaved."""
+"""Answers to one question with all visual tokens and with a part, timed interleaved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The region of a picture that the model sees, and the file of the drawing; `salience.vlm.drawing` draws."""
+"""The region of a picture that the model sees, and the file of the drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading of the vision-language model of a command; a model that can't be loaded is refused in one sentence."""
+"""Loading of the vision-language model of a command."""
 
 from __future__ import annotations
 

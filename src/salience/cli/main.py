@@ -1,4 +1,4 @@
-"""The `salience` command: it runs the command asked for, and turns errors into one sentence and an exit code.
+"""The `salience` command: it runs a command, and turns errors into one sentence.
 
 0: done.   2: bad input, or a dependency that is not installed: one sentence on stderr.   130: interrupted.
 A traceback (exit code 1) is a bug of ours, never the response to bad input.

@@ -1,4 +1,4 @@
-"""Options and helpers that the commands share: parsing, output folders, and the document on stdout."""
+"""Options and helpers that the commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The note that a pruned call leaves on the cache it fills; the next call is adjusted to it, or refused."""
+"""The note that a pruned call leaves on its cache, to which later calls are fitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of one `forward` or `generate` call: its pictures, its mask and its cache."""
+"""Arguments of one `forward` or `generate` call: pictures, mask, cache."""
 
 from __future__ import annotations
 

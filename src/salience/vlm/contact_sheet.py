@@ -1,4 +1,4 @@
-"""Contact sheet: one picture under several pruning methods and budgets, methods down and budgets across."""
+"""Contact sheet of one picture: pruning methods down, budgets across."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing on a picture: kept cells as they are, the rest dimmed; scores as tints, merged tokens outlined."""
+"""Drawings of kept tokens, scores and merged tokens on a picture."""
 
 from __future__ import annotations
 

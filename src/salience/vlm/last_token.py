@@ -1,4 +1,4 @@
-"""Prompts that end in a picture: its last token stays, since the text continues from there."""
+"""Prompts that end in a picture: its last token stays for the text to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The scorer made for a model: in the model's folder, in its repository on the Hugging Face hub, or bundled.
+"""Search for the scorer made for a model, and the check of its vision tower.
+
+It is in the model's folder, in its repository on the Hugging Face hub, or bundled.
 
 A scorer belongs to the vision tower that it was trained on: another tower's features mean something else.
 """

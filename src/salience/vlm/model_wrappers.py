@@ -1,4 +1,4 @@
-"""Wrappers on one model instance: they hide methods of its class until they are taken off.
+"""Wrappers on one model instance: they hide its class's methods until taken off.
 
 Copies of the model come without them, since they would run the original's weights.
 

@@ -1,4 +1,4 @@
-"""Distances in the whole prompt, for layers that count columns: windows, chunks, convolutions and recurrences.
+"""Distances in the whole prompt, for layers with windows, chunks or recurrences.
 
 On the shortened prompt a window would reach further back, and a convolution would read tokens that were not neighbours.
 With original positions both respect the gaps: masks of windows and chunks are cut by the distance in the whole prompt,
@@ -55,7 +55,7 @@ class GappedPrompt:
         return torch.cat([index, more.expand(rows, -1)], dim=1)[:, :count]
 
 
-class _Thread(threading.local):
+class _ThreadPrompt(threading.local):
     """The prompt of the running thread's call; None where no layer needs its gaps."""
 
     prompt: GappedPrompt | None = None
@@ -69,7 +69,7 @@ class OriginalGaps:
 
     def __init__(self, pruning: Pruning) -> None:
         self.language_model: Any = pruning.adapter.language_model
-        self._thread = _Thread()
+        self._thread = _ThreadPrompt()
         self.kinds = LayerKinds()
         if pruning.in_llm is not None:  # it cuts the masks of the whole prompt, and refuses recurrent layers
             return

@@ -1,4 +1,4 @@
-"""Pruned calls of `forward` and `generate`: encode, choose tokens, run the model on the shorter prompt."""
+"""Pruned calls of `forward` and `generate`: encode, choose, run a shorter prompt."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CachedPrompt:
     beams: bool = False
 
 
-class _Thread(threading.local):
+class _ThreadState(threading.local):
     """State of the running thread.
 
     generates: it is inside a pruned generate, on a prompt of `prompt` columns; `guided`: with a `guidance_scale`.
@@ -67,7 +67,7 @@ class PrunedCalls:
         self._adapter, self._model = pruning.adapter, pruning.adapter.model
         self.cache_name = cache_argument(self._model.forward, self._adapter.language_model.forward)
         self.dropping, self.gaps = InLLMDropping(pruning), OriginalGaps(pruning)
-        self._thread = _Thread()
+        self._thread = _ThreadState()
 
     @property
     def inside_generate(self) -> bool:

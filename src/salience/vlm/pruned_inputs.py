@@ -1,4 +1,4 @@
-"""A prompt without the dropped tokens, as the language model reads it; for `prune` and for studies."""
+"""A prompt without the dropped tokens, as the language model reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last trace of a handle for each thread, and for each task of an event loop."""
+"""The last trace of a handle for each thread and each asyncio task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asyncio import Task
 
 
-class _Thread(threading.local):
+class _ThreadTrace(threading.local):
     """The last trace of the running thread."""
 
     trace: Trace | None = None
@@ -26,7 +26,7 @@ class LastTraces:
     """
 
     def __init__(self) -> None:
-        self._last, self._thread = Trace(), _Thread()
+        self._last, self._thread = Trace(), _ThreadTrace()
         self._of_task: weakref.WeakKeyDictionary[Task[Any], Trace] = weakref.WeakKeyDictionary()
 
     def get(self) -> Trace:

@@ -1,4 +1,4 @@
-"""The choice of one call's visual tokens: what the method is shown, and which tokens stay."""
+"""The choice of a call's visual tokens: the method's input and its selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials before `prune` changes a model: whether its generate keeps positions, and calls of a tiny copy."""
+"""Trial calls of a tiny copy, before `prune` changes a model."""
 
 from __future__ import annotations
 

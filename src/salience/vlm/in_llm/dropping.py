@@ -1,4 +1,4 @@
-"""Dropping of tokens inside the language model during pruned calls; nothing for a method that prunes before it."""
+"""Dropping of tokens inside the language model, for the calls of one model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 
-class _Thread(threading.local):
+class _ThreadPrefill(threading.local):
     """The prefill of the running thread's call."""
 
     prefill: Prefill
@@ -44,7 +44,7 @@ class InLLMDropping:
 
     def __init__(self, pruning: Pruning) -> None:
         self._adapter, self._budget, self._method = pruning.adapter, pruning.budget, pruning.in_llm
-        self._thread = _Thread()
+        self._thread = _ThreadPrefill()
         if self._method is None:
             return
         name = self._method.name

@@ -1,4 +1,4 @@
-"""Columns of the prompt that each layer of the language model holds, after tokens were dropped inside it."""
+"""Columns of the prompt that each layer holds once tokens were dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropping of tokens between the layers of an unmodified language model, by hooks that are there for one call.
+"""Hooks that drop tokens between the layers of the language model, for one call.
 
 In the prefill a hook before a stage's layer shortens the hidden states, and hooks before all later layers shorten the
 masks and positions that the model hands to each. So every layer caches the columns that it saw. In decoding the model

@@ -1,4 +1,4 @@
-"""One picture inside the language model: its columns in the prompt, and the tokens that each stage leaves."""
+"""One picture inside the language model: its columns and its stages."""
 
 from __future__ import annotations
 

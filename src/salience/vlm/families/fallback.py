@@ -1,4 +1,4 @@
-"""Any other family whose signature fits: its projected tokens are all that a method sees."""
+"""Fallback for models without a family of their own, if their signature fits: methods see the projected tokens."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from salience.vlm.tower.recording_hooks import no_recording_hooks
 class FallbackAdapter(Adapter):
     """A model that takes `mm_encoder_outputs` and whose `get_image_features` gives each picture's projected tokens.
 
-    Features are the projected tokens, (n_i, d_llm), so a scorer is one for these. The grid is a guess: a square, or
-    what comes nearest. Positions are taken to be one number a token, counted from 0.
+    Features are the projected tokens, (n_i, d_llm), and a scorer is trained on these. The grid is a guess: the one
+    nearest to a square. Positions are assumed to be one number for each token, counted from 0.
 
-    Raises:  ValueError when the model does not fit, naming what is missing
+    Raises:  ValueError when the model does not fit, with what is missing
     """
 
-    several_axes = False  # whether positions of several axes are known how to count
+    several_axes = False  # whether positions of several axes can be counted
 
     def __init__(self, model: Any) -> None:
         if missing := missing_in(model, several_axes=self.several_axes):
@@ -37,7 +37,7 @@ class FallbackAdapter(Adapter):
         self.model = model
         names = ("vision_tower", "vision_model", "visual")
         self.tower: Any = next((t for n in names if (t := getattr(model.base_model, n, None)) is not None), model)
-        self._now = threading.local()  # of this thread's call: whether the model reads a tensor
+        self._now = threading.local()  # this thread's call: whether the model reads a tensor
 
     @property
     def language_model(self) -> nn.Module:
@@ -85,7 +85,7 @@ class FallbackAdapter(Adapter):
         return features
 
     def fingerprint(self) -> dict[str, Any]:
-        """See `Adapter.fingerprint`; the projector counts, since it makes the features."""
+        """See `Adapter.fingerprint`; the projector is included, because its output is the features."""
         base = self.model.base_model
         return tower_fingerprint(
             base, without=self.language_model, family=str(self.model.config.model_type), d=self.d_features
@@ -103,7 +103,7 @@ class AxesFallbackAdapter(RopeIndexPositions, FallbackAdapter):
 
 
 def missing_in(model: Any, *, several_axes: bool = False) -> str:
-    """What a model lacks to be pruned without a family of its own; empty if nothing."""
+    """Part that a model lacks for pruning without a family of its own, a clause; empty if it lacks nothing."""
     encode = getattr(getattr(model, "base_model", None), "get_image_features", None)
     if encode is None:
         return "get_image_features on its base model"
@@ -128,7 +128,7 @@ def _views(tokens: Sequence[Tensor] | Tensor) -> Sequence[Tensor]:
 
 
 def nearest_square(n: int) -> VisualGrid:
-    """The grid of n cells that is nearest to a square."""
+    """The grid of n cells nearest to a square."""
     rows = next(rows for rows in range(math.isqrt(n), 0, -1) if n % rows == 0)
     return VisualGrid(rows=rows, columns=n // rows)
 

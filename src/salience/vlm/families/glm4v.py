@@ -10,7 +10,7 @@ from salience.vlm.tower.encoded_views import EncodedViews
 
 
 class Glm4vAdapter(Qwen2VLAdapter):
-    """Stages of one `Glm4vForConditionalGeneration`, the model unmodified.
+    """Stages of one GLM-4.1V, GLM-4.5V or GLM-4.6V, the model unmodified.
 
     Features are what the merger reads, (n, d_llm), one row for four patches. Videos are refused: they share the
     pictures' placeholder, so that their tokens can't be told from a picture's.

@@ -16,7 +16,7 @@ from salience.vlm.tower.tower_attention import pooled_keys, pooled_shares, watch
 class InternVLAdapter(FamilyAdapter):
     """Stages of one `InternVLForConditionalGeneration`, the model unmodified; each tile is a view with its own budget.
 
-    The tower runs without the model's `get_image_features`, which puts hooks on it for good.
+    The tower runs without the model's `get_image_features`, which never removes the hooks it sets.
     """
 
     class_names = "InternVLForConditionalGeneration"
@@ -70,7 +70,7 @@ class InternVLAdapter(FamilyAdapter):
 
     @torch.no_grad()
     def _cls_attention(self, hidden: Tensor, factor: int) -> Tensor:
-        """(tiles, n) float32: what [CLS] pays each token in the last layer, the sum of what it pays its patches."""
+        """(tiles, n) float32: attention of [CLS] in the last layer, summed over each token's patches."""
         attention = self.tower.encoder.layer[-1].attention
         heads = int(attention.num_heads)
         query = _in_heads(attention.q_norm(attention.q_proj(hidden[:, :1])), heads)  # (tiles, heads, 1, d_head)
@@ -81,7 +81,7 @@ class InternVLAdapter(FamilyAdapter):
 
     @torch.no_grad()
     def _keys(self, hidden: Tensor, factor: int) -> Tensor:
-        """(tiles, n, heads, d_head) float32: the last layer's keys, a token's the mean of its patches'."""
+        """(tiles, n, heads, d_head) float32: the last layer's keys, mean over each token's patches."""
         attention = self.tower.encoder.layer[-1].attention
         heads = int(attention.num_heads)
         key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)

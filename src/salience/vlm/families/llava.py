@@ -87,7 +87,7 @@ class LlavaAdapter(FamilyAdapter):
             raise ValueError("image_sizes is for towers that take pictures of any size, which are not pruned yet.")
 
     def _encoded(self, features: Tensor, pixel_values: Tensor, **more: Any) -> EncodedViews:
-        """Features (images, n, d) of pictures that are one view each."""
+        """Views of features (images, n, d), one for each picture."""
         patch = int(self.config.vision_config.patch_size)
         grid = VisualGrid(rows=pixel_values.shape[-2] // patch, columns=pixel_values.shape[-1] // patch)
         return self.equal_views(features, pixel_values.unbind(), grid=grid, **more)
@@ -120,9 +120,7 @@ class LlavaAdapter(FamilyAdapter):
         )
         return self._encoded(merged.spread(), pixel_values, left=merged.selections())
 
-    def states(
-        self, pixel_values: Tensor, options: Mapping[str, Any]
-    ) -> tuple[Tensor, _ClsAttention | ProjectedAttention | None]:
+    def states(self, pixel_values: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, ProjectedAttention | None]:
         """Pictures (images, 3, H, W) -> the layers' hidden states without [CLS], (images, n, d), and their attention.
 
         Raises:  ValueError when the strategy does not go with the tower, or there are no such layers
@@ -144,12 +142,11 @@ class LlavaAdapter(FamilyAdapter):
         features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
         return features, self._attention(indices[-1], seen.get("attention_input"))
 
-    def _attention(self, index: int, hidden: Tensor | None) -> _ClsAttention | ProjectedAttention | None:
-        if self.prefix:
-            return _ClsAttention(self.tower, index, hidden)
-        if hidden is None:
+    def _attention(self, index: int, hidden: Tensor | None) -> ProjectedAttention | None:
+        if hidden is None:  # the features are the embeddings
             return None
-        return ProjectedAttention(_layers(self.tower)[index - 1].self_attn, {"hidden_states": hidden})
+        kind = _ClsAttention if self.prefix else ProjectedAttention
+        return kind(_layers(self.tower)[index - 1].self_attn, {"hidden_states": hidden})
 
     def fingerprint(self) -> dict[str, Any]:
         vision = self.config.vision_config
@@ -166,7 +163,7 @@ class LlavaAdapter(FamilyAdapter):
 
 
 def _layers(tower: Any) -> Any:
-    """The tower's encoder layers; earlier transformers have them one module further down."""
+    """The tower's encoder layers; in earlier transformers they are in a submodule."""
     return getattr(tower, "vision_model", tower).encoder.layers
 
 
@@ -174,7 +171,7 @@ def _layers(tower: Any) -> Any:
 def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
     """Collect the hidden states `indices` and the last one's attention input while this thread runs the tower.
 
-    Own hooks and not `output_hidden_states`: transformers installs its recording hooks for good.
+    Hooks of our own replace `output_hidden_states`, whose recording hooks transformers never removes.
     """
     seen: dict[Any, Tensor] = {}
     layers = _layers(tower)
@@ -203,25 +200,20 @@ def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
         yield seen
 
 
-class _ClsAttention:
-    """softmax(q_cls K^T / sqrt(d_head)), for [CLS]'s row alone: every attention kernel works, no eager switch.
+class _ClsAttention(ProjectedAttention):
+    """softmax(q_cls K^T / sqrt(d_head)) for the row of [CLS] alone, with any attention kernel.
 
-    Per head q . (W x + b) = (W^T q) . x + q . b, and the last term is the same for all tokens, so softmax drops it: the
-    keys need not be computed again. Where the weight is no plain matrix at hand (few bits, an adapter, offloaded) or a
-    hook listens, the layer itself computes them.
+    Per head q . (W x + b) = (W^T q) . x + q . b. The last term is the same for all tokens, so softmax drops it, and the
+    keys need not be computed again. If the weight is no plain matrix in memory (quantised, with an adapter, offloaded)
+    or the layer has a hook, the layer itself computes the keys.
     """
-
-    def __init__(self, tower: Any, index: int, hidden: Tensor | None) -> None:
-        self.tower, self.index, self.hidden = tower, index, hidden
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
-        if self.hidden is None:
-            raise ValueError("the features are the tower's embeddings, which no layer's [CLS] attention belongs to.")
-        attention = _layers(self.tower)[self.index - 1].self_attn
-        x = self.hidden.float()  # (images, 1 + n, d)
+        attention, hidden = self.attention, self.seen["hidden_states"]
+        x = hidden.float()  # (images, 1 + n, d)
         heads, d_head = int(attention.num_heads), int(attention.head_dim)
-        query = attention.q_proj(self.hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
+        query = attention.q_proj(hidden[:, 0]).float().unflatten(-1, (heads, d_head))  # (images, heads, d_head)
         layer = attention.k_proj
         if is_plain(layer) and type(layer.weight) is nn.Parameter:
             weight = layer.weight.float().view(heads, d_head, -1)  # (heads, d_head, d)
@@ -229,7 +221,7 @@ class _ClsAttention:
                 folded = torch.einsum("ihk,hkd->ihd", query, weight)  # (images, heads, d)
                 logits = torch.matmul(folded, x.transpose(1, 2)) * attention.scale  # (images, heads, 1 + n)
         else:
-            key = layer(self.hidden).float().view(*x.shape[:2], heads, d_head)  # (images, 1 + n, heads, d_head)
+            key = layer(hidden).float().view(*x.shape[:2], heads, d_head)  # (images, 1 + n, heads, d_head)
             with full_precision(x.device):
                 logits = torch.einsum("ihk,inhk->ihn", query, key) * attention.scale
         shares: Tensor = logits.softmax(-1).mean(1)[:, 1:]  # (images, n)
@@ -238,8 +230,5 @@ class _ClsAttention:
     @torch.no_grad()
     def keys(self) -> Tensor:
         """(images, n, heads, d_head) float32: the keys of all tokens but [CLS]."""
-        if self.hidden is None:
-            raise ValueError("the features are the tower's embeddings, which no layer's keys belong to.")
-        attention = _layers(self.tower)[self.index - 1].self_attn
-        keys: Tensor = attention.k_proj(self.hidden[:, 1:]).float()  # (images, n, d)
-        return keys.view(*keys.shape[:2], int(attention.num_heads), int(attention.head_dim))
+        keys: Tensor = self.attention.k_proj(self.seen["hidden_states"][:, 1:]).float()  # (images, n, d)
+        return keys.view(*keys.shape[:2], int(self.attention.num_heads), -1)

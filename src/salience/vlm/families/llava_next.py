@@ -1,4 +1,4 @@
-"""LLaVA-NeXT: a picture whole and once more, large, in tiles; a newline token ends each row of the large one."""
+"""LLaVA-NeXT: each picture whole and again enlarged, in tiles; a newline token ends each row of the enlarged one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from salience.vlm.tower.encoded_views import EncodedViews
 class LlavaNextAdapter(LlavaAdapter):
     """Stages of one `LlavaNextForConditionalGeneration`, the model unmodified.
 
-    A picture has two views, the whole one and the large one without its padding, or one if it was not cut up. The
-    model's own packing puts tiles and newlines in order, on all tokens: pruned features never go through it. [CLS]
-    attention of the large view is each tile's own.
+    A picture has two views, the whole one and the enlarged one without its padding, or one if it has no tiles. The
+    model's own packing orders tiles and newlines, always on all tokens, never on pruned ones. [CLS] attention of the
+    enlarged view is that of each tile's own [CLS].
     """
 
     class_names = "LlavaNextForConditionalGeneration"
@@ -63,7 +63,7 @@ class LlavaNextAdapter(LlavaAdapter):
         )
 
     def tile_counts(self, image_sizes: Any, options: dict[str, Any]) -> list[int]:
-        """How many tiles each picture has, the whole one counted."""
+        """Number of tiles of each picture, the whole one included."""
         from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
         pinpoints, side = self.config.image_grid_pinpoints, int(self.config.vision_config.image_size)
@@ -73,7 +73,7 @@ class LlavaNextAdapter(LlavaAdapter):
         ]
 
     def pack(self, tiles: Sequence[Tensor], image_sizes: Any, newline: Tensor, options: dict[str, Any]) -> list[Tensor]:
-        """For each picture its tiles (t, n, c) and the newline (c,) in the prompt's order, (m, c): the model's own."""
+        """Tiles (t, n, c) of each picture and the newline (c,), packed by the model in the prompt's order: (m, c)."""
         strategy = options.get("vision_feature_select_strategy") or self.config.vision_feature_select_strategy
         packed, _ = self.model.model.pack_image_features(
             list(tiles), image_sizes, vision_feature_select_strategy=strategy, image_newline=newline
@@ -82,7 +82,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
 
 class _Packing:
-    """How the tokens of each tile lie in the prompt, found by packing marks in their place."""
+    """Places of each tile's tokens in the prompt, found by packing marks instead of tokens."""
 
     def __init__(self, adapter: LlavaNextAdapter, counts: list[int], image_sizes: Any, options: dict[str, Any]) -> None:
         self.adapter, self.counts, self.image_sizes, self.options = adapter, counts, image_sizes, options
@@ -103,7 +103,7 @@ class _Packing:
                 self.pictures.append(picture)
 
     def views(self, tiles: Tensor, newline: Tensor | None = None) -> list[Tensor]:
-        """(all tiles, n, c) -> for each view (n_i, c), newlines left out."""
+        """(all tiles, n, c) -> for each view (n_i, c), without newlines."""
         newline = tiles.new_zeros(tiles.shape[-1]) if newline is None else newline
         packed = self.adapter.pack(torch.split(tiles, self.counts), self.image_sizes, newline, self.options)
         sizes = [len(part) for part in self.breaks]
@@ -116,5 +116,5 @@ class _Packing:
 
 
 def _parts(tiles: Tensor) -> list[Tensor]:
-    """A picture's tiles, (t, 3, H, W) -> those of each of its views."""
+    """A picture's tiles (t, 3, H, W) -> the tiles of each of its views."""
     return [tiles[:1], tiles[1:]] if tiles.shape[0] > 1 else [tiles]

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: LLaVA-NeXT's tiles, large pictures scaled down after the projector, several pictures left whole."""
+"""LLaVA-OneVision: LLaVA-NeXT's tiles; large pictures are scaled down after the projector; several stay whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from salience.vlm.tower.encoded_views import EncodedViews
 class LlavaOnevisionAdapter(LlavaNextAdapter):
     """Stages of one `LlavaOnevisionForConditionalGeneration`, the model unmodified.
 
-    Where the model scales a large picture down, it interpolates projected tokens; a method then sees the tower's
-    features interpolated in the same way, and a kept token is the model's own. A video's frames are halved in the same
-    way, and its one newline, behind the last frame, always stays.
+    The model scales a large picture down by interpolating its projected tokens. A method then sees the tower's features
+    interpolated in the same way, and a kept token is the model's own. A video's frames are halved in the same way; its
+    one newline, after the last frame, is always kept.
     """
 
     class_names = "LlavaOnevisionForConditionalGeneration"

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: Qwen2-VL with attention in windows, whose order the tower's output is in."""
+"""Qwen2.5-VL: Qwen2-VL with attention in windows; the tower's output is ordered by window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 
 
 class Qwen25VLAdapter(Qwen2VLAdapter):
-    """Stages of one `Qwen2_5_VLForConditionalGeneration`; features as Qwen2-VL's, the windows' order undone."""
+    """Stages of one `Qwen2_5_VLForConditionalGeneration`; features as Qwen2-VL's, in raster order."""
 
     class_names = "Qwen2_5_VLForConditionalGeneration"
     width_setting = "hidden_size"

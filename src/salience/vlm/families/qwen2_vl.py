@@ -1,4 +1,4 @@
-"""Qwen2-VL: pictures of any size, four patches a token, positions of time, height and width (mRoPE)."""
+"""Qwen2-VL: pictures of any size, four patches in a token, positions of time, height and width (mRoPE)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
         return grid
 
     def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str, seen: dict[str, Any]) -> EncodedViews:
-        """A view for each frame, a picture's one or those of a video."""
+        """A view for each frame; a picture has one."""
         features = self.in_order(output.last_hidden_state.reshape(-1, self.d_features), grid)  # (sum of n_i, 4 C)
         shapes = [(i, h, w) for i, (t, h, w) in enumerate(grid.tolist()) for _ in range(t)]
         sizes = [h * w // self.merge**2 for _, h, w in shapes]
@@ -112,6 +112,6 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
         return features
 
     def project(self, features: Tensor) -> Tensor:
-        flat = features.reshape(-1, self.width)  # (tokens * 4, C): the merger puts four in a row together
+        flat = features.reshape(-1, self.width)  # (tokens * 4, C): the merger joins four consecutive rows
         projected: Tensor = self.tower.merger(flat)
         return projected.reshape(*features.shape[:-1], -1)

@@ -8,9 +8,9 @@ from typing import Any
 from salience.core.transformers_names import check_release, require_arguments
 from salience.vlm.families.base import Adapter
 
-# One static table: `config.model_type` -> "module:class".
+#: `config.model_type` -> "module:class". A new family is one file in this folder and one line here.
 FAMILIES = {
-    "*": "salience.vlm.families.fallback:FallbackAdapter",  # all others
+    "*": "salience.vlm.families.fallback:FallbackAdapter",  # every other type
     "gemma3": "salience.vlm.families.gemma3:Gemma3Adapter",
     "glm46v": "salience.vlm.families.glm4v:Glm4vAdapter",
     "glm_ocr": "salience.vlm.families.glm4v:GlmOcrAdapter",
@@ -40,11 +40,11 @@ FAMILIES = {
 
 
 def adapter_for(model: Any) -> Adapter:
-    """The adapter of a transformers model: its family's, or the fallback's where the model's signature fits.
+    """The adapter of a transformers model: its family's, or the fallback's if the model's signature fits.
 
-    A model inside PEFT's or torch.compile's wrapper is taken out of it: what is put on it, the wrapper runs through.
+    The adapter is for the model inside a wrapper of PEFT or torch.compile, because the wrapper calls that model.
 
-    Raises:  ValueError when the model is of no family that is known here, with the ones that are, or with what it lacks
+    Raises:  ValueError when the model's family is unknown, with the known ones or with what the model lacks
     """
     model = unwrapped(model)
     kind = getattr(getattr(model, "config", None), "model_type", None)
@@ -67,7 +67,7 @@ def adapter_for(model: Any) -> Adapter:
 def unwrapped(model: Any) -> Any:
     """The transformers model inside the wrappers of PEFT and torch.compile.
 
-    Raises:  ValueError when PEFT puts virtual tokens before the prompt, whose columns nobody could tell from its own
+    Raises:  ValueError when PEFT adds virtual tokens before the prompt, which can't be told from its own tokens
     """
     while True:
         if "_orig_mod" in getattr(model, "_modules", {}):  # torch.compile(model)

@@ -1,16 +1,16 @@
-"""VILA-like models: LLaVA's classes with a SigLIP tower and a projector that makes one token of two by two patches.
+"""VILA-like models: LLaVA's classes with a SigLIP tower and a projector that makes a token of two by two patches.
 
-transformers has no VILA. A `LlavaForConditionalGeneration` with `DownSampleProjector` for its `multi_modal_projector`
-is one in shape, and several pictures may stand anywhere among the text. What differs from the original:
+transformers has no VILA. A `LlavaForConditionalGeneration` with `DownSampleProjector` as its `multi_modal_projector`
+has the same shape, and pictures may be anywhere in the text. Differences from the original:
 
-- Tokens run along the rows of the picture. VILA-1.5's `mlp_downsample` lets them run down its columns: a checkpoint
-  trained on that order sees its pictures' tokens in another one here.
-- The prompt holds a placeholder for every token (196 of 27 x 27 patches), there one for a picture: a processor that
-  counts patches has to be told so.
-- One model; there language model, tower and projector are three folders. The projector's weights keep their names,
-  `layers.1`, `layers.2` and `layers.4`, so its folder loads by `load_state_dict`; `from_pretrained` on a folder saved
-  from the whole would build LLaVA's own projector, so load such a state into `with_downsampling(model)`.
-- No tiles and no scales (NVILA's "dynamic" and S2): a picture is one view. A video is its frames as pictures.
+- Tokens are ordered along the rows of the picture. VILA-1.5's `mlp_downsample` orders them along its columns, so a
+  checkpoint of VILA-1.5 gets its tokens in another order here.
+- The prompt has a placeholder for every token (196 for 27 x 27 patches), there one for a picture. The processor must
+  count accordingly.
+- Everything is one model; there the language model, tower and projector are three folders. The projector's weights keep
+  their names, `layers.1`, `layers.2` and `layers.4`, so its folder loads by `load_state_dict`. `from_pretrained` on a
+  folder saved from the whole builds LLaVA's own projector: load such weights into `with_downsampling(model)`.
+- There are no tiles and no scales (NVILA's "dynamic" and S2): a picture is one view. A video is its frames as pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from salience.vlm.tower.encoded_views import EncodedViews
 class DownSampleProjector(nn.Module):
     """(images, n, d) patches of a square grid -> (images, m, d_llm): two by two side by side, a norm, two layers.
 
-    A grid with an odd side is filled up with zeros, at the right and at the bottom.
+    A grid with an odd side is padded with zeros, on the right and at the bottom.
 
     Source: VILA, arXiv:2312.07533, and its `mlp_downsample`.  Deviation: the order of the tokens, see the module.
     """
@@ -38,7 +38,7 @@ class DownSampleProjector(nn.Module):
     def __init__(self, d_vision: int, d_llm: int) -> None:
         super().__init__()
         wide = 4 * d_vision
-        folds = nn.Identity()  # in the place of the original's own, so that the others keep their numbers
+        folds = nn.Identity()  # replaces the original's first layer, so that the others keep their numbers
         self.layers = nn.Sequential(
             folds, nn.LayerNorm(wide), nn.Linear(wide, d_llm), nn.GELU(), nn.Linear(d_llm, d_llm)
         )
@@ -72,8 +72,8 @@ def with_downsampling(model: Any) -> Any:
 class VilaAdapter(LlavaAdapter):
     """Stages of a `LlavaForConditionalGeneration` with a `DownSampleProjector`.
 
-    Features are what the projector's layers read, two by two patches side by side, (m, 4 d). A token receives what its
-    patches do.
+    Features are the input of the projector's layers, two by two patches side by side, (m, 4 d). A token's received
+    attention is the sum over its patches.
     """
 
     no_merging = "its projector groups patches on their grid"
@@ -102,7 +102,7 @@ class VilaAdapter(LlavaAdapter):
 
 
 def _mean_keys(keys: Tensor) -> Tensor:
-    """(images, n, heads, d_head) -> (images, m, heads, d_head): the mean over the patches that a token has."""
+    """(images, n, heads, d_head) -> (images, m, heads, d_head): the mean over a token's patches."""
     images, n, heads, width = keys.shape
     sums = fold(keys.flatten(2)).reshape(images, -1, 4, heads, width).sum(2)
     counts: Tensor = fold(torch.ones(1, n, 1, device=keys.device)).sum(-1)

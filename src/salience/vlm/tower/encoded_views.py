@@ -50,8 +50,7 @@ class EncodedViews:
     deepstack: Sequence[Sequence[Tensor]] = ()
     left: Sequence[Selection] = ()
     stacked: Tensor | None = None
-    _cls_attention: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
-    _keys: Sequence[Tensor] | Tensor | None = field(default=None, init=False)
+    _read: dict[str, Sequence[Tensor] | Tensor] = field(default_factory=dict, init=False)
     _projected: Sequence[Tensor] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -100,23 +99,22 @@ class EncodedViews:
         return attention if isinstance(attention, Tensor) else torch.stack(list(attention))
 
     def _attention(self) -> Sequence[Tensor] | Tensor:
-        """Result of `attend`, computed once."""
-        if self.attend is None:
-            raise ValueError("the vision tower's attention is needed, and this model's or this layer's can't be read.")
-        if self._cls_attention is None:
-            self._cls_attention = self.attend()
-        return self._cls_attention
+        return self._once("attention", self.attend)
 
     def keys(self) -> Sequence[Tensor] | Tensor:
         """For each view (n_i, heads, d_head) float32: the keys of `cls_attention`; computed once.
 
         Raises:  ValueError when the tower's attention can't be read
         """
-        if self.attend_keys is None:
-            raise ValueError("the vision tower's keys are needed, and this model's or this layer's can't be read.")
-        if self._keys is None:
-            self._keys = self.attend_keys()
-        return self._keys
+        return self._once("keys", self.attend_keys)
+
+    def _once(self, name: str, read: ReadViews | None) -> Sequence[Tensor] | Tensor:
+        """The values that `read` returns, computed once."""
+        if read is None:
+            raise ValueError(f"the method needs the vision tower's {name}, which can't be read in this model or layer.")
+        if name not in self._read:
+            self._read[name] = read()
+        return self._read[name]
 
     def projected(self) -> Sequence[Tensor]:
         """Result of `project_all`, computed once."""

@@ -12,9 +12,9 @@ from salience.vlm.thread_hooks import lock
 
 
 class _Recording:
-    """Remove the hooks that transformers leaves on a tower to record hidden states.
+    """Removal of the hooks that transformers leaves on a tower to record hidden states.
 
-    When the last of the threads that run the tower is done: the hooks are the module's, and all of them need them.
+    They are removed when the last of the threads that run the tower is done, because all of these share them.
     """
 
     mark = "_output_capturing_hooks_installed"
@@ -46,7 +46,7 @@ _recordings: weakref.WeakKeyDictionary[nn.Module, _Recording] = weakref.WeakKeyD
 
 @contextmanager
 def no_recording_hooks(module: nn.Module, language_model: nn.Module) -> Iterator[None]:
-    """Around a run of `get_image_features`; what others record in the language model meanwhile stays theirs."""
+    """Context of a run of `get_image_features`; hooks on the language model, which others may use, are left alone."""
     text = set(language_model.modules())
     with lock:
         recording = _recordings.setdefault(module, _Recording())

@@ -1,4 +1,4 @@
-"""Tasks with real data: what each is, where it comes from, its licence and its baselines."""
+"""Tasks and their data, each with its origin, licence and baselines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ TASKS = ("scenes",)
 
 
 def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sample]:
-    """Samples of a task by name: see `salience.lab.data.scenes.load`.
+    """Load samples of a task of pictures and questions: see `salience.lab.data.scenes.load`.
 
-    Sequence tasks (`smnist`, `copying`, ...) are another kind: see `sequence_task`.
+    For sequence tasks (`smnist`, `copying`, ...) see `sequence_task`.
 
-    Raises: ValueError for an unknown task, split or count
+    Raises:  ValueError for an unknown task, split or count
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}")
@@ -26,7 +26,7 @@ def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) ->
 
 
 def sequence_task(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
-    """A task for sequence models by name, "smnist" or "csv:PATH": see `salience.lab.data.sequences.load`."""
+    """Load a task for sequence models, "smnist" or "csv:PATH": see `salience.lab.data.sequences.load`."""
     from salience.lab.data import sequences
 
     return sequences.load(name, seed=seed, **options)

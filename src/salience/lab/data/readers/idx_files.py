@@ -1,4 +1,4 @@
-"""MNIST's own file format: big-endian IDX, as it is or gzipped."""
+"""IDX, the file format of MNIST: big-endian, gzipped or not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-#: split of the publication -> names of its image and label files, without ".gz"
+#: published split -> names of its image and label files, without ".gz"
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -19,7 +19,7 @@ _MOST_BYTES = 1 << 30
 
 
 def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The array of bytes in a file. Raises: ValueError, one sentence, when it is no such file or is cut off."""
+    """Read an array of bytes. Raises ValueError, one sentence, for another format and for a file that is cut off."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -34,9 +34,9 @@ def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def read_pair(folder: Path, split: str) -> tuple[Any, Any]:
-    """Images (n, 28, 28) and labels (n,), both uint8, of one split of a folder laid out like MNIST's.
+    """Return images (n, 28, 28) and labels (n,), both uint8, of one split of a folder like MNIST's.
 
-    Raises: ValueError, one sentence, when a file is missing or the two don't fit each other
+    Raises:  ValueError, one sentence, where a file is missing or the two files don't match
     """
     images, labels = (read_idx(_find(folder, name)) for name in FILES[split])
     if images.ndim != 3 or images.shape[1:] != (28, 28):

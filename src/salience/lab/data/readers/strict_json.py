@@ -15,7 +15,7 @@ from salience.lab.data.readers.text_files import place, read_text
 
 @dataclass(frozen=True, kw_only=True)
 class JsonLine:
-    """value: what the line says   number: of the row, blank lines aside, from 1   line: of the file, from 1"""
+    """One line. number: of the row, without blank lines, from 1   line: of the file, from 1"""
 
     value: Any
     number: int
@@ -23,7 +23,7 @@ class JsonLine:
 
 
 class Written(float):
-    """A number that is shown as it was written: 7 as 7, 7.0 as 7.0 and 1.10 as 1.10."""
+    """A number that keeps its text: 7 prints as 7, 7.0 as 7.0 and 1.10 as 1.10."""
 
     def __new__(cls, text: str) -> Written:
         made = super().__new__(cls, text)
@@ -37,7 +37,7 @@ class Written(float):
 
 
 class NoJsonError(ValueError):
-    """A row that is no JSON. line: of the file   reason: as the reader has it"""
+    """A row that is no JSON. line: of the file   reason: message of the JSON reader"""
 
     def __init__(self, sentence: str, line: int, reason: str) -> None:
         super().__init__(sentence)
@@ -45,9 +45,11 @@ class NoJsonError(ValueError):
 
 
 def read_json(file: Path, name: str = "") -> Any:
-    """Content of a JSON file, or a list of `JsonLine` where it has one object a line. name: what sentences call it
+    """Return the content of a JSON file, or a list of `JsonLine` for a file with one object a line.
 
-    Raises:  ValueError, one sentence with the line, for what is neither, and for a key that is there twice
+    name: what messages call the file
+
+    Raises:  ValueError, one sentence with the line, for other content, and for a key that an object has twice
     """
     name = name or file.name
     text = read_text(file, name)
@@ -68,9 +70,9 @@ def read_json(file: Path, name: str = "") -> Any:
 
 
 def json_lines(text: str, name: str) -> list[JsonLine]:
-    """One JSON value a line; lines end at a line feed alone, as JSON's own strings may hold all other separators.
+    """Read one JSON value a line. Only a line feed ends a line, because JSON strings may hold other separators.
 
-    Raises:  ValueError naming the row that is no JSON
+    Raises:  ValueError that names the row that is no JSON
     """
     rows: list[JsonLine] = []
     for line, content in enumerate(text.split("\n"), start=1):
@@ -94,7 +96,7 @@ def _parsed(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON's readers take the last of two equal keys, and say nothing."""
+    """Refuse equal keys, of which JSON readers silently take the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]

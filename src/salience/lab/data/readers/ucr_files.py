@@ -1,4 +1,4 @@
-"""The UCR/UEA archive's text formats: `.ts`, and `.tsv` or `.txt` with the label in front."""
+"""Text formats of the UCR/UEA archive: `.ts`, and `.tsv` or `.txt` with the label in the first column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Series = np.ndarray[Any, np.dtype[np.float32]]  # (L, channels)
 
 
 def read_series(path: Path) -> tuple[list[Series], list[str]]:
-    """The series of a file and their labels. Raises: ValueError, one sentence with the line, when it can't be read."""
+    """Return the series of a file and their labels. Raises ValueError, one sentence with the line, for a bad file."""
     read = _ts_line if path.suffix == ".ts" else _table_line
     found: list[Series] = []
     labels: list[str] = []
@@ -36,7 +36,7 @@ def read_series(path: Path) -> tuple[list[Series], list[str]]:
 
 
 def find_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """The published training and test files of a data set. Raises: ValueError when there are none."""
+    """Return the training and test files of a data set. Raises ValueError where they are missing."""
     for suffix in (".ts", ".tsv", ".txt"):
         train, test = (folder / f"{name}_{split}{suffix}" for split in ("TRAIN", "TEST"))
         if train.is_file() and test.is_file():
@@ -54,10 +54,7 @@ def _ts_line(line: str) -> tuple[Series, str]:
 
 def _table_line(line: str) -> tuple[Series, str]:
     line = line.strip()
-    sign = next(
-        (sign for sign in "\t," if sign in line), None
-    )  # an empty cell is a missing value, not a shorter series
-    label, *values = line.split(sign)
+    label, *values = line.split(next((sign for sign in "\t," if sign in line), None))  # an empty cell is missing
     if not values:
         raise ValueError("a label without values")
     number = float(label)

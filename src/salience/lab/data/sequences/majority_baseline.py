@@ -1,4 +1,4 @@
-"""What needs no looking: the commonest answer and a uniform guess."""
+"""Baselines without the input: the commonest answer and a uniform guess."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from salience.lab.data.sequences.splits import IGNORE, Split
 
-_COUNTED = 4096  # examples of each split that are counted: the share's standard error is then below .008
+_COUNTED = 4096  # examples counted of each split: the standard error of a share is below .008
 
 
 def counts(split: Split, n_classes: int, limit: int = _COUNTED) -> Tensor:
-    """How often each class is a target in the first `limit` examples: (n_classes,) int64."""
+    """Return how often each class is a target in the first `limit` examples, (n_classes,) int64."""
     found = torch.zeros(n_classes, dtype=torch.int64)
     for batch in split.batches(256, limit):
         targets = batch.targets.flatten()
@@ -20,6 +20,6 @@ def counts(split: Split, n_classes: int, limit: int = _COUNTED) -> Tensor:
 
 
 def majority_and_chance(train: Split, test: Split, n_classes: int) -> tuple[float, float]:
-    """The test accuracy of the commonest training target, and of a uniform guess among the training targets."""
+    """Return the test accuracy of the commonest training target, and of a uniform guess among training targets."""
     seen, asked = counts(train, n_classes), counts(test, n_classes)
     return float(asked[int(seen.argmax())] / asked.sum()), 1.0 / int((seen > 0).sum())

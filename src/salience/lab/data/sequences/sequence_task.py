@@ -1,4 +1,4 @@
-"""The contract between a sequence task and whoever trains on it.
+"""Contract between a sequence task and its trainers.
 
 Glossary: n examples of a split, b of a batch; L steps; K classes; V ids of a token vocabulary; d_input numbers a step.
 """
@@ -20,35 +20,35 @@ INPUTS = ("token", "scalar", "patch")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceTask:
-    """One task: its data, what is asked, how it is scored and what needs no looking. All a trainer has to know.
+    """One task: its data, targets, score and baselines. A trainer needs nothing else.
 
-    **What is asked** (`kind`)
+    **Targets** (`kind`)
         classify    one of `n_classes` for a whole sequence; targets (b,)
-        tag         one of `n_classes` for each step that has a target; targets (b, L), -100 (`splits.IGNORE`) where
-                    none is asked. Which steps a model may look at (the past, or both sides) is the model's affair
+        tag         one of `n_classes` for each step that has a target; targets (b, L), -100 (`splits.IGNORE`) for the
+                    other steps. The model decides whether it reads only the past or both sides
         next-token  the step after each step; targets (b, L); n_classes = vocabulary; only causal models may be scored
 
-    **What a step is** (`input_kind`)
+    **Steps** (`input_kind`)
         token       inputs (b, L) int64 in 0..vocabulary-1; d_input is 0
         scalar      inputs (b, L, 1) float32; d_input is 1 and vocabulary 0
         patch       inputs (b, L, d_input) float32; vocabulary 0
 
     **The data**: `train`, `val`, `test` are `splits.Split`s: `split.batch(index) -> Batch(inputs, targets, mask)` with
-    right padding and a mask (b, L), True where a step is valid, or None where all are. The same name, options and
-    `seed` give the same data on every machine. `train.order(epoch, batch, seed)` gives the batch order, which depends
-    on nothing else, so every model compared sees the same batches. No example is in two splits; what else keeps the
-    splits apart (writers, files, sessions, groups) is told in `source`. Whatever is chosen is chosen on `val`; once
-    nothing is left to choose, `with_val_in_train()` hands the validation examples to training. `longer` holds more test
-    splits by their length, all longer than what is trained on (empty for most tasks).
+    right padding and a mask (b, L), True for valid steps, or None where all are valid. The same name, options and
+    `seed` give the same data on every machine. The batch order depends only on the arguments of
+    `train.order(epoch, batch, seed)`, so all models of a comparison see the same batches. No example is in two splits; `source` tells what else
+    separates them (writers, files, sessions, groups). All choices are made on `val`; after that `with_val_in_train()`
+    adds the validation examples to training. `longer` has further test splits by length, all longer than the training
+    sequences (empty for most tasks).
 
-    **The score** is accuracy: of the targets that are not -100, the share that the largest logit hits; `metric` says in
-    words what one target is. The loss is the cross-entropy over the same targets, in nats. Intervals resample examples,
-    not steps. `majority` is the accuracy on `test` of always saying the commonest training target; `chance` that of a
-    uniform guess among the answers that occur.
+    **The score** is accuracy: the share of targets (without -100) that the largest logit hits; `metric` describes one
+    target. The loss is the cross-entropy over the same targets, in nats. Intervals resample examples, not steps.
+    `majority` is the test accuracy of always giving the commonest training target; `chance` that of a uniform guess
+    among the answers that occur.
 
-    name: as asked for, with the options that differ from the default   length: L of training, the longest if they vary
-    source: where the data come from and how they are split   licence, credit: the data's, not this package's
-    classes: names of the classes where they have any
+    name: as given, with the options that differ from the default   length: L of training, the longest if they vary
+    source: origin of the data and of the splits   licence, credit: of the data, not of this package
+    classes: names of the classes, if they have names
     """
 
     name: str
@@ -81,13 +81,13 @@ class SequenceTask:
             raise ValueError(f"n_classes is {self.n_classes}, but there must be at least 2 to tell apart.")
 
     def with_val_in_train(self) -> SequenceTask:
-        """The task that trains on `train` and `val` together, for when nothing is left to choose on `val`.
+        """Return the task that trains on `train` and `val` together, after all choices on `val` are made.
 
         An endless training set needs no more examples and stays as it is.
         """
         return self if self.train.endless else replace(self, train=Joined(self.train, self.val))
 
     def shuffled(self, seed: int = 0) -> SequenceTask:
-        """The control: each training example has the targets of another one, so nothing better than `majority` can
-        be learnt that holds on `test`."""
+        """Return the control: each training example has the targets of another one, so no model can learn more than
+        `majority`."""
         return replace(self, name=f"{self.name} (shuffled labels)", train=Shuffled(self.train, seed))

@@ -1,4 +1,4 @@
-"""Splits: indexed examples that turn into batches, stored or made when they are asked for."""
+"""Splits: numbered examples, stored or generated, and batches of them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from salience.lab.data.sequences.draws import order_of
 
-IGNORE = -100  # torch's cross_entropy leaves these targets out
+IGNORE = -100  # target that torch's cross_entropy ignores
 
-_ELSEWHERE = 1 << 40  # far from any index that training reaches
+_ELSEWHERE = 1 << 40  # an index that training never reaches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """inputs: token (b, L) int64, else (b, L, d_input) float32   targets: (b,) or (b, L) int64
-    mask: (b, L) bool, True where a step is valid (padding is on the right); None when every step is."""
+    """Examples of one step. inputs: tokens (b, L) int64, or (b, L, d_input) float32   targets: (b,) or (b, L) int64
+    mask: (b, L) bool, True for valid steps (padding is on the right); None where all are valid"""
 
     inputs: Tensor
     targets: Tensor
@@ -27,9 +27,9 @@ class Batch:
 
 
 class Split:
-    """Examples 0..size-1, or endlessly many of which `size` are called an epoch.
+    """Examples 0..size-1, or endlessly many, of which `size` make an epoch.
 
-    length: steps of the longest example   endless: indices from `size` on are fresh examples, made when asked for
+    length: steps of the longest example   endless: whether indices from `size` on are new examples
     """
 
     size: int
@@ -40,13 +40,13 @@ class Split:
         return self.size
 
     def batch(self, index: Tensor) -> Batch:
-        """The examples with these numbers; index: (b,) int64. The same number is the same example, always."""
+        """Return the examples with these numbers, index (b,) int64. A number always gives the same example."""
         raise NotImplementedError
 
     def order(self, epoch: int, batch: int, seed: int) -> list[Tensor]:
-        """The index tensors of one training epoch, every example once; a last smaller batch stays in.
+        """Return the index tensors of one training epoch, with every example once; the last batch may be smaller.
 
-        Endless splits give the next `size` examples, the same for every seed; stored ones a new permutation an epoch.
+        Endless splits give the next `size` examples, the same for every seed; stored ones a permutation per epoch.
         """
         if self.endless:
             numbers = torch.arange(epoch * self.size, (epoch + 1) * self.size)
@@ -55,15 +55,15 @@ class Split:
         return list(torch.split(numbers, batch))
 
     def batches(self, batch: int, limit: int | None = None) -> Iterator[Batch]:
-        """The examples in order (the first `limit` of them), for evaluation."""
+        """Iterate over the first `limit` examples in order, for evaluation."""
         for index in torch.split(torch.arange(min(self.size, limit or self.size)), batch):
             yield self.batch(index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stored(Split):
-    """Examples that lie in memory in a compact form. inputs: (n, L, ...)   targets: (n,) or (n, L) int64
-    lengths: (n,) int64 where they vary, the rest of each row being padding   prepare: stored rows to batch inputs"""
+    """Examples in memory, in a compact form. inputs: (n, L, ...)   targets: (n,) or (n, L) int64
+    lengths: (n,) int64 where they vary, behind which a row is padding   prepare: from stored rows to batch inputs"""
 
     inputs: Tensor
     targets: Tensor
@@ -88,8 +88,8 @@ class Stored(Split):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Made(Split):
-    """Examples that a function makes from their numbers: (b,) int64 -> (inputs, targets)."""
+class Generated(Split):
+    """Examples that a function makes from their numbers (b,) int64: inputs and targets."""
 
     make: Callable[[np.ndarray[tuple[int], np.dtype[np.int64]]], tuple[Tensor, Tensor]]
     size: int
@@ -102,7 +102,7 @@ class Made(Split):
 
 
 class Joined(Split):
-    """The examples of one finite split and then those of another."""
+    """Examples of one finite split, followed by those of another."""
 
     def __init__(self, first: Split, second: Split) -> None:
         self.first, self.second = first, second
@@ -119,7 +119,7 @@ class Joined(Split):
 
 
 class Shuffled(Split):
-    """Each example's inputs with the targets of another example."""
+    """Inputs of each example with the targets of another one."""
 
     def __init__(self, inner: Split, seed: int) -> None:
         self.inner, self.size, self.length, self.endless = inner, inner.size, inner.length, inner.endless
@@ -136,7 +136,7 @@ class Shuffled(Split):
 
 
 def _everywhere(targets: Tensor) -> Tensor:
-    """Each row's targets in turn where it has none: another example may be asked at other steps. Targets: (b, L)."""
+    """Fill steps without a target by repeating the row's own targets (b, L); examples may have them at other steps."""
     steps = torch.arange(targets.shape[1])
     filled = [own if own.min() != IGNORE else _in_turn(own, steps) for own in targets]
     return torch.stack(filled)
@@ -148,7 +148,7 @@ def _in_turn(own: Tensor, steps: Tensor) -> Tensor:
 
 
 def _interleave(early: Batch, later: Batch, late: Tensor) -> Batch:
-    """One batch of two, rows where `late` is True from the second."""
+    """Join two batches; rows where `late` is True come from the second."""
     width = max(early.inputs.shape[1], later.inputs.shape[1])
     whole = torch.ones(1, dtype=torch.bool)
     masks = [

@@ -1,4 +1,4 @@
-"""Names with options: "selective-copying:tokens=16,length=4096"."""
+"""Options in a task's name, as in "selective-copying:tokens=16,length=4096"."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def read_options(name: str, text: str, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in "key=value,key=value", each read as the type of its default.
+    """Read "key=value,key=value", each value as the type of its default.
 
-    Raises: ValueError for an unknown key or a value of another type
+    Raises:  ValueError for an unknown key or a value of another type
     """
     found: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
@@ -21,7 +21,7 @@ def read_options(name: str, text: str, allowed: Mapping[str, Any]) -> dict[str, 
 
 
 def check_options(name: str, given: Mapping[str, Any], allowed: Mapping[str, Any]) -> dict[str, Any]:
-    """The options given, with the types of their defaults. Raises: ValueError as `read_options`."""
+    """Return the options with the types of their defaults. Raises ValueError as `read_options` does."""
     for key in given:
         if key not in allowed:
             raise ValueError(f"{name} has no option {key!r}; {_known(allowed)}.")
@@ -29,7 +29,7 @@ def check_options(name: str, given: Mapping[str, Any], allowed: Mapping[str, Any
 
 
 def written(name: str, given: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
-    """The name with those options that differ from their defaults."""
+    """Return the name with the options that differ from their defaults."""
     other = [f"{key}={value}" for key, value in sorted(given.items()) if value != allowed[key]]
     return f"{name}:{','.join(other)}" if other else name
 

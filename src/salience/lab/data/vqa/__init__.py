@@ -1,4 +1,4 @@
-"""Questions about pictures in a local folder, in one of the layouts that people have, or in the easy-VQA package."""
+"""Questions about pictures in a local folder or in the package easy-vqa, in one of several layouts."""
 
 from salience.lab.data.vqa.answer_metrics import exact_match, vqa_accuracy
 from salience.lab.data.vqa.blind_baselines import VqaBaselines, vqa_baselines

@@ -1,4 +1,4 @@
-"""Several answers, or choices, in one field: a list, or a text that holds one."""
+"""Fields with several answers or choices: a list, or a text that contains a list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LIST = re.compile(
 
 
 def several(value: Any, name: str, where: str) -> tuple[str, ...]:
-    """The texts of a list, or of a text: a list as JSON, pandas or numpy writes it, or parts with | between.
+    """Return the texts of a field: a list, a list written by JSON, pandas or numpy, or text with | between.
 
-    Returns: none where there is no value
-    Raises:  ValueError naming the row where a list can't be read, or one of its items is no text or number
+    Returns: () for a missing value
+    Raises:  ValueError that names the row, for a list that can't be read and an item that is no text or number
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
@@ -39,9 +39,9 @@ def several(value: Any, name: str, where: str) -> tuple[str, ...]:
 
 
 def answers_in(value: Any, where: str) -> tuple[str, ...]:
-    """The answers in a field meant for one: its text, or those of a list of texts.
+    """Return the answers in a field for one answer: its text, or the texts of a list.
 
-    Raises:  ValueError naming the row where it is not clear whether one answer or several are meant
+    Raises:  ValueError that names the row where one answer or several may be meant
     """
     if isinstance(value, list):
         return several(value, "answer", where)
@@ -55,11 +55,11 @@ def answers_in(value: Any, where: str) -> tuple[str, ...]:
 
 
 def listed(text: str, name: str, where: str) -> list[Any] | None:
-    """The items of a list that is written in a text; None where there is none.
+    """Return the items of a list in a text; None for a text that is no list.
 
-    Nothing is evaluated but single literals. numpy puts no commas between its strings, which Python would join.
+    Only single literals are evaluated. numpy writes no commas between strings, which Python would join.
 
-    Raises:  ValueError naming the row where it begins and ends like a list and can't be read as one
+    Raises:  ValueError that names the row, for a text that looks like a list and can't be read
     """
     text = text.strip()
     if not _LIST.fullmatch(text) and not re.match(r"[\[({]\s*['\"]", text):
@@ -71,7 +71,7 @@ def listed(text: str, name: str, where: str) -> list[Any] | None:
 
 
 def _read(text: str) -> list[Any] | None:
-    """The items of a list in JSON, Python's or numpy's writing; None where it can't be read."""
+    """Return the items of a list as JSON, Python or numpy writes it; None for other text."""
     try:
         read = json.loads(text, parse_float=Written)
     except (ValueError, RecursionError):
@@ -81,7 +81,7 @@ def _read(text: str) -> list[Any] | None:
 
 
 def _items(text: str) -> list[Any] | None:
-    """The items between the brackets of a Python or numpy list; None where anything but literals is there."""
+    """Return the items between the brackets of a Python or numpy list; None for anything but literals."""
     found: list[Any] = []
     at = 0
     while at < len(text):

@@ -1,4 +1,4 @@
-"""When an answer counts, under the names that everybody uses."""
+"""Scores of an answer: exact match and VQA accuracy."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _ARTICLES = {"a", "an", "the"}
 _NUMBERS = dict(
     zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True), none="0"
 )
-#: Answers a question must have before `vqa_accuracy` means something: three who agree count as right.
+#: Fewest answers of a question for `vqa_accuracy`: an answer that three others gave counts as right.
 LEAST = 4
 
 
 def exact_match(said: str, answers: Sequence[str]) -> float:
-    """1 when what was said is one of the answers, letter case, outer spaces and the last full stop aside; else 0."""
+    """Return 1 for one of the answers, without regard to case, outer spaces and the last full stop; else 0."""
     return float(_plain(said) in {_plain(answer) for answer in answers})
 
 
 def vqa_accuracy(said: str, answers: Sequence[str]) -> float:
-    """Over all ways to leave one person out: min(1, others who said the same / 3), the mean.
+    """Return the mean of min(1, equal answers of the others / 3) over all ways to leave one person out.
 
-    Source: Antol et al., arXiv:1505.00468, and the evaluation of VQAv2.  Deviation: apostrophes are dropped where the
-    official script puts missing ones in, which is the same unless an answer differs in its apostrophe alone.
+    Source: Antol et al., arXiv:1505.00468, and the evaluation of VQAv2. Deviation: apostrophes are dropped, where the
+    official script adds missing ones. This differs only for answers that differ in an apostrophe alone.
 
-    Raises: ValueError for fewer than four answers, among which three can't agree
+    Raises:  ValueError for fewer than four answers
     """
     if len(answers) < LEAST:
         raise ValueError(f"answers must be at least {LEAST}, not {len(answers)}.")
@@ -38,7 +38,7 @@ def vqa_accuracy(said: str, answers: Sequence[str]) -> float:
 
 
 def normalised(text: str) -> str:
-    """Lower case, no articles or punctuation, number words as digits."""
+    """Return the text in lower case, without articles and punctuation, with number words as digits."""
     text = re.sub(r"(?<=\d),(?=\d)", "", as_seen(text).lower().replace("'", ""))
     text = re.sub(r"(?<!\d)[.:]|[.:](?!\d)", " ", text)
     text = "".join(" " if letter in string.punctuation and letter not in ".:" else letter for letter in text)

@@ -1,4 +1,4 @@
-"""What answering without looking gets: always the commonest answer, and the commonest one to the question's words."""
+"""Baselines without the picture: the commonest answer of all, and the commonest answer to the question."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Table = dict[str, Counter[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class VqaBaselines:
-    """For each sample what it scores. learnt_from: where the commonest answers are from."""
+    """Scores of each sample. learnt_from: the questions that the commonest answers come from"""
 
     majority: tuple[float, ...]
     question_only: tuple[float, ...]
@@ -24,11 +24,11 @@ class VqaBaselines:
 def vqa_baselines(
     samples: Sequence[VqaSample], train: Sequence[VqaSample], score: Score, *, pool: Sequence[VqaSample] = ()
 ) -> VqaBaselines:
-    """Both lines on `samples`.
+    """Score both baselines on `samples`.
 
-    A question's answer is the commonest one in training to the very same words, else to a question with the same first
-    two words, else of all. Without a training split the other pictures of `pool`, or of `samples`, stand in for one: a
-    picture's own questions never tell its answers.
+    The question-only answer is the commonest training answer to the same words, else to the same first two words, else
+    of all. Without a training split, the other pictures of `pool` (or of `samples`) are used; never the picture's own
+    questions.
     """
     pool = pool or samples
     table = _counted(train or pool)
@@ -45,7 +45,7 @@ def vqa_baselines(
 
 
 def _keys(question: str) -> list[str]:
-    """From the most telling to none."""
+    """Return the keys of a question, the most specific first."""
     words = question.lower().rstrip(" ?").split()
     return [" ".join(words) + "?", " ".join(words[:2]) + " ...", ""]
 
@@ -66,7 +66,7 @@ def _by_picture(samples: Sequence[VqaSample]) -> dict[int, _Table]:
 
 
 def _commonest(table: _Table, without: _Table, keys: Sequence[str]) -> str:
-    """The commonest answer under the first key that has one; "" where there is none at all."""
+    """Return the commonest answer under the first key that has one, else an empty text."""
     for key in keys:
         counts, gone = table.get(key, Counter()), without.get(key, Counter())
         left = {answer: count - gone[answer] for answer, count in counts.items() if count > gone[answer]}

@@ -1,4 +1,4 @@
-"""Picture files of a folder's questions: a path is a path, and a bare name must be the only one."""
+"""Search for the picture files that a folder's questions name."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 class PictureFiles:
     """The pictures below a folder.
 
-    A path, and a name that stands there, is relative to the questions file, to `images` beside it, to the folder, or to
-    `images` in the folder, in this order. A bare name may stand anywhere below the folder if no other picture has it. A
-    name without a suffix is a picture's whatever its suffix, a number also a COCO picture's, a suffix in capitals the
-    same as in small letters, and an accent one letter or two.
+    A path is relative to the question file, to `images` beside it, to the folder, or to `images` in the folder, tried
+    in this order. A bare name may be anywhere below the folder if only one picture has it. A name without a suffix
+    matches any suffix; a number also matches a COCO picture. The case of a suffix and the Unicode form of an accent
+    make no difference.
     """
 
     def __init__(self, folder: Path, files: Iterable[Path]) -> None:
@@ -42,7 +42,7 @@ class PictureFiles:
                     self._coco[int(number[1])].append(file)
 
     def find(self, entry: Entry) -> Path:
-        """Raises: ValueError naming the row when the picture is nowhere, or could be one of several"""
+        """Return the picture's file. Raises ValueError that names the row for a missing and an ambiguous picture."""
         image = entry.image
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", image):
             raise ValueError(f"{entry.row}: image: {image} is an address; download the picture and name its file.")
@@ -50,7 +50,7 @@ class PictureFiles:
             for name in dict.fromkeys([image, image.replace("\\", "/")]):
                 if found := self._at(name, entry):
                     return found
-        except OSError as error:  # such as a name that is longer than the system takes
+        except OSError as error:  # such as a name that is too long for the system
             raise ValueError(f"{entry.row}: image: {_short(image)} can't be looked for ({error.strerror}).") from None
         if "/" in image or "\\" in image:
             absolute = Path(image).is_absolute() or _WINDOWS.match(image)
@@ -68,7 +68,7 @@ class PictureFiles:
         return list(dict.fromkeys([beside, beside / "images", self.folder, self.folder / "images"]))
 
     def _at(self, name: str, entry: Entry) -> Path | None:
-        """The picture where its path says; that beside the questions file before others, if it is no bare name."""
+        """Return the picture at its path. A path with folders is taken from the first base that has it."""
         path = Path(name)
         if path.is_absolute():
             return self._one_of(self._resolved(Path(path.anchor), path.parts[1:]), entry)
@@ -76,11 +76,13 @@ class PictureFiles:
         if found and (len(path.parts) > 1 or name.startswith("./")):
             return self._one_of(found[0], entry)
         named = [file for here in found for file in here]
-        beside = (self.folder / entry.source).parent  # names repeat by split: those below the questions file come first
+        beside = (
+            self.folder / entry.source
+        ).parent  # splits may repeat names, so those below the question file come first
         return self._one_of([file for file in named if beside in file.parents] or named, entry)
 
     def _resolved(self, base: Path, parts: Sequence[str]) -> list[Path]:
-        """The files that a path means from here: it as it is, else whatever differs in accents or the suffix alone."""
+        """Return the files that a path may mean: the exact one, else those that differ in accents or suffix."""
         exact = base.joinpath(*parts)
         if exact.is_file() and parts:
             return [exact]
@@ -98,7 +100,7 @@ class PictureFiles:
         return [file for file in self._in(here).get(_key(parts[-1]), []) if file.is_file() and _means(parts[-1], file)]
 
     def _in(self, folder: Path) -> dict[str, list[Path]]:
-        """Entries of a folder by name, and its pictures by their keys."""
+        """Return the entries of a folder by name, and its pictures also by their keys."""
         if folder not in self._listed:
             found: dict[str, list[Path]] = defaultdict(list)
             for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -109,7 +111,7 @@ class PictureFiles:
         return self._listed[folder]
 
     def _anywhere(self, name: str) -> list[Path]:
-        """Every picture below the folder that a bare name may mean."""
+        """Return every picture below the folder that a bare name may mean."""
         found = [file for file in self._named.get(_key(name), []) if _means(name, file)]
         path = PurePosixPath(name)
         number, suffix = path.name, ""
@@ -123,9 +125,9 @@ class PictureFiles:
         return exact or found
 
     def _one_of(self, found: Sequence[Path], entry: Entry) -> Path | None:
-        """The only one, or the first of copies.
+        """Return the only file, or the first of identical copies.
 
-        Raises:  ValueError naming the row and two of them when they differ
+        Raises:  ValueError that names the row and two files that differ
         """
         if not found:
             return None
@@ -139,19 +141,19 @@ class PictureFiles:
 
 
 def _plain(name: str) -> str:
-    """A name however its accents are written: macOS writes them as letters of their own."""
+    """Return the name in one Unicode form; macOS splits accents from letters."""
     return unicodedata.normalize("NFC", name)
 
 
 def _key(name: str) -> str:
-    """A name with its picture's suffix in small letters."""
+    """Return the name with a picture's suffix in lower case."""
     name = _plain(name)
     suffix = PurePosixPath(name).suffix
     return name[: -len(suffix)] + suffix.lower() if suffix.lower() in SUFFIXES else name
 
 
 def _means(name: str, file: Path) -> bool:
-    """Whether a name that shares a key with a file is its name: one with a suffix is not the stem of another's."""
+    """Whether a name with the key of a file means it: a name with a suffix must have the file's suffix."""
     return PurePosixPath(name).suffix.lower() not in SUFFIXES or _key(name) == _key(file.name)
 
 
@@ -160,6 +162,6 @@ def _short(name: str) -> str:
 
 
 def _keys(name: str) -> tuple[str, str]:
-    """Keys of a picture's file: its name, and its name without suffix."""
+    """Return the keys of a picture's file: its name with and without suffix."""
     key = _key(name)
     return key, key[: -len(PurePosixPath(key).suffix)]

@@ -1,4 +1,4 @@
-"""Content of a file of questions, before its layout is known."""
+"""Files of questions, before their layout is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from salience.lab.data.readers.strict_json import JsonLine, read_json
 from salience.lab.data.readers.text_files import column_name, place
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
-#: Columns of a table of one's own, by what they hold; the first that a row has is read, and no other where it is empty.
+#: Content -> names of its column in a user's table. The first one that a row has is read, even where it is empty.
 COLUMNS = {
     "image": ("image", "image_path", "file_name", "image_id"),
     "question": ("question", "text"),
@@ -25,9 +25,12 @@ COLUMNS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
-    """source: the file's path below the folder   value: what JSON says, of a table the list of its rows
-    places: of each of the list's items, "row 3, line 4"   header: the columns of a CSV file, None for JSON"""
+class QuestionFile:
+    """One file.
+
+    source: path below the folder   value: the parsed JSON, or the list of a table's rows
+    places: of each item of the list, "row 3, line 4"   header: columns of a CSV file, None for JSON
+    """
 
     source: str
     value: Any
@@ -35,20 +38,20 @@ class Content:
     header: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[tuple[Any, str]]:
-        """Each item of a list and the words for its place: "file, row 3, line 4"."""
+        """Iterate over the items of a list with their places: "file, row 3, line 4"."""
         for item, its_place in zip(self.value, self.places, strict=True):
             yield item, f"{self.source}, {its_place}"
 
     @property
     def first(self) -> Any:
-        """The first item of a list; None where there is none."""
+        """First item of a list, or None."""
         return self.value[0] if isinstance(self.value, list) and self.value else None
 
 
-def read_content(file: Path, source: str) -> Content:
-    """Content of a file with a suffix of SUFFIXES.
+def read_content(file: Path, source: str) -> QuestionFile:
+    """Read a file with a suffix of SUFFIXES.
 
-    Raises:  ValueError, one sentence with the row, when it can't be read
+    Raises:  ValueError, one sentence with the row, where it can't be read
     """
     if file.suffix.lower() in (".csv", ".tsv"):
         return _table(file, source)
@@ -56,29 +59,29 @@ def read_content(file: Path, source: str) -> Content:
     if isinstance(value, dict) and _is_row(value):
         value = [value]  # one object in one line
     if not isinstance(value, list):
-        return Content(source=source, value=value)
+        return QuestionFile(source=source, value=value)
     lines = [item for item in value if isinstance(item, JsonLine)]
     items = [item.value for item in lines] if lines else value
     places = [place(item.number, item.line) for item in lines] or [f"row {n}" for n in range(1, len(value) + 1)]
     if len(items) == 1 and lines and isinstance(items[0], dict) and not _is_row(items[0]):
-        return Content(source=source, value=items[0])  # a whole JSON document in one line
-    return Content(source=source, value=[_named(item, source, p) for item, p in zip(items, places, strict=True)],
+        return QuestionFile(source=source, value=items[0])  # a whole JSON document in one line
+    return QuestionFile(source=source, value=[_named(item, source, p) for item, p in zip(items, places, strict=True)],
                    places=places)  # fmt: skip
 
 
 def needs_of(columns: Sequence[str]) -> list[str]:
-    """Of image, question and answer, those that none of the columns holds."""
+    """Return those of image, question and answer that the columns lack."""
     held = {kind for kind, names in COLUMNS.items() if any(name in columns for name in names)}
     held |= {"answer"} if "answers" in held else set()
     return [kind for kind in ("image", "question", "answer") if kind not in held]
 
 
 def _is_row(item: dict[str, Any]) -> bool:
-    by_columns = all(isinstance(value, dict | list) for value in item.values())  # as pandas writes a table by itself
+    by_columns = all(isinstance(value, dict | list) for value in item.values())  # as pandas writes a table by default
     return not by_columns and len(needs_of([column_name(key) for key in item])) < 2
 
 
-def _table(file: Path, source: str) -> Content:
+def _table(file: Path, source: str) -> QuestionFile:
     sheet = read_sheet(file, lambda names: not needs_of(names), source)
     columns = [column_name(name) for name in sheet.header]
     for name, column in zip(columns, sheet.header, strict=True):
@@ -93,11 +96,11 @@ def _table(file: Path, source: str) -> Content:
                 raise ValueError(f"{where}: the cell {cell.strip()!r} stands in column {at + 1}, which has no name.")
         rows.append({name: cell for name, cell in zip(columns, row.cells, strict=True) if name})
     places = [place(row.number, row.line) for row in filled]
-    return Content(source=source, value=rows, places=places, header=sheet.header)
+    return QuestionFile(source=source, value=rows, places=places, header=sheet.header)
 
 
 def _named(item: Any, source: str, where: str) -> Any:
-    """An object with its keys as `column_name` gives them."""
+    """Return an object with its keys as `column_name` gives them."""
     if not isinstance(item, dict):
         return item
     named = {column_name(key): value for key, value in item.items()}

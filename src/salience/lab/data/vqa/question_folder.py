@@ -1,4 +1,4 @@
-"""A folder of questions and pictures: which layout it has, which file is which split, where each picture is."""
+"""Folders of questions and pictures: their layout, splits and picture files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from salience.lab.data.readers.text_files import column_name, how_to_save, is_litter
 from salience.lab.data.vqa.layouts import easy_vqa, gqa, own_questions, pope, textvqa, vqav2
 from salience.lab.data.vqa.picture_files import PictureFiles
-from salience.lab.data.vqa.question_file import SUFFIXES, Content, needs_of, read_content
+from salience.lab.data.vqa.question_file import SUFFIXES, QuestionFile, needs_of, read_content
 from salience.lab.data.vqa.sample import Entry, VqaSample
 
 _LAYOUTS = {"gqa": gqa, "textvqa": textvqa, "pope": pope, "easy-vqa": easy_vqa, "table": own_questions}
@@ -24,8 +24,8 @@ _SPLIT = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class VqaTask:
-    """samples: the questions to be asked, a picture's one behind the other   train: those of a training split, or none
-    layout: which one the folder has"""
+    """Questions of a folder. samples: to be asked, a picture's together   train: of a training split, if there is one
+    layout: name of the folder's layout"""
 
     samples: tuple[VqaSample, ...]
     train: tuple[VqaSample, ...]
@@ -33,15 +33,14 @@ class VqaTask:
 
 
 def load_folder(path: str | Path) -> VqaTask:
-    """The questions of a folder, or of one file whose pictures are beside or below it.
+    """Read the questions of a folder, or of one file whose pictures are beside or below it.
 
-    Files whose path has "train" in it are for the baselines alone; of several other splits that have answers, the test
-    split is taken, else the validation split, else all there is. Hidden files, and what systems leave in folders
-    (`.ipynb_checkpoints`, `__MACOSX`, `~$` files), are not read.
+    Files with "train" in their path are used for the baselines only. Of other splits with answers the test split is
+    taken, else the validation split, else all files. Hidden files and files that systems make (`.ipynb_checkpoints`,
+    `__MACOSX`, `~$`) are not read.
 
-    Raises: ValueError, one sentence, when there is no such place, no file in it in a layout that is known, or files in
-        two; when a questions file can't be read; when a row lacks what it must have, or its picture is nowhere, or
-        could be one of several
+    Raises:  ValueError, one sentence, for a missing folder, no known layout or two of them, a file that can't be read,
+             a row without a required value, and a picture that is missing or ambiguous
     """
     root = Path(path)
     if not root.exists():
@@ -62,7 +61,7 @@ def load_folder(path: str | Path) -> VqaTask:
 
 
 def _below(folder: Path) -> list[Path]:
-    """All files below a folder, in order."""
+    """Return all files below a folder, sorted."""
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
@@ -75,20 +74,20 @@ def _chosen(parts: dict[str, list[Entry]]) -> list[Entry]:
 
 
 def _split(name: str) -> str:
-    """The split that a file's path below the folder names."""
+    """Return the split that a file's path below the folder names, or an empty text."""
     found = _SPLIT.search(name.lower())
     return next(filter(None, found.groups())) if found else ""
 
 
 def _read_all(folder: Path, files: Sequence[Path], only: Path | None) -> tuple[str, dict[str, Iterable[Entry]]]:
-    """The layout, and for each questions file, named by its path below the folder, its entries."""
+    """Return the layout, and the entries of each question file by its path below the folder."""
     if only is not None and only.suffix.lower() not in SUFFIXES:
         raise ValueError(f"task: {only.name} can't be read: {', '.join(SUFFIXES)} can; {how_to_save(only) or _SAVE}.")
     names = {file: str(file.relative_to(folder)) for file in files if file.suffix.lower() in SUFFIXES}
     names = {file: name for file, name in names.items() if not is_litter(Path(name)) or file == only}
     contents = [read_content(file, name) for file, name in names.items() if only is None or file == only]
     questions = [content for content in contents if vqav2.reads(content)]
-    layouts: dict[str, list[Content]] = {"vqav2": questions} if questions else {}
+    layouts: dict[str, list[QuestionFile]] = {"vqav2": questions} if questions else {}
     for layout, module in _LAYOUTS.items():
         mine = [content for content in contents if content not in questions and module.reads(content)]
         taken = [content for others in layouts.values() for content in others]
@@ -111,8 +110,8 @@ def _read_all(folder: Path, files: Sequence[Path], only: Path | None) -> tuple[s
     return layout, {content.source: _LAYOUTS[layout].entries(content) for content in mine}
 
 
-def _require_whole(contents: Sequence[Content]) -> None:
-    """Refuse a table that is meant to be questions and lacks a column, beside others that are read."""
+def _require_whole(contents: Sequence[QuestionFile]) -> None:
+    """Refuse a table of questions that lacks a column, beside others that are read."""
     for content in contents:
         columns = list(content.first) if isinstance(content.first, dict) else []
         if content.header is not None and not columns:
@@ -122,8 +121,8 @@ def _require_whole(contents: Sequence[Content]) -> None:
             raise ValueError(f"task: {content.source} {_lacking(content, missing)}.")
 
 
-def _unknown(folder: Path, only: Path | None, contents: Sequence[Content], files: Sequence[Path]) -> str:
-    """The sentence for questions that are in no layout: what the likeliest file lacks."""
+def _unknown(folder: Path, only: Path | None, contents: Sequence[QuestionFile], files: Sequence[Path]) -> str:
+    """Return the message for a folder without a known layout: what the likeliest file lacks."""
     for content in sorted(contents, key=lambda content: (content.header is None, content.source)):
         columns = list(content.header or content.first) if isinstance(content.first, dict) or content.header else []
         if content.header is not None or (columns and len(needs_of(columns)) < 3):
@@ -138,7 +137,7 @@ def _unknown(folder: Path, only: Path | None, contents: Sequence[Content], files
     return f"task: {place} has no questions in a layout that is known: {_ALL}{hint}."
 
 
-def _lacking(content: Content, missing: Sequence[str]) -> str:
+def _lacking(content: QuestionFile, missing: Sequence[str]) -> str:
     columns = content.header or tuple(content.first)
     if not content.value:
         return f"has the columns {', '.join(columns)} and no row"
@@ -151,7 +150,7 @@ def _lacking(content: Content, missing: Sequence[str]) -> str:
 
 
 def _require_one_source(entries: Sequence[Entry]) -> None:
-    """Refuse the same question of the same picture in two tables: one is a copy, and each would count twice."""
+    """Refuse the same question about the same picture in two tables, because it would count twice."""
     seen: dict[tuple[str, str, str], Entry] = {}
     for entry in entries:
         beside = str(Path(entry.source).parent)
@@ -164,8 +163,8 @@ def _require_one_source(entries: Sequence[Entry]) -> None:
 
 
 def _grouped(entries: Sequence[Entry], pictures: PictureFiles | None) -> tuple[VqaSample, ...]:
-    """Samples, a picture's together, in the order in which pictures first come. pictures: None where none is needed."""
-    found: dict[tuple[str, str], Path] = {}  # of a picture once: its questions are many
+    """Return the samples, a picture's together, in the pictures' order. pictures: None to keep the paths as named"""
+    found: dict[tuple[str, str], Path] = {}  # search once for each picture
     groups: dict[str, list[tuple[Entry, Path]]] = {}
     for entry in entries:
         key = str(Path(entry.source).parent), entry.image

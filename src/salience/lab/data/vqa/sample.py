@@ -1,4 +1,4 @@
-"""One question about one picture on disk, with every answer that counts."""
+"""Questions about pictures on disk, with all accepted answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A line of a questions file, before its picture is found.
+    """A row of a question file, before its picture is found.
 
-    source: the file's path below the folder   row: "file, row 3, line 4", for sentences about it
+    source: the file's path below the folder   row: "file, row 3, line 4", for messages
     """
 
     image: str
@@ -36,9 +36,8 @@ class Entry:
 class VqaSample:
     """A question whose picture is a file.
 
-    answers: one for each person asked (ten in VQAv2 and TextVQA), or the only one   choices: to choose from, if any
-    kind: the data's own word for what sort of question it is   picture: number of the picture among the task's
-    row: where it stands, for sentences about it
+    answers: of each person asked (ten in VQAv2 and TextVQA), or one   choices: to choose from, if any
+    kind: of question, as the data call it   picture: number of the picture in the task   row: place, for messages
     """
 
     path: Path
@@ -51,14 +50,14 @@ class VqaSample:
 
     @property
     def answer(self) -> str:
-        """The answer that most people gave, the earliest of equals."""
+        """The answer that most people gave; of equally common ones the first."""
         return commonest(self.answers)
 
     @property
     def image(self) -> Image:
-        """The picture, read anew at every call.
+        """The picture, read from disk at every call.
 
-        Raises: ValueError, one sentence that names the row, when it is missing, broken or cut off
+        Raises:  ValueError, one sentence that names the row, where it is missing, broken or cut off
         """
         try:
             return open_picture(self.path)
@@ -67,18 +66,18 @@ class VqaSample:
 
 
 def commonest(answers: Sequence[str]) -> str:
-    """The answer that most people gave, the earliest of equals."""
+    """The answer that most people gave; of equally common ones the first."""
     return Counter(answers).most_common(1)[0][0]
 
 
 def text_of(row: object, names: Sequence[str], where: str) -> str:
-    """The first of these fields that a row has, as text: numbers as they are written, words of any kind kept.
+    """Return the first of these fields that a row has, as text. Numbers keep their text.
 
-    Where it is there and empty no other stands in: a table's `text` or `label` is another thing than its `question` or
+    An empty field is not replaced by the next name: a table's `text` or `label` may differ from its `question` or
     `answer`.
 
-    Raises: ValueError naming the row when it has none of them, its value is NaN, true or false, or no text at all, or
-        the row is no object
+    Raises:  ValueError that names the row, for a missing field, a value that is NaN, a truth value or no text, and for
+             a row that is no object
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no object with fields but {type(row).__name__}.")
@@ -91,9 +90,9 @@ def text_of(row: object, names: Sequence[str], where: str) -> str:
 
 
 def plain_text(value: object, name: str, where: str) -> str:
-    """A text or a number as text.
+    """Return a text or a number as text.
 
-    Raises: ValueError naming the row for everything else
+    Raises:  ValueError that names the row, for any other value
     """
     if isinstance(value, bool):
         raise ValueError(f'{where}: its {name} is {str(value).lower()}, but text or a number is needed, such as "yes".')
@@ -111,7 +110,7 @@ def plain_text(value: object, name: str, where: str) -> str:
 
 
 def kind_of(row: dict[str, object], names: Sequence[str]) -> str:
-    """The first of these fields that says of what kind a question is; empty where none does."""
+    """Return the kind of question from the first of these fields that has one, else an empty text."""
     for name in names:
         value = row.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():

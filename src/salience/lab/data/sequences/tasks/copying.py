@@ -1,13 +1,14 @@
-"""`copying` and `selective-copying`: write down the tokens that were shown, after everything has been read.
+"""`copying` and `selective-copying`: repeat the data tokens at the end of the sequence.
 
 A sequence is `length` steps followed by `tokens` markers. Of the first `length` steps `tokens` hold a data token and
 the rest a blank: the first ones in `copying`, random ones in `selective-copying`. At the m-th marker the answer is the
 m-th data token; no other step has a target. Data tokens are 0..vocabulary-3, the blank vocabulary-2, the marker
-vocabulary-1. With a constant delay (`copying`) a linear time-invariant model can do it; where the places are random
-what to keep depends on the input, which is what selection is for.
+vocabulary-1. With a constant delay (`copying`) a linear time-invariant model can solve it. With random places the model
+must select by the input.
 
 Source: Arjovsky, Shah and Bengio, arXiv:1511.06464 (copying); Gu and Dao, arXiv:2312.00752, section 4.1.1 (selective:
-16 tokens of a vocabulary of 16 among 4,096 steps, `tokens=16,length=4096,vocabulary=16`). Made data, nobody's licence.
+16 tokens of a vocabulary of 16 among 4,096 steps, `tokens=16,length=4096,vocabulary=16`).
+Generated data without a licence.
 """
 
 from __future__ import annotations
@@ -20,32 +21,32 @@ from torch import Tensor
 
 from salience.lab.data.sequences.draws import Indices, integers, places
 from salience.lab.data.sequences.sequence_task import SequenceTask
-from salience.lab.data.sequences.splits import IGNORE, Made
+from salience.lab.data.sequences.splits import IGNORE, Generated
 from salience.lab.data.sequences.task_options import between
 
-#: steps before the markers, data tokens, ids in all, and examples that are called a training epoch
+#: steps before the markers, data tokens, number of ids, and examples in an epoch
 OPTIONS: dict[str, Any] = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}
 
 _LONGEST = 1 << 20
 
 
-def build(kind: str, *, seed: int, name: str, length: int, tokens: int, vocabulary: int, epoch: int, test: int) -> (
-    SequenceTask
-):  # fmt: skip
-    """kind: "copying" or "selective-copying"."""
+def build(
+    kind: str, *, seed: int, name: str, length: int, tokens: int, vocabulary: int, epoch: int, test: int
+) -> SequenceTask:
+    """Make the task `kind`: "copying" or "selective-copying"."""
     between(kind, "length", length, 1, _LONGEST)
     between(kind, "tokens", tokens, 1, length)
     between(kind, "vocabulary", vocabulary, 4, 1 << 16)
     between(kind, "epoch", epoch, 1, 1 << 30)
     between(kind, "test", test, 1, 1 << 20)
 
-    def split(stream: int, size: int, *, endless: bool = False) -> Made:
+    def split(stream: int, size: int, *, endless: bool = False) -> Generated:
         def make(index: Indices) -> tuple[Tensor, Tensor]:
             where = None if kind == "copying" else places(seed, 2 * stream, index, tokens, length)
             data = integers(seed, 2 * stream + 1, index, tokens, vocabulary - 2)
             return sequences(data, where, length, vocabulary)
 
-        return Made(make=make, size=size, length=length + tokens, endless=endless)
+        return Generated(make=make, size=size, length=length + tokens, endless=endless)
 
     guess = 1 / (vocabulary - 2)
     return SequenceTask(
@@ -59,8 +60,10 @@ def build(kind: str, *, seed: int, name: str, length: int, tokens: int, vocabula
 
 
 def sequences(data: Indices, where: Indices | None, length: int, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """data: (b, m) tokens   where: (b, m) their places, rising, or None for the first m. Returns: inputs and targets,
-    both (b, length + m) int64."""
+    """Return inputs and targets, both (b, length + m) int64.
+
+    data: (b, m) tokens   where: (b, m) their places, rising, or None for the first m
+    """
     rows, count = data.shape
     inputs = np.full((rows, length + count), vocabulary - 2, dtype=np.int64)
     inputs[:, length:] = vocabulary - 1

@@ -1,13 +1,13 @@
-"""`induction`: what came after the special token the last time it was seen?
+"""`induction`: the token that followed the special token before.
 
 Random tokens 0..vocabulary-2; the special token vocabulary-1 stands at one random place, with one token after it that
 is the answer, and again at the last step, the only one with a target. Trained at one length, tested at that and at
-twice, four times, ... the length up to `longest`: a model that has learnt to look it up doesn't mind.
+twice, four times, ... the length up to `longest`. A model that learnt to search does not depend on the length.
 
 In training the special token stands at up to `times` places besides the last, each followed by the same answer, which
-is asked for from the second place on. With one target among 256 steps every model stays at chance for thousands of
-steps; with several, some near, it is found within hundreds. Tests and validation are of the two places alone, and with
-`times=1` so is training.
+is a target from the second place on. With one target among 256 steps every model stays at chance for thousands of
+steps; with several it learns within hundreds. Validation and test have the two places only; so has training with
+`times=1`.
 
 Source: Olsson et al., arXiv:2209.11895 (induction heads); Gu and Dao, arXiv:2312.00752, section 4.1.2 (vocabulary 16,
 trained at 256). Deviations: the places in training; the first place is drawn evenly over all steps but the last two.
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from salience.lab.data.sequences.draws import Indices, integers, uniform
 from salience.lab.data.sequences.sequence_task import SequenceTask
-from salience.lab.data.sequences.splits import IGNORE, Made
+from salience.lab.data.sequences.splits import IGNORE, Generated
 from salience.lab.data.sequences.task_options import between
 
 OPTIONS: dict[str, Any] = {
@@ -44,7 +44,7 @@ _LONG_TEST = 200  # sequences of each greater length: .99 of them is 198
 def build(
     *, seed: int, name: str, length: int, longest: int, vocabulary: int, epoch: int, times: int, test: int
 ) -> SequenceTask:
-    """See the module."""
+    """Make the task."""
     between("induction", "length", length, 4, 1 << 20)
     between("induction", "longest", longest, length, 1 << 20)
     between("induction", "vocabulary", vocabulary, 4, 1 << 16)
@@ -52,7 +52,7 @@ def build(
     between("induction", "times", times, 1, length // 2 - 1)
     between("induction", "test", test, 1, 1 << 20)
 
-    def split(stream: int, size: int, steps: int, *, endless: bool = False) -> Made:
+    def split(stream: int, size: int, steps: int, *, endless: bool = False) -> Generated:
         def make(index: Indices) -> tuple[Tensor, Tensor]:
             tokens = integers(seed, 2 * stream, index, steps, vocabulary - 1)
             if endless and times > 1:
@@ -60,7 +60,7 @@ def build(
             first = integers(seed, 2 * stream + 1, index, 1, steps - 2)
             return sequences(tokens, first[:, 0], vocabulary)
 
-        return Made(make=make, size=size, length=steps, endless=endless)
+        return Generated(make=make, size=size, length=steps, endless=endless)
 
     lengths = [length << k for k in range(1, 21) if length << k <= longest]
     guess = 1 / (vocabulary - 1)
@@ -75,7 +75,7 @@ def build(
 
 
 def sequences(tokens: Indices, first: Indices, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """tokens: (b, L) ordinary ones   first: (b,) the special token's place, at most L - 3."""
+    """Return inputs and targets (b, L). tokens: (b, L) ordinary ones   first: (b,) special place, at most L - 3"""
     inputs, at = torch.from_numpy(tokens), torch.from_numpy(first)[:, None]
     inputs.scatter_(1, at, vocabulary - 1)
     inputs[:, -1] = vocabulary - 1
@@ -85,8 +85,11 @@ def sequences(tokens: Indices, first: Indices, vocabulary: int) -> tuple[Tensor,
 
 
 def repeated(tokens: Indices, pairs: Chosen, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """tokens: (b, L) ordinary ones   pairs: (b, (L - 2) // 2), where steps 2 p and 2 p + 1 are the special token and
-    the answer, which is the one that stands behind the first of them."""
+    """Return inputs and targets (b, L).
+
+    tokens: (b, L) ordinary ones   pairs: (b, (L - 2) // 2), True where steps 2 p and 2 p + 1 are the special token and
+    the answer; the token behind the first special one is the answer
+    """
     inputs, rows = torch.from_numpy(tokens), np.arange(len(tokens))
     answers = torch.from_numpy(tokens[rows, 2 * pairs.argmax(axis=1) + 1])[:, None]
     special = torch.zeros_like(inputs, dtype=torch.bool)
@@ -99,6 +102,6 @@ def repeated(tokens: Indices, pairs: Chosen, vocabulary: int) -> tuple[Tensor, T
 
 
 def _pairs(seed: int, index: Indices, times: int, steps: int) -> Chosen:
-    """For each example 1 to `times` of the pairs of steps, every number and every set of them equally likely."""
+    """Choose 1 to `times` pairs of steps for each example; every number and every set are equally likely."""
     ranks = uniform(seed, _PLACES, index, (steps - 2) // 2).argsort(axis=1).argsort(axis=1)
     return ranks < 1 + integers(seed, _COUNTS, index, 1, times)

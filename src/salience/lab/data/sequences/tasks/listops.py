@@ -1,4 +1,4 @@
-"""`listops`: what does a nested list operation come to? `[MAX 4 3 [MIN 2 3 ] 1 0 [MED 1 5 8 9 2 ] ]` is 5.
+"""`listops`: value of a nested list operation. `[MAX 4 3 [MIN 2 3 ] 1 0 [MED 1 5 8 9 2 ] ]` is 5.
 
 Grammar: an expression is a digit, or an operator with 2 to `max_args` expressions and a bracket that closes it. Each
 expression is an operation with probability 1/4, above the depth limit, and else a digit, all operators and digits
@@ -9,7 +9,7 @@ The published long form (500 to 2,000 tokens, 96,000 / 2,000 / 2,000) is
 `listops:min_length=500,max_length=2000,train=96000,test=2000`; the default is shorter and smaller, for a CPU.
 
 Source: Nangia and Bowman, arXiv:1804.06028 (the grammar); Tay et al., arXiv:2011.04006 (depth 10, 10 arguments,
-lengths). Made data, nobody's licence.
+lengths). Generated data without a licence.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 VOCABULARY = (*"0123456789", *OPERATORS, "]")
 CLOSE = len(VOCABULARY) - 1
 _OPERATION = 0.25  # the share of expressions that are operations
-_TRIES = 20_000  # expressions drawn in vain before the limits are called impossible
+_TRIES = 20_000  # rejected expressions in a row after which the limits count as impossible
 _BUFFER = 1 << 16
 
 
 def build(
     *, seed: int, name: str, min_length: int, max_length: int, max_depth: int, max_args: int, train: int, test: int
 ) -> SequenceTask:
-    """See the module."""
+    """Make the task."""
     between("listops", "max_args", max_args, 2, 100)
     between("listops", "max_depth", max_depth, 1, 50)
     between("listops", "max_length", max_length, 4, 1 << 14)
@@ -75,7 +75,7 @@ def build(
 
 
 class _Draws:
-    """Uniform draws one at a time, cheaply: ten thousands of trees take millions."""
+    """Uniform draws one at a time, from a buffer, because trees take millions of draws."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.Generator(np.random.PCG64(seed))
@@ -119,7 +119,7 @@ def _split(draw: _Draws, seen: set[bytes], size: int, limits: tuple[int, int, in
 
 
 def expression(draw: _Draws, tokens: list[int], longest: int, depth: int, args: int) -> int | None:
-    """Append a random expression's tokens. Returns: its value, or None as soon as it is longer than `longest`."""
+    """Append a random expression's tokens. Returns its value, or None once it is longer than `longest`."""
     if depth <= 1 or draw() > _OPERATION:
         tokens.append(int(draw() * 10))
         return tokens[-1]
@@ -136,7 +136,7 @@ def expression(draw: _Draws, tokens: list[int], longest: int, depth: int, args: 
 
 
 def apply(operator: str, values: Sequence[int]) -> int:
-    """One operation on digits."""
+    """Return the value of one operation on digits."""
     if operator == "[MIN":
         return min(values)
     if operator == "[MAX":

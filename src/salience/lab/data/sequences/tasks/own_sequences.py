@@ -1,13 +1,13 @@
-"""`csv:PATH`: your own sequences with labels, to be classified, from a CSV or a JSONL file.
+"""`csv:PATH`: classification of your own labelled sequences, from a CSV or JSONL file.
 
 CSV     a header, then one sequence a row: a column `label`, and its steps as numbers in the other columns, in order.
         Commas, semicolons or tabs between the cells; UTF-8, or UTF-16 with its mark.
 JSONL   an object a line, or a JSON list of objects: "label", and "sequence": a list of numbers, a list of equally long
         lists of numbers (several a step), or a string, which is read as its UTF-8 bytes. Lengths may differ.
-Two more columns or keys are optional. `split` (train, val or test) says where a row belongs; then every row needs it.
-`group` (writer, patient, device, day) names what a row comes from: rows of one group stay in one split. Without
-`split`, groups are dealt out 8 : 1 : 1, by the hash of their name and the seed; rows that are equal count as one group,
-so that a copy is never asked about. Numbers are (x - mean) / deviation with constants of the training rows.
+Two more columns or keys are optional. `split` (train, val or test) assigns a row; then every row needs it. `group`
+(writer, patient, device, day) names the origin of a row: rows of one group stay in one split. Without `split`, groups
+are split 8 : 1 : 1, by the hash of their name and the seed. Equal rows count as one group, so no copy of a training row
+is in the test. Numbers are (x - mean) / deviation with constants of the training rows.
 
 The licence and the credit are the file's owner's.
 """
@@ -42,7 +42,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
-    """values: (L, channels) float64, or (L,) int64 bytes of a string   where: "PATH, line N" for errors"""
+    """One sequence. values: (L, channels) float64, or (L,) int64 bytes of text   where: "PATH, line N" for messages"""
 
     values: np.ndarray[Any, Any]
     label: str
@@ -52,7 +52,7 @@ class Row:
 
 
 def build(path: str, *, seed: int, name: str) -> SequenceTask:
-    """See the module. Raises: ValueError, one sentence with the line, for anything that can't be read."""
+    """Make the task. Raises ValueError, one sentence with the line, for data that can't be read."""
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"csv: there is no file {path}.")
@@ -136,7 +136,7 @@ def _json_rows(file: Path) -> Iterator[Row]:
 
 
 def _text(value: Any, name: str, where: str) -> str:
-    """A label, a split or a group as text: a number as it is written, true as "true"; empty where there is none."""
+    """Return a label, split or group as text: a number as written, true as "true", empty for a missing one."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -192,7 +192,7 @@ def _number(value: Any, where: str) -> float:
 
 
 def _require_labels(rows: Sequence[Row]) -> None:
-    """Refuse labels that are one number written in two ways, and "nan" among numbers: nobody means such classes."""
+    """Refuse one label that is written in two ways, and "nan" among numbers."""
     written: dict[float, Row] = {}
     seen: dict[str, Row] = {}
     for row in rows:
@@ -228,7 +228,7 @@ def _require_alike(rows: Sequence[Row]) -> None:
 
 
 def _deal(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
-    """Each row's split. Rows that are equal, or share a group, directly or through others, go together."""
+    """Return the rows of each split. Rows that are equal or share a group, also through others, stay together."""
     found: dict[str, list[Row]] = {split: [] for split in SPLITS}
     if rows[0].split:
         for row in rows:
@@ -252,7 +252,7 @@ def _deal(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
     together: dict[int, list[Row]] = {}
     for number, row in enumerate(rows):
         together.setdefault(top(number), []).append(row)
-    # In the order of a hash, each bundle to the split that is furthest behind its share.
+    # In the order of a hash, each bundle goes to the split that is furthest below its share.
     order = sorted(together.values(), key=lambda bundle: _digest(f"{seed}/{_name(bundle[0])}".encode()))
     for bundle in order:
         behind = [len(found[split]) / share for split, share in zip(SPLITS, _SHARES, strict=True)]
@@ -281,8 +281,8 @@ def _splits(by_split: dict[str, list[Row]], classes: Sequence[str], token: bool)
     targets = {split: [classes.index(row.label) for row in rows] for split, rows in by_split.items()}
     values = {split: [row.values for row in rows] for split, rows in by_split.items()}
     if not token:
-        # Before float32, which has seven digits and no more: times in seconds since 1970 would fall together.
-        origin = np.median(np.concatenate(values["train"]), axis=0)  # of a constant channel exact
+        # Before float32, whose seven digits would make seconds since 1970 equal.
+        origin = np.median(np.concatenate(values["train"]), axis=0)  # exact for a constant channel
         values = {split: [(row - origin).astype(np.float32) for row in found] for split, found in values.items()}
         mean, deviation = normaliser(values["train"])
         return {split: stored(values[split], targets[split], mean, deviation) for split in SPLITS}

@@ -1,9 +1,9 @@
-"""`text:PATH`: your own text, byte by byte: which byte comes next?
+"""`text:PATH`: the next byte of your own text.
 
 PATH is a file or a folder (its `.txt`, `.md`, `.py`, ... files, hidden ones left out, sorted by name; of files with the
-same content one). With ten files or more whole files are dealt out, every tenth by the hash of its content to val and
-to test; with fewer, each file's first eight tenths are for training, the next tenth for val and its end for test.
-Either way no stretch of text is in two splits. Windows of `length` bytes don't overlap; what is left over at the
+same content one). Ten files or more are split as whole files, ordered by the hash of their content: one tenth each goes
+to val and test. With fewer, each file's first eight tenths are for training, the next tenth for val, the last for test.
+No stretch of text is in two splits. Windows of `length` bytes don't overlap; what is left over at the
 end of a stretch is dropped. Vocabulary: the 256 bytes.
 
 The licence and the credit are the text's owner's.
@@ -29,11 +29,11 @@ from salience.lab.data.sequences.task_options import between
 OPTIONS: dict[str, Any] = {"length": 256}
 SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".java", ".html",
             ".xml", ".json", ".csv", ".log")  # fmt: skip
-_MANY = 10  # files from which on whole files are dealt out
+_MANY = 10  # from so many files on, whole files are split
 
 
 class Windows(Split):
-    """Windows of a text that do not overlap: inputs are bytes t, targets bytes t + 1."""
+    """Windows of a text without overlap. Inputs are bytes t, targets bytes t + 1."""
 
     def __init__(self, stretches: Sequence[bytes], length: int) -> None:
         whole = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in stretches if len(text) > length]
@@ -47,7 +47,7 @@ class Windows(Split):
 
 
 def build(path: str, *, seed: int, name: str, length: int) -> SequenceTask:
-    """See the module. `seed` changes nothing: the data are as they are."""
+    """Make the task. seed: without effect, the data are fixed"""
     between("text", "length", length, 1, 1 << 20)
     files = _files(Path(path))
     stretches = deal(files)
@@ -79,7 +79,7 @@ def build(path: str, *, seed: int, name: str, length: int) -> SequenceTask:
 
 
 def deal(texts: Sequence[bytes]) -> dict[str, list[bytes]]:
-    """The stretches of each split."""
+    """Return the stretches of text of each split."""
     if len(texts) < _MANY:
         cuts = [(len(text) * 8 // 10, len(text) * 9 // 10) for text in texts]
         return {
@@ -111,7 +111,7 @@ def _files(path: Path) -> list[bytes]:
 
 
 def _read(file: Path) -> bytes:
-    """A file's bytes without UTF-8's mark, which is no text."""
+    """Return a file's bytes without the byte order mark of UTF-8."""
     content = file.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f"text: {file} is in UTF-16, where every other byte is easily told; save it in UTF-8.")

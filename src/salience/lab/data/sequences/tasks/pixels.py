@@ -3,8 +3,8 @@
 smnist    pixel by pixel, row by row: 784 scalars                     psmnist   the same in one fixed random order
 digits49  49 patches of 4 x 4 pixels, row by row, 16 numbers each     fashion   as smnist, articles of clothing
 The digits are the 5,000 of `digit_splits`, or with `folder=PATH` the whole of MNIST (or another set of its format) from
-its four files, gzipped or not. Fashion-MNIST is looked for in `folder=PATH`, then where Debian's package
-`dataset-fashion-mnist` puts it, then in the cache, and else downloaded from its authors' address. Of a published
+its four files, gzipped or not. Fashion-MNIST comes from `folder=PATH`, else from Debian's package
+`dataset-fashion-mnist`, else from the cache, else from its authors' address. Of a published
 training set the last twelfth (5,000 of 60,000) is val; test is as published. Pixels are (x / 255 - mean) / deviation
 with two constants of the training pixels.
 
@@ -23,13 +23,13 @@ from torch import Tensor
 from salience.lab.data.readers.download import fetch
 from salience.lab.data.readers.idx_files import FILES, read_pair
 from salience.lab.data.sequences import digit_splits
-from salience.lab.data.sequences.digit_splits import Pictures
+from salience.lab.data.sequences.digit_splits import DigitImages
 from salience.lab.data.sequences.draws import order_of
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
 
-#: folder: of the four IDX files   train, test: at most so many pictures, the first ones; 0 for all
+#: folder: of the four IDX files   train, test: at most so many pictures; 0 for all
 OPTIONS: dict[str, Any] = {"folder": "", "train": 0, "test": 0}
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -50,7 +50,7 @@ _PERMUTATION = 784  # the number of the permutation, one for all seeds
 
 
 def build(kind: str, *, seed: int, name: str, folder: str, train: int, test: int) -> SequenceTask:
-    """kind: one of the four names. `seed` changes nothing: the data are as they are."""
+    """Make the task. kind: one of the four names   seed: without effect, the data are fixed"""
     if kind == "fashion":
         pictures, where = _published(_fashion_folder(folder)), "Fashion-MNIST, 55,000 / 5,000 / 10,000 articles"
         licence, credit = "MIT", "Fashion-MNIST: Zalando SE (Xiao, Rasul and Vollgraf 2017)"
@@ -85,8 +85,8 @@ def build(kind: str, *, seed: int, name: str, folder: str, train: int, test: int
     )
 
 
-def _split(kind: str, pictures: Pictures, mean: float, deviation: float) -> Stored:
-    """Bytes stay bytes until they are in a batch: 60,000 pictures as float32 would be 188 MB."""
+def _split(kind: str, pictures: DigitImages, mean: float, deviation: float) -> Stored:
+    """Store bytes; batches become float32. 60,000 pictures as float32 would take 188 MB."""
     pixels = pictures.images.reshape(-1, 784)
     if kind == "psmnist":
         pixels = pixels[:, order_of(0, _PERMUTATION, 784)]
@@ -99,31 +99,29 @@ def _split(kind: str, pictures: Pictures, mean: float, deviation: float) -> Stor
     def prepare(rows: Tensor) -> Tensor:
         return (rows.float() / 255 - mean) / deviation
 
-    return Stored(
-        inputs=stored, targets=torch.from_numpy(pictures.labels), prepare=prepare, length=stored.shape[1]
-    )  # fmt: skip
+    return Stored(inputs=stored, targets=torch.from_numpy(pictures.labels), prepare=prepare, length=stored.shape[1])
 
 
-def _published(folder: Path) -> dict[str, Pictures]:
+def _published(folder: Path) -> dict[str, DigitImages]:
     found = {}
     for split in FILES:
         images, labels = read_pair(folder, split)
-        found[split] = Pictures(images=images, labels=labels.astype(np.int64))
+        found[split] = DigitImages(images=images, labels=labels.astype(np.int64))
     whole = found["train"]
     held = -(-len(whole.labels) // 12)
     if held >= len(whole.labels):
         raise ValueError(f"{folder} has {len(whole.labels)} training picture, but at least 2 are needed.")
-    found["train"] = Pictures(images=whole.images[:-held], labels=whole.labels[:-held])
-    found["val"] = Pictures(images=whole.images[-held:], labels=whole.labels[-held:])
+    found["train"] = DigitImages(images=whole.images[:-held], labels=whole.labels[:-held])
+    found["val"] = DigitImages(images=whole.images[-held:], labels=whole.labels[-held:])
     return found
 
 
-def _first(pictures: Pictures, limit: int) -> Pictures:
-    """The first `limit`, the classes as even as they come: the digits lie class by class in their file."""
+def _first(pictures: DigitImages, limit: int) -> DigitImages:
+    """Return `limit` pictures in a fixed random order, because the file is sorted by class."""
     if not 0 < limit < len(pictures.labels):
         return pictures
     chosen = np.sort(order_of(0, len(pictures.labels), len(pictures.labels))[:limit])
-    return Pictures(images=pictures.images[chosen], labels=pictures.labels[chosen])
+    return DigitImages(images=pictures.images[chosen], labels=pictures.labels[chosen])
 
 
 def _folder(kind: str, folder: str) -> Path:

@@ -1,10 +1,10 @@
-"""`digit-tagging`: a strip of five handwritten digits read column by column; which digit is each column part of?
+"""`digit-tagging`: the digit of each column in a strip of five handwritten digits.
 
 Five pictures of 28 x 28 stand side by side: 140 columns, each a patch of 28 pixels from top to bottom. The label of a
 column is the digit (0 to 9) in whose picture it lies, from the picture's first column to its last, blank margins
-included. So a digit's first columns (four or more of them blank) are labelled with what only the columns *after* them
-tell, and its last ones with what the columns before them told: whoever reads one way only has to guess at the beginning
-of every digit, at about one column in four. Single columns say little (see `tests`): it is context that pays.
+included. A digit's first columns (four or more of them blank) can only be labelled from the columns *after* them, its
+last ones only from the columns before. A model that reads one way must guess at the beginning of every digit, about one
+column in four. A single column tells little (see `tests`), so the model needs context.
 
 The digits are the 5,000 of `digit_splits`, drawn evenly; a strip has digits of its own split only. Training strips
 never repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
@@ -22,15 +22,15 @@ from salience.lab.data.sequences import digit_splits
 from salience.lab.data.sequences.draws import Indices, integers
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
-from salience.lab.data.sequences.splits import Made
+from salience.lab.data.sequences.splits import Generated
 from salience.lab.data.sequences.task_options import between
 
-#: digits a strip, strips called a training epoch, strips of the test
+#: digits a strip, strips in an epoch, strips of the test
 OPTIONS: dict[str, Any] = {"digits": 5, "epoch": 2_000, "test": 500}
 
 
 def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> SequenceTask:
-    """See the module."""
+    """Make the task."""
     between("digit-tagging", "digits", digits, 1, 1 << 10)
     between("digit-tagging", "epoch", epoch, 1, 1 << 30)
     between("digit-tagging", "test", test, 1, 1 << 20)
@@ -63,7 +63,7 @@ def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> Sequen
 _LICENCE, _CREDIT = digit_splits.LICENCE, digit_splits.CREDIT
 
 
-def _split(split: str, stream: int, seed: int, count: int, size: int) -> Made:
+def _split(split: str, stream: int, seed: int, count: int, size: int) -> Generated:
     pictures, known = digit_splits.digits()[split], digit_splits.digits()["train"].images
     mean, deviation = float(np.mean(known) / 255), float(np.std(known) / 255)
 
@@ -73,10 +73,10 @@ def _split(split: str, stream: int, seed: int, count: int, size: int) -> Made:
         targets = torch.from_numpy(pictures.labels[chosen]).repeat_interleave(28, dim=1)
         return (pixels.float() / 255 - mean) / deviation, targets
 
-    return Made(make=make, size=size, length=28 * count, endless=split == "train")
+    return Generated(make=make, size=size, length=28 * count, endless=split == "train")
 
 
 def strips(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(b, digits, 28, 28), rows before columns -> (b, 28 * digits, 28): the columns from left to right."""
+    """Return the columns from left to right, (b, 28 * digits, 28), of images (b, digits, 28, 28)."""
     rows, count = images.shape[:2]
     return np.ascontiguousarray(images.transpose(0, 1, 3, 2)).reshape(rows, count * 28, 28)

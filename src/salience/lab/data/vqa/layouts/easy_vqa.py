@@ -1,4 +1,4 @@
-"""easy-VQA: one coloured shape on a picture of 64 x 64 pixels; somebody else's benchmark, installed as a package.
+"""easy-VQA: one coloured shape on a picture of 64 x 64 pixels; an external benchmark in a package.
 
 Its folder has `train` and `test`, each with `questions.json`, a list of [question, answer, picture number], and
 `images/<number>.png`. 4,000 and 1,000 pictures, 38,575 and 9,673 questions, 13 answers.
@@ -12,22 +12,22 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from salience.lab.data.vqa.question_file import Content
+from salience.lab.data.vqa.question_file import QuestionFile
 from salience.lab.data.vqa.sample import Entry, plain_text
 
 _COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 
-def reads(content: Content) -> bool:
-    """Whether these are such triples."""
+def reads(content: QuestionFile) -> bool:
+    """Whether the file is a list of such triples."""
     first = content.first
     return isinstance(first, list) and len(first) == 3 and isinstance(first[0], str) and isinstance(first[2], int)
 
 
-def entries(content: Content) -> Iterator[Entry]:
-    """The questions; the kind is what the answer is: yes-no, colour or shape.
+def entries(content: QuestionFile) -> Iterator[Entry]:
+    """Return the entries; `kind` is the kind of answer: yes-no, colour or shape.
 
-    Raises:  ValueError naming the row that is no such triple
+    Raises:  ValueError that names the row that is no such triple
     """
     for row, where in content.rows():
         if not (isinstance(row, list) and len(row) == 3):
@@ -45,9 +45,9 @@ def entries(content: Content) -> Iterator[Entry]:
 
 
 def folder() -> Path:
-    """The installed package's data.
+    """Return the data folder of the installed package.
 
-    Raises: ValueError that says what to install
+    Raises:  ValueError that says what to install
     """
     found = importlib.util.find_spec("easy_vqa")
     if found is None or found.origin is None:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from salience.lab.data.vqa.question_file import Content
+from salience.lab.data.vqa.question_file import QuestionFile
 from salience.lab.data.vqa.sample import Entry, kind_of, text_of
 
 
-def reads(content: Content) -> bool:
-    """Whether this is such an object."""
+def reads(content: QuestionFile) -> bool:
+    """Whether the file is such an object."""
     first = next(iter(content.value.values()), None) if isinstance(content.value, dict) else None
     return isinstance(first, dict) and "imageId" in first and "question" in first
 
 
-def entries(content: Content) -> Iterator[Entry]:
-    """The questions; none of a test split, whose rows have no answers.
+def entries(content: QuestionFile) -> Iterator[Entry]:
+    """Return the entries; none for a test split, whose rows have no answers.
 
-    Raises:  ValueError naming the question that lacks something, or whose answer is missing where others have one
+    Raises:  ValueError that names the question, for a missing value
     """
     rows = content.value.values()
     if all(isinstance(row, dict) and row.get("answer") is None for row in rows):

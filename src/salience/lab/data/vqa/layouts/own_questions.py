@@ -1,9 +1,8 @@
-"""A table of one's own, as CSV, TSV, JSONL or a JSON list: `image`, `question` and `answer`, or `answers`.
+"""Your own table as CSV, TSV, JSONL or a JSON list: `image`, `question` and `answer`, or `answers`.
 
-Further columns that are read: `choices` (a list, or text with | between), and `kind` or `category`. The case of a
-column's name makes no difference. `answers` is a list, as JSON, pandas or numpy writes one, or text with | between.
-An answer is read as it is written: 07 stays 07, and nan, NA and None are words. What has no value (an empty cell, null,
-NaN in JSON) is refused.
+Further columns are `choices` (a list, or text with | between), and `kind` or `category`. The case of a column's name
+makes no difference. `answers` is a list as JSON, pandas or numpy writes it, or text with | between. An answer keeps its
+text: 07 stays 07, and nan, NA and None are words. A missing value (an empty cell, null, NaN in JSON) is refused.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ from typing import Any
 
 from salience.lab.data.readers.text_files import MISSING
 from salience.lab.data.vqa.answer_lists import answers_in, several
-from salience.lab.data.vqa.question_file import COLUMNS, Content
+from salience.lab.data.vqa.question_file import COLUMNS, QuestionFile
 from salience.lab.data.vqa.sample import Entry, commonest, kind_of, text_of
 
-_NOTHING = ("nan", "NaN", "None", "null", "<NA>")  # how programs write that a value is missing; no question is one
+_NOTHING = ("nan", "NaN", "None", "null", "<NA>")  # how programs write a missing value
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
-def reads(content: Content) -> bool:
-    """Whether these are rows with a picture and a question."""
+def reads(content: QuestionFile) -> bool:
+    """Whether the file has rows with a picture and a question."""
     if not isinstance(content.first, dict):
         return False
     return all(any(name in content.first for name in COLUMNS[kind]) for kind in ("image", "question"))
 
 
-def entries(content: Content) -> Iterator[Entry]:
-    """Every row.
+def entries(content: QuestionFile) -> Iterator[Entry]:
+    """Return the entries of all rows.
 
-    Raises:  ValueError naming the row that lacks something, or whose answer is none of its choices
+    Raises:  ValueError that names the row, for a missing value and an answer that is none of the choices
     """
     found = [_entry(row, where, content) for row, where in content.rows()]
     names = ("answers", *COLUMNS["answer"])
@@ -40,7 +39,7 @@ def entries(content: Content) -> Iterator[Entry]:
     yield from found
 
 
-def _entry(row: Any, where: str, content: Content) -> Entry:
+def _entry(row: Any, where: str, content: QuestionFile) -> Entry:
     image, question = text_of(row, COLUMNS["image"], where), text_of(row, COLUMNS["question"], where)
     if question in _NOTHING:
         raise ValueError(f"{where} has no question (it is {question}).")
@@ -56,7 +55,7 @@ def _entry(row: Any, where: str, content: Content) -> Entry:
     )  # fmt: skip
 
 
-def _one(row: dict[str, Any], where: str, content: Content) -> tuple[str, ...]:
+def _one(row: dict[str, Any], where: str, content: QuestionFile) -> tuple[str, ...]:
     name = next((name for name in COLUMNS["answer"] if name in row), None)
     if name is None or not isinstance(row[name], list):
         text_of(row, COLUMNS["answer"], where)  # raises where there is none
@@ -70,7 +69,7 @@ def _one(row: dict[str, Any], where: str, content: Content) -> tuple[str, ...]:
 
 
 def _require_no_gaps(found: Sequence[Entry], cells: Sequence[str]) -> None:
-    """In a column of numbers or lists "nan" or NA is how programs write that one is missing; elsewhere it is a word."""
+    """Refuse "nan", NA and the like in a column of numbers or lists. Elsewhere they are words."""
     missing = [cell.strip() in MISSING for cell in cells]
     gaps = [entry for entry, gap in zip(found, missing, strict=True) if gap]
     others = [entry for entry, gap in zip(found, missing, strict=True) if not gap]

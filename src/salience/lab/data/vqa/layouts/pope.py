@@ -1,4 +1,4 @@
-"""POPE: a line an object, `image`, `text` and `label` yes or no; the file's name says how objects were drawn.
+"""POPE: one object a line, with `image`, `text` and a `label` yes or no. The file's name tells how objects were drawn.
 
 Source: Li et al., arXiv:2305.10355; MIT, pictures COCO's.
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from salience.lab.data.vqa.question_file import Content
+from salience.lab.data.vqa.question_file import QuestionFile
 from salience.lab.data.vqa.sample import Entry, text_of
 
 _DRAWS = ("random", "popular", "adversarial")
 _LABELS = ("yes", "no")
 
 
-def reads(content: Content) -> bool:
-    """Whether these are such lines."""
+def reads(content: QuestionFile) -> bool:
+    """Whether the file has such lines."""
     return isinstance(content.first, dict) and {"image", "text", "label"} <= content.first.keys()
 
 
-def entries(content: Content) -> Iterator[Entry]:
-    """The questions, each with the choices yes and no.
+def entries(content: QuestionFile) -> Iterator[Entry]:
+    """Return the entries, each with the choices yes and no.
 
-    Raises:  ValueError naming the row whose label is neither
+    Raises:  ValueError that names the row whose label is neither
     """
     kind = next((draw for draw in _DRAWS if draw in PurePath(content.source).stem.lower()), "")
     for row, where in content.rows():

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from salience.lab.data.vqa.answer_lists import several
-from salience.lab.data.vqa.question_file import Content
+from salience.lab.data.vqa.question_file import QuestionFile
 from salience.lab.data.vqa.sample import Entry, text_of
 
 
-def reads(content: Content) -> bool:
-    """Whether this is such a list of questions."""
+def reads(content: QuestionFile) -> bool:
+    """Whether the file is such a list of questions."""
     rows = content.value.get("data") if isinstance(content.value, dict) else None
     return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "image_id" in rows[0]
 
 
-def entries(content: Content) -> Iterator[Entry]:
-    """The questions; none of a test split, whose rows have no answers.
+def entries(content: QuestionFile) -> Iterator[Entry]:
+    """Return the entries; none for a test split, whose rows have no answers.
 
-    Raises:  ValueError naming the row that lacks something, or whose answers are missing where others have some
+    Raises:  ValueError that names the row, for a missing value
     """
     rows = content.value["data"]
     if all(isinstance(row, dict) and not row.get("answers") for row in rows):

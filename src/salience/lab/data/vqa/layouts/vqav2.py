@@ -9,34 +9,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from salience.lab.data.vqa.answer_lists import several
-from salience.lab.data.vqa.question_file import Content
+from salience.lab.data.vqa.question_file import QuestionFile
 from salience.lab.data.vqa.sample import Entry, kind_of, text_of
 
 
-def reads(content: Content) -> bool:
-    """Whether this is a file of questions."""
+def reads(content: QuestionFile) -> bool:
+    """Whether the file has a list of questions."""
     return isinstance(content.value, dict) and isinstance(content.value.get("questions"), list)
 
 
-def answers_by_question(contents: Iterable[Content]) -> dict[str, Any]:
-    """question id -> annotation, of all files that have them.
+def answers_by_question(contents: Iterable[QuestionFile]) -> dict[str, Any]:
+    """Return question id -> annotation from all files that have annotations.
 
-    Raises:  ValueError when two annotations of one question differ
+    Raises:  ValueError where two annotations of one question differ
     """
     found: dict[str, Any] = {}
     for content in contents:
         listed = content.value.get("annotations") if isinstance(content.value, dict) else None
         for each in listed if isinstance(listed, list) else ():
             if not isinstance(each, dict) or each.get("question_id") is None:
-                continue  # COCO's own annotations are in such files, too
+                continue  # COCO's own annotations have no question
             key = str(each["question_id"])
             if found.setdefault(key, each) != each:
                 raise ValueError(f"{content.source}: question {key} has other answers in another file beside it.")
     return found
 
 
-def entries(content: Content, answers: Mapping[str, Any]) -> Iterator[Entry]:
-    """The questions that have an answer. answers: `answers_by_question` of all files beside this one."""
+def entries(content: QuestionFile, answers: Mapping[str, Any]) -> Iterator[Entry]:
+    """Return the entries of answered questions. answers: `answers_by_question` of all files beside this one"""
     for number, row in enumerate(content.value["questions"], start=1):
         where = f"{content.source}, row {number}"
         annotation = answers.get(text_of(row, ("question_id",), where))

@@ -14,21 +14,29 @@ from salience.core.result_rows import ROW_COLUMNS, CompareRow, ProfileRow, Trade
 from salience.core.result_tables import AccuracyDifference
 
 
-def _tradeoff() -> record.Record:
+def _tradeoff() -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(ROW_COLUMNS["tradeoff"])
     config: dict[str, Any] = dict.fromkeys(record.CONFIG_KEYS["tradeoff"])
     return {"kind": "tradeoff", "config": config, "rows": [{**row, "method": "random", "keep": 0.5, "accuracy": 0.25}]}
 
 
+def _typed(found: dict[str, Any]) -> record.TradeoffRecord:
+    return record.TradeoffRecord.from_json({name: value for name, value in found.items() if name != "kind"}, "record")
+
+
+def _validate(*records: dict[str, Any]) -> None:
+    record.validate({"schema": record.SCHEMA, "environment": {}, "records": list(records)})
+
+
 def test_a_document_with_a_quick_record_is_marked_as_a_whole() -> None:
     quick, whole = _tradeoff(), _tradeoff()
     quick["config"]["quick"] = True
-    assert record.document([whole, quick])["environment"]["quick"] is True
-    assert "quick" not in record.document([whole])["environment"]
+    assert record.document([_typed(whole), _typed(quick)])["environment"]["quick"] is True
+    assert "quick" not in record.document([_typed(whole)])["environment"]
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    written = record.document([_tradeoff()])
+    written = record.document([_typed(_tradeoff())])
     path = record.write(tmp_path / "deep" / "results.json", written)
     assert record.read(path) == written
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
@@ -51,14 +59,14 @@ def test_a_missing_column_is_named() -> None:
     found = _tradeoff()
     del found["rows"][0]["answer_kl"]
     with pytest.raises(ValueError, match=r"records\[0\].rows\[0\] lacks answer_kl"):
-        record.document([found])
+        _validate(found)
 
 
 def test_a_missing_config_key_is_named() -> None:
     found = _tradeoff()
     del found["config"]["majority_accuracy"]
     with pytest.raises(ValueError, match=r"records\[0\].config lacks majority_accuracy"):
-        record.document([found])
+        _validate(found)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -66,12 +74,12 @@ def test_numbers_are_finite(value: float) -> None:
     found = _tradeoff()
     found["rows"][0]["accuracy"] = value
     with pytest.raises(ValueError, match=r"rows\[0\].accuracy is (nan|inf)"):
-        record.document([found])
+        _validate(found)
 
 
 def test_kinds_and_schema_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be one of compare, profile, tradeoff"):
-        record.document([{"kind": "guess"}])
+        _validate({"kind": "guess"})
     (tmp_path / "old.json").write_text(json.dumps({"schema": 7}))
     with pytest.raises(ValueError, match="schema is 7"):
         record.read(tmp_path / "old.json")
@@ -147,7 +155,7 @@ def test_what_is_wrong_in_a_row_is_named_with_row_and_column(change: dict[str, A
     found = _tradeoff()
     found["rows"][0].update(change)
     with pytest.raises(ValueError, match=told):
-        record.document([found])
+        _validate(found)
 
 
 def test_the_recorded_results_are_readable() -> None:

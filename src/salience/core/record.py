@@ -36,8 +36,7 @@ from salience.core.result_tables import (
 
 SCHEMA = 1
 
-#: A record and a document as JSON objects.
-Record = dict[str, Any]
+#: A document as a JSON object.
 Document = dict[str, Any]
 
 #: kind of record -> keys that every config has
@@ -130,12 +129,12 @@ class Results:
 
 
 def document(
-    records: Sequence[ResultRecord | Record], device: str = "cpu", *, machine: Mapping[str, Any] | None = None
+    records: Sequence[ResultRecord], device: str = "cpu", *, machine: Mapping[str, Any] | None = None
 ) -> Document:
     """Return the validated results document. machine: `lab.profile.machine_load.Machine.observed()`"""
-    written = [record.to_json() if isinstance(record, ResultRecord) else record for record in records]
+    written = [record.to_json() for record in records]
     measured_on = {**environment(device), **(machine or {})}
-    if any((record.get("config") or {}).get("quick") for record in written):
+    if any(record.config.get("quick") for record in records):
         measured_on["quick"] = True  # the document as a whole is not to be quoted
     found = {"schema": SCHEMA, "environment": measured_on, "records": written}
     validate(found)

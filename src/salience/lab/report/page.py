@@ -1,4 +1,4 @@
-"""Puts the page together: one HTML file that loads nothing from elsewhere."""
+"""The whole page: one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class _Plan:
 
 
 def draw_compare(data: CompareData, folder: Path, prefix: str) -> dict[str, PageFigure]:
-    """Draws what the record has columns for and writes each as `<prefix><name>.svg` and `.png`."""
+    """Draw what the record has columns for and write each figure as `<prefix><name>.svg` and `.png`."""
     import matplotlib
 
     made: dict[str, PageFigure] = {}
@@ -51,7 +51,7 @@ def draw_compare(data: CompareData, folder: Path, prefix: str) -> dict[str, Page
 
 
 def _levels(data: CompareData) -> list[tuple[str, float]]:
-    """The accuracies that need no looking."""
+    """The accuracies of the trivial baselines."""
     named = (("majority", "majority_accuracy"), ("chance", "chance_accuracy"))
     return [(name, value) for name, column in named if (value := data.setting(column)) is not None]
 

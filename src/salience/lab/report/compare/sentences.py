@@ -177,7 +177,7 @@ def cautions(data: CompareData) -> list[Finding]:
 
 
 def matched(data: CompareData) -> str:
-    """How near the widths came to the number of parameters asked for; nothing where none was."""
+    """The largest distance of a width from the number of parameters asked for; empty where none was asked for."""
     target = data.setting("parameters_target")
     known = [(line.parameters, line) for line in data.final.values() if line.parameters is not None]
     if not target or not known:

@@ -27,7 +27,7 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What got faster: its name, palette role and marker, and per bar the measured and the predicted speed-up."""
+    """A timed stage: its name, palette role and marker, and for each bar the measured and the predicted speed-up."""
 
     name: str
     colour: str

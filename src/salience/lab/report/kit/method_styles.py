@@ -35,7 +35,7 @@ _PHRASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a method's line looks. colour: a palette role   marker: matplotlib's   dash: on and off lengths in points"""
+    """Style of a method's line. colour: palette role   marker: matplotlib's   dash: on and off lengths in points"""
 
     colour: str
     marker: str
@@ -66,7 +66,7 @@ _SPARE = (
 
 
 def role(method: str) -> Role:
-    """What a name stands for.
+    """Return the role of a method by its name.
 
     Learned scorers begin with 'saliency', oracles with 'oracle'; shuffled and untrained scorers are controls, and
     every other method needs no training.

@@ -95,7 +95,7 @@ def lines(
     baselines: Sequence[tuple[str, float]] = (),
     size: tuple[float, float] = WIDE,
 ) -> Figure:
-    """Draws the panel. `baselines` are level lines (name, y)."""
+    """Return the panel. `baselines` are level lines (name, y)."""
     figure, axes = blank(size, y_label, bottom=48.0 if scale.ticks else 34.0)
     reserved = _reserved(curves, size[0] - LEFT - RIGHT)
     _set_limits(axes, curves, scale, [value for _, value in baselines], reserved)
@@ -110,7 +110,7 @@ def lines(
 
 
 def _reserved(curves: Sequence[Curve], width: float) -> float:
-    """The share of the axes' width that the lines' labels need."""
+    """Return the share of the axes' width that the labels of the lines need."""
     longest = max(len(curve.label) * (1.09 if curve.style.width > 2 else 1.0) for curve in curves)
     return min(0.45, (longest * FONT * 0.55 + 26) / width)
 
@@ -168,7 +168,7 @@ def _floor(axes: Axes, position: float, text: str) -> None:
 
 
 def _apart(axes: Axes, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Of ticks that would run into each other, those from the right that fit."""
+    """Return the ticks, from the right, whose texts do not overlap."""
     shown: list[tuple[float, str]] = []
     last = float("inf")
     for position, text in sorted(ticks, reverse=True):

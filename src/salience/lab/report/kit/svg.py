@@ -1,4 +1,4 @@
-"""Makes a figure's SVG fit to stand inside a page: no header, ids of its own, theme colours, the page's font."""
+"""A figure's SVG inside a page: no header, unique ids, theme colours, the page's font."""
 
 import re
 

@@ -82,7 +82,7 @@ def prediction(data: TradeoffData) -> Finding | None:
 
 
 def _batch(data: TradeoffData) -> str:
-    """How much of the fixed cost of a prefill a batch of four pictures hides."""
+    """The speed-up of a batch of four pictures, which share the fixed cost of a prefill."""
     keep = near_keep(data, 0.25)
     names = ("prefill_ms", "prefill_batch4_ms", "flops_llm")
     one, four, predicted = (None if keep is None else data.ratio(data.subject, keep, name) for name in names)

@@ -38,7 +38,7 @@ def headline(data: TradeoffData) -> str:
 
 
 def summary(data: TradeoffData) -> list[str]:
-    """What pruning brings at its best, and how the choice of tokens compares where it matters; none of a quick run."""
+    """Accuracy and time at the operating ratio, then the choice of tokens beside others; none of a quick run."""
     if data.reliability.quick:
         return []
     if data.blind is not None:

@@ -24,7 +24,7 @@ def baseline_notes(data: TradeoffData) -> list[str]:
 
 
 def limits(data: TradeoffData, environment: Mapping[str, Any]) -> list[str]:
-    """What a reader should keep in mind, as far as it applies."""
+    """The limits that apply to this record, one sentence each."""
     found = []
     single = [method for method in data.of_role("learned", "control") if _seeds(data, method) < 2]
     if single:

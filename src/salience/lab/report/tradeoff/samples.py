@@ -19,7 +19,8 @@ SIDE = 336
 
 @dataclass(frozen=True, kw_only=True)
 class PageCut:
-    """What a method kept of a picture at one ratio. dimmed: SVG path   right: the answer is   words: all of it"""
+    """A method's cut of a picture at one ratio. dimmed: SVG path of the dropped tokens   right: whether the answer is
+    words: description for those who can't see it"""
 
     keep: str
     dimmed: str

@@ -34,13 +34,15 @@ class FusedGradients:
 
     Args:    op: its package under `salience.ops`   leaves: tensors with gradients
              saved: outputs of the forward pass behind y and the state, which its backward pass needs
-             reference: (*leaves, mask, seq_idx, *flags) -> y, state, the plain form for derivatives without a kernel
+             pack: (*leaves, mask, seq_idx, *flags) -> the arguments as kernels and reference take them
+             reference: the plain form, packed arguments -> y, state; for derivatives without a kernel
     """
 
     op: str
     leaves: int
     saved: int
-    reference: Callable[..., Sequence[Optional]]
+    pack: Callable[..., Any]
+    reference: Callable[[Any], Sequence[Optional]]
 
     def register(self, forward: Any, backward: Any) -> None:
         """Set the derivatives of the two operators (`torch.library.custom_op`)."""
@@ -65,7 +67,7 @@ class FusedGradients:
             @staticmethod
             def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
                 saving = (True,) if spec.saved else ()
-                output = kernels(spec.op, inputs[-1]).forward(*inputs[:-1], *saving)
+                output = kernels(spec.op, inputs[-1]).forward(spec.pack(*inputs[:-1]), *saving)
                 spec.keep(ctx, inputs, output)
                 return output[0], output[1]
 
@@ -74,7 +76,12 @@ class FusedGradients:
                 if torch.is_grad_enabled() or batched(dy, dstate):
                     return spec.gradients(ctx, dy, dstate, backward, *ctx.options)
                 *options, name = ctx.options
-                return spec.gradients(ctx, dy, dstate, kernels(spec.op, name).backward, *options)
+                kernel = kernels(spec.op, name).backward
+
+                def run(dy: Tensor, dstate: Optional, *rest: Any) -> Any:
+                    return kernel(dy, dstate, *rest[: spec.saved], spec.pack(*rest[spec.saved :]))
+
+                return spec.gradients(ctx, dy, dstate, run, *options)
 
         return DirectCall
 
@@ -108,7 +115,7 @@ class FusedGradients:
         needed: Sequence[bool],
     ) -> tuple[Optional, ...]:
         """Gradients of the leaves through the plain form. given: dy, dstate   steps: mask, seq_idx"""
-        return pullback(lambda *x: self.reference(*x, *steps, *options[:2]), leaves, given, needed)
+        return pullback(lambda *x: self.reference(self.pack(*x, *steps, *options[:2])), leaves, given, needed)
 
     def _keep_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         given, rest = inputs[:2], inputs[2 + self.saved :]

@@ -42,6 +42,7 @@ DEFAULT: dict[str, Any] = {
 def errors(changed: dict[str, Any]) -> dict[str, float]:
     """For each output and gradient: the largest error over the largest value wanted (1e9 for what isn't finite)."""
     from salience.ops.causal_conv1d import reference, triton
+    from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 
     o = DEFAULT | changed
     g = torch.Generator().manual_seed(0)
@@ -58,7 +59,8 @@ def errors(changed: dict[str, Any]) -> dict[str, float]:
     ids = (torch.rand(batch, length, generator=g) > 0.7).long().cumsum(1).to(o["device"]) if o["sequences"] else None
     given = (x, weight, bias, initial)
     exact = [None if t is None else t.double().clone().requires_grad_() for t in given]
-    wanted_y, wanted_state = reference.forward(*exact, mask, ids, o["silu"], o["reverse"])
+    how = (mask, ids, o["silu"], o["reverse"])
+    wanted_y, wanted_state = reference.forward(ConvInputs(*exact, *how))
     dy, dstate = normal(*wanted_y.shape), normal(*wanted_state.shape) if o["dstate"] else None
     loss = (wanted_y * dy).sum() + (0 if dstate is None else (wanted_state * dstate).sum())
     there = [t for t in exact if t is not None]
@@ -66,8 +68,8 @@ def errors(changed: dict[str, Any]) -> dict[str, float]:
     if mask is not None:  # what is masked must not leak
         x[~mask] = dy[~mask] = float("nan")
 
-    y, state = triton.forward(*given, mask, ids, o["silu"], o["reverse"])
-    got = triton.backward(dy, dstate, *given, mask, ids, o["silu"], o["reverse"])
+    y, state = triton.forward(ConvInputs(*given, *how))
+    got = triton.backward(dy, dstate, ConvInputs(*given, *how))
     found = {"y": error(y, wanted_y), "state": error(state, wanted_state)}
     for name, tensor, gradient in zip(("dx", "dweight", "dbias", "dinitial"), given, got, strict=True):
         assert (gradient is None) == (tensor is None)

@@ -104,6 +104,7 @@ def draw(o: dict[str, Any]) -> dict[str, Tensor | None]:
 def errors(changed: dict[str, Any]) -> dict[str, float]:
     """For each output and gradient: the largest error over the largest value wanted (1e9 for what isn't finite)."""
     from salience.ops.selective_scan import triton
+    from salience.ops.selective_scan.scan_inputs import ScanInputs
 
     o = DEFAULT | changed
     tensors = draw(o)
@@ -127,14 +128,14 @@ def errors(changed: dict[str, Any]) -> dict[str, float]:
 
     if o["device"] == "cpu":
         triton.segments_for = lambda *_: o["segments"]
-    how = (mask, seq_idx, o["softplus"])
-    y, h, saved = triton.forward(*tensors.values(), *how, o["reverse"], True)
+    given = ScanInputs(*tensors.values(), mask, seq_idx, o["softplus"], o["reverse"])
+    y, h, saved = triton.forward(given, True)
     if o["twice"]:  # and without checkpoints
-        plain, plain_h, nothing = triton.forward(*tensors.values(), *how, o["reverse"], False)
+        plain, plain_h, nothing = triton.forward(given, False)
         assert torch.equal(y, plain) and torch.equal(h, plain_h) and nothing.numel() == 0
-    got = triton.backward(dy, dh, saved, *tensors.values(), *how, o["reverse"])
+    got = triton.backward(dy, dh, saved, given)
     if o["device"] == "cuda":
-        again = triton.backward(dy, dh, saved, *tensors.values(), *how, o["reverse"])
+        again = triton.backward(dy, dh, saved, given)
         assert all(a is b is None or torch.equal(a, b) for a, b in zip(got, again, strict=True)), "not deterministic"
     found = {"y": error(y, wanted_y), "state": error(h, wanted_h)}
     for name, gradient in zip(NAMES, got, strict=True):
@@ -167,6 +168,7 @@ def error(got: Tensor, wanted: Tensor) -> float:
 def far_apart() -> float:
     """Rows so far apart that 32-bit offsets would overflow; memory between them is never touched."""
     from salience.ops.selective_scan import triton
+    from salience.ops.selective_scan.scan_inputs import ScanInputs
 
     o = DEFAULT | {"batch": 1, "channels": 2, "d_state": 1, "groups": 1, "dtype": torch.float32, "length": 18}
     tensors = draw(o)
@@ -176,8 +178,8 @@ def far_apart() -> float:
     far.untyped_storage().resize_((row * 17 + 2) * 4)
     u = far.as_strided((1, 18, 2), (0, row, 1))
     u.copy_(tensors["u"])
-    wanted = triton.forward(*tensors.values(), None, None, True, False, False)[0]
-    got = triton.forward(*(tensors | {"u": u}).values(), None, None, True, False, False)[0]
+    given = ScanInputs(*tensors.values(), None, None, True, False)
+    wanted, got = (triton.forward(each, False)[0] for each in (given, given._replace(u=u)))
     return error(got, wanted)
 
 

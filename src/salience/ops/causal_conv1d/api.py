@@ -11,6 +11,7 @@ from salience.core.backend import eager, pick, transformed
 from salience.core.gradients import refuse_gradients
 from salience.ops.causal_conv1d import operators, reference
 from salience.ops.causal_conv1d.checks import check, check_step
+from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 from salience.ops.fused_gradients import kernels
 
 
@@ -47,18 +48,19 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, acti
     Source:  the convolution of Mamba's block (Gu and Dao, arXiv 2312.00752, figure 3). Deviation: mask, seq_idx and
              reverse are additions
     """
-    check(x, weight, bias, activation, initial_state, mask, seq_idx)
+    tensors = (x, weight, bias, initial_state, mask, seq_idx)
+    given = ConvInputs(*tensors, activation == "silu", reverse)
+    check(given, activation)
     name = pick("causal_conv1d", (x,), backend)
-    inputs, silu = (x, weight, bias, initial_state, mask, seq_idx), activation == "silu"
     if name == "reference" or transformed():
-        y, state = reference.forward(*inputs, silu, reverse)
-    elif eager(*inputs):
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-            y, state = operators.direct.apply(*inputs, silu, reverse, name)  # type: ignore[no-untyped-call]
+        y, state = reference.forward(given)
+    elif eager(*tensors):
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+            y, state = operators.direct.apply(*given, name)  # type: ignore[no-untyped-call]
         else:
-            y, state = kernels("causal_conv1d", name).forward(*inputs, silu, reverse)
+            y, state = kernels("causal_conv1d", name).forward(given)
     else:
-        y, state = operators.causal_conv1d_fwd(*inputs, silu, reverse, name)
+        y, state = operators.causal_conv1d_fwd(*given, name)
     return (y, state) if return_state else y
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 from salience.ops.sequence_checks import check_floating, check_sequences
 
 WIDTHS = range(2, 9)
 
 
-def check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, initial_state: Tensor | None,
-          mask: Tensor | None, seq_idx: Tensor | None) -> None:  # fmt: skip
+def check(given: ConvInputs, activation: str | None) -> None:
     """Raise ValueError if shapes, dtypes or devices disagree; see `causal_conv1d`."""
+    x, weight, bias, initial_state, mask, seq_idx, _, _ = given
     if x.dim() != 3 or x.shape[1] == 0:
         raise ValueError(f"x must be (B, L, D) with L at least 1, not {tuple(x.shape)}.")
     batch, _, channels = x.shape

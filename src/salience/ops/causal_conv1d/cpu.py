@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 from salience.ops.causal_conv1d.cpu_backward import backward_kernel
 from salience.ops.causal_conv1d.cpu_forward import forward_kernel
 from salience.ops.causal_conv1d.cpu_rows import BLOCK
@@ -20,8 +21,8 @@ STEP_ELEMENTS = 65536  # least outputs of a task in a decoding step: for fewer, 
 class ConvCall:
     """Arguments of forward and backward as kernels take them. It keeps alive the tensors whose addresses it gives."""
 
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None,
-                 mask: Tensor | None, seq_idx: Tensor | None, silu: bool, reverse: bool) -> None:  # fmt: skip
+    def __init__(self, given: ConvInputs) -> None:
+        x, weight, bias, initial_state, mask, seq_idx, silu, reverse = given
         self.x = x.detach()
         self.compute = compute_dtype(x.dtype)
         self.weight = weight.detach().to(self.compute)
@@ -51,20 +52,18 @@ class ConvCall:
         kernel.job(tags, self.parts * self.blocks, (*self.common(), *fields)).run()
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
-            seq_idx: Tensor | None, silu: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+def forward(given: ConvInputs) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the last state (B, W - 1, D) in x.dtype. Shapes as `causal_conv1d`'s, any strides."""
-    call = ConvCall(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
-    y, last = output_like(x, mask), call.state()
+    call = ConvCall(given)
+    y, last = output_like(given.x, given.mask), call.state()
     call.run(forward_kernel, y.data_ptr(), last.data_ptr())
     return y, last
 
 
-def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None,
-             initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, silu: bool,
-             reverse: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+def backward(dy: Tensor, dstate: Tensor | None, given: ConvInputs) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight, bias and initial_state, each in its dtype; None for what is absent."""
-    call = ConvCall(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    x, weight, bias, initial_state, mask, *_ = given
+    call = ConvCall(given)
     dy = dy.detach().to(x.dtype)
     dstate = None if dstate is None else dstate.detach().to(x.dtype).contiguous()
     dx, dinitial = output_like(x, mask), call.state()

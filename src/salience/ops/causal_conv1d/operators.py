@@ -12,6 +12,7 @@ from torch import Tensor
 
 from salience.core.backend import refuse_tangents
 from salience.ops.causal_conv1d import reference
+from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 from salience.ops.fused_gradients import FusedGradients, kernels
 
 
@@ -22,7 +23,8 @@ def causal_conv1d_fwd(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the state."""
     refuse_tangents()
-    y, state = kernels("causal_conv1d", backend).forward(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    given = ConvInputs(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    y, state = kernels("causal_conv1d", backend).forward(given)
     return y, state
 
 
@@ -33,9 +35,8 @@ def causal_conv1d_bwd(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of x, weight, bias and initial_state; an operator cannot return None: empty for what is absent."""
     refuse_tangents()
-    found = kernels("causal_conv1d", backend).backward(
-        dy, dstate, x, weight, bias, initial_state, mask, seq_idx, silu, reverse
-    )
+    given = ConvInputs(x, weight, bias, initial_state, mask, seq_idx, silu, reverse)
+    found = kernels("causal_conv1d", backend).backward(dy, dstate, given)
     dx, dweight, dbias, dinitial = (x.new_empty(0) if g is None else g for g in found)
     return dx, dweight, dbias, dinitial
 
@@ -58,7 +59,7 @@ def _bwd_fake(
 def causal_conv1d_step(
     state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, backend: str
 ) -> Tensor:  # fmt: skip
-    """y; the state moves on in place."""
+    """y; the state is updated in place."""
     refuse_tangents()
     y: Tensor = kernels("causal_conv1d", backend).step(state, x, weight, bias, silu)
     return y
@@ -69,6 +70,6 @@ def _step_fake(state: Tensor, x: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-_gradients = FusedGradients(op="causal_conv1d", leaves=4, saved=0, reference=reference.forward)
+_gradients = FusedGradients(op="causal_conv1d", leaves=4, saved=0, pack=ConvInputs, reference=reference.forward)
 _gradients.register(causal_conv1d_fwd, causal_conv1d_bwd)
 direct = _gradients.direct(causal_conv1d_bwd)

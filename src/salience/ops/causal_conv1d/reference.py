@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
-            seq_idx: Tensor | None, silu: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+
+def forward(given: ConvInputs) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the state after the last step (B, W - 1, D), both in x.dtype; see `causal_conv1d`."""
+    x, weight, bias, initial_state, mask, seq_idx, silu, reverse = given
     batch, length, channels = x.shape
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     before = weight.shape[1] - 1

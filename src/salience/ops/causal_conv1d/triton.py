@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
+from salience.ops.causal_conv1d.conv_inputs import ConvInputs
 from salience.ops.causal_conv1d.triton_kernels import backward_kernel, forward_kernel, step_kernel
 from salience.ops.kernel_arguments import current_device, output_like
 
@@ -55,9 +56,9 @@ class _Ranks:
         return _Ranks(places=places.contiguous(), starts=starts.contiguous(), counts=valid.sum(1))
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
-            seq_idx: Tensor | None, silu: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+def forward(given: ConvInputs) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the last state (B, W - 1, D) in x.dtype. Shapes as `causal_conv1d`'s, any strides."""
+    x, weight, bias, initial_state, mask, seq_idx, silu, reverse = given
     batch, length, channels = x.shape
     width = weight.shape[1]
     ranks = _Ranks.of(mask, seq_idx, width, reverse)
@@ -74,10 +75,9 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tenso
     return y, state
 
 
-def backward(dy: Tensor, dstate: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None,
-             initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, silu: bool,
-             reverse: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+def backward(dy: Tensor, dstate: Tensor | None, given: ConvInputs) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight, bias and initial_state, each in its dtype; None for what is absent."""
+    x, weight, bias, initial_state, mask, seq_idx, silu, reverse = given
     batch, length, channels = x.shape
     width = weight.shape[1]
     ranks = _Ranks.of(mask, seq_idx, width, reverse)

@@ -12,6 +12,7 @@ from salience.core.gradients import no_gradients
 from salience.ops.fused_gradients import kernels
 from salience.ops.selective_scan import operators, reference
 from salience.ops.selective_scan.checks import check, check_sign, check_step, check_steps
+from salience.ops.selective_scan.scan_inputs import ScanInputs
 
 
 @overload
@@ -53,8 +54,9 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     Source:  Gu and Dao, Mamba (arXiv 2312.00752), algorithm 2, discretised as the official kernel does: zero-order hold
              for A, Euler for B. Deviation: initial_state, mask, seq_idx and reverse are additions
     """
-    tensors, options = (u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx), (dt_softplus, reverse)
-    check(*tensors)
+    tensors = (u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx)
+    given = ScanInputs(*tensors, dt_softplus, reverse)
+    check(given)
     name = pick("selective_scan", (u, A), backend)
     plain = name == "reference" or transformed()
     if plain or name != "cpu":  # the CPU kernel checks signs itself
@@ -62,13 +64,13 @@ def selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
         if not dt_softplus:
             check_steps(dt, dt_bias, mask)
     if plain:
-        y, state = reference.forward(*tensors, *options)
+        y, state = reference.forward(given)
     elif not eager(*tensors):
-        y, state, _ = operators.selective_scan_fwd(*tensors, *options, name)
+        y, state, _ = operators.selective_scan_fwd(*given, name)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y, state = operators.direct.apply(*tensors, *options, name)  # type: ignore[no-untyped-call]
+        y, state = operators.direct.apply(*given, name)  # type: ignore[no-untyped-call]
     else:
-        y, state, _ = kernels("selective_scan", name).forward(*tensors, *options, False)
+        y, state, _ = kernels("selective_scan", name).forward(given, False)
     return (y, state) if return_state else y
 
 

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from salience.core.backend import PLAIN
+from salience.ops.selective_scan.scan_inputs import ScanInputs
 from salience.ops.sequence_checks import check_device, check_sequences
 
 
-def check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-          dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None,
-          seq_idx: Tensor | None) -> None:  # fmt: skip
+def check(given: ScanInputs) -> None:
     """Raise ValueError if shapes, dtypes or devices disagree; see `selective_scan`.
 
     The signs of A and dt are not checked here: the CPU kernel reads both and checks them itself. Other backends need
     `check_sign` and `check_steps`.
     """
+    u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, _, _ = given
     if u.dim() != 3 or u.shape[1] == 0:
         raise ValueError(f"u must be (B, L, D) with L at least 1, not {tuple(u.shape)}.")
     batch, length, channels = u.shape

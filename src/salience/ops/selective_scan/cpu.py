@@ -16,6 +16,7 @@ from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kern
 from salience.ops.selective_scan.cpu_forward import forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
 from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
+from salience.ops.selective_scan.scan_inputs import ScanInputs
 from salience.ops.simd import F32, F64, Element, Kernel, compute_dtype, element_of, native
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
@@ -27,9 +28,8 @@ class ScanCall:
     It keeps alive the tensors whose addresses it gives.
     """
 
-    def __init__(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-                 dt_bias: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
-                 reverse: bool) -> None:  # fmt: skip
+    def __init__(self, given: ScanInputs) -> None:
+        u, dt, A, B, C, D, z, dt_bias, _, mask, seq_idx, dt_softplus, reverse = given
         dtypes = {u.dtype, dt.dtype, B.dtype, C.dtype, u.dtype if z is None else z.dtype}
         self.compute = torch.float64 if torch.float64 in dtypes else torch.float32
         self.dtype = dtype = u.dtype if len(dtypes) == 1 else self.compute
@@ -69,37 +69,33 @@ class ScanCall:
         kernel.job(self.tags, tasks, (*self.common(), *fields)).run()
 
 
-def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-            dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
-            dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def forward(given: ScanInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y (B, L, D) in u.dtype, the last state (B, D, N), and what `backward` needs (empty unless `save`).
 
     Shapes as `selective_scan`'s, any strides. Inputs with stride 1 along D are read without a copy; otherwise each
     vector's rows are gathered, chunk by chunk. Mixed dtypes are computed on copies in float32. Raises ValueError for a
     positive A and a negative step, which the kernel finds.
     """
-    call = ScanCall(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    call = ScanCall(given)
     y = call.output()
     last = torch.empty(call.batch, call.width, call.states, dtype=call.compute)
     tasks = call.batch * call.groups * call.blocks
     saved = torch.empty(tasks * call.chunks * BLOCK * call.padded if save else 0, dtype=call.compute)
-    initial = call.small(initial_state)
+    initial = call.small(given.initial_state)
     positive, negative = c_int64(), c_int64()
     made = (y.data_ptr(), last.data_ptr(), saved.data_ptr(), addressof(positive), addressof(negative))
     call.run(forward_kernel, tasks, address(initial), *made)
     if positive.value:
-        check_sign(A)
+        check_sign(given.A)
     if negative.value:
-        check_steps(dt, dt_bias, mask)
-    return _as(y, u.dtype), last, saved
+        check_steps(given.dt, given.dt_bias, given.mask)
+    return _as(y, given.u.dtype), last, saved
 
 
-def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
-             D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None,
-             mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
-             reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
+def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, given: ScanInputs) -> tuple[Tensor | None, ...]:
     """The gradients of u, dt, A, B, C, D, z, dt_bias and initial_state, each in its dtype; None for what is absent."""
-    call = ScanCall(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+    u, dt, A, B, C, D, z, dt_bias, initial_state, mask, *_ = given
+    call = ScanCall(given)
     dy, dlast = _as(dy, call.dtype), call.small(dstate)
     batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
     tasks = batch * groups * blocks
@@ -110,8 +106,8 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
     dA, dh0 = (torch.empty(batch, width, call.states, dtype=call.compute) for _ in range(2))
     dD, dbias = (torch.empty(batch, width, dtype=call.compute) for _ in range(2))
     made = (du.data_ptr(), ddt.data_ptr(), address(dz), dA.data_ptr(), partial.data_ptr(), dD.data_ptr())
-    given = (saved.data_ptr(), *place(dy), address(dlast))
-    call.run(backward_kernel, tasks, *given, *made, dbias.data_ptr(), dh0.data_ptr())
+    read = (saved.data_ptr(), *place(dy), address(dlast))
+    call.run(backward_kernel, tasks, *read, *made, dbias.data_ptr(), dh0.data_ptr())
     dB, dC = (torch.empty(x.shape, dtype=call.compute) for x in (B, C))
     fields = (partial.data_ptr(), dB.data_ptr(), dC.data_ptr(), batch, groups, blocks)
     total_kernel.job(call.tags[1:], 2 * batch * groups, (*fields, call.length, call.states, call.padded)).run()

@@ -14,6 +14,7 @@ from salience.core.backend import refuse_tangents
 from salience.ops.fused_gradients import FusedGradients, kernels
 from salience.ops.selective_scan import reference
 from salience.ops.selective_scan.checks import check_steps, grouped
+from salience.ops.selective_scan.scan_inputs import ScanInputs
 
 
 @torch.library.custom_op("salience::selective_scan_fwd", mutates_args=())
@@ -24,9 +25,8 @@ def selective_scan_fwd(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y, the last state, and the checkpoints that the backward pass starts from."""
     refuse_tangents()
-    y, state, saved = kernels("selective_scan", backend).forward(
-        u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse, True
-    )
+    given = ScanInputs(u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse)
+    y, state, saved = kernels("selective_scan", backend).forward(given, True)
     return y, state, saved
 
 
@@ -38,9 +38,8 @@ def selective_scan_bwd(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of u .. initial_state; an operator cannot return None: empty for what is absent."""
     refuse_tangents()
-    found = kernels("selective_scan", backend).backward(
-        dy, dstate, saved, u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse
-    )
+    given = ScanInputs(u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse)
+    found = kernels("selective_scan", backend).backward(dy, dstate, saved, given)
     du, ddt, dA, dB, dC, dD, dz, dbias, dinitial = (u.new_empty(0) if g is None else g for g in found)
     return du, ddt, dA, dB, dC, dD, dz, dbias, dinitial
 
@@ -50,7 +49,7 @@ def selective_scan_step(
     state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     dt_bias: Tensor | None, dt_softplus: bool, backend: str,
 ) -> Tensor:  # fmt: skip
-    """y; the state moves on in place."""
+    """y; the state is updated in place."""
     refuse_tangents()
     if not dt_softplus:
         check_steps(dt, dt_bias)
@@ -84,6 +83,6 @@ def _bwd_fake(dy: Tensor, dstate: Tensor | None, saved: Tensor, *inputs: Any) ->
     return tuple(dy.new_empty(0) if t is None else t.new_empty(t.shape) for t in inputs[:9])
 
 
-_gradients = FusedGradients(op="selective_scan", leaves=9, saved=1, reference=reference.forward)
+_gradients = FusedGradients(op="selective_scan", leaves=9, saved=1, pack=ScanInputs, reference=reference.forward)
 _gradients.register(selective_scan_fwd, selective_scan_bwd)
 direct = _gradients.direct(selective_scan_bwd)

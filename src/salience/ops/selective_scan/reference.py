@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from salience.ops.segment_codes import ABSENT, RESTART, step_codes
 from salience.ops.selective_scan.checks import grouped
+from salience.ops.selective_scan.scan_inputs import ScanInputs
 
 
-def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-            dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
-            dt_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+def forward(given: ScanInputs) -> tuple[Tensor, Tensor]:
     """y (B, L, D) in u.dtype and the state after the last step (B, D, N); see `selective_scan`.
 
     B, C: (B, L, G, N) or (B, L, N). With a complex A, B and C are complex too and y is twice the real part of C h.
     """
+    u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse = given
     compute = torch.float64 if torch.float64 in [x.dtype for x in (u, dt, B, C, z) if x is not None] else torch.float32
     B, C, codes = grouped(B), grouped(C), step_codes(mask, seq_idx, reverse)
     if codes is not None:  # masked steps must have no effect, even if they are NaN
@@ -57,7 +57,7 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     inputs = (x[:, None] if x is not None else None for x in (u, dt, B, C, z))
     u1, dt1, B1, C1, z1 = inputs
     assert u1 is not None and dt1 is not None and B1 is not None and C1 is not None
-    y, new = forward(u1, dt1, A, B1, C1, D, z1, dt_bias, state, None, None, dt_softplus, False)
+    y, new = forward(ScanInputs(u1, dt1, A, B1, C1, D, z1, dt_bias, state, None, None, dt_softplus, False))
     state.copy_(new)
     return y[:, 0]
 

@@ -31,6 +31,7 @@ from salience.ops.constants import LN2, LOG2E
 from salience.ops.kernel_arguments import current_device
 from salience.ops.segment_codes import step_codes
 from salience.ops.selective_scan.checks import grouped
+from salience.ops.selective_scan.scan_inputs import ScanInputs
 from salience.ops.selective_scan.triton_backward import backward_kernel
 from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
 from salience.ops.selective_scan.triton_math import TILE
@@ -71,9 +72,9 @@ class TritonScanCall:
     per_segment: int
 
     @staticmethod
-    def of(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-           dt_bias: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
-           reverse: bool) -> TritonScanCall:  # fmt: skip
+    def of(given: ScanInputs) -> TritonScanCall:
+        u, dt, A, B, C, D, z, dt_bias, _, mask, seq_idx, dt_softplus, reverse = given
+        B, C = grouped(B), grouped(C)
         big = [x for x in (u, dt, B, C, z) if x is not None]
         compute = torch.float64 if any(x.dtype == torch.float64 for x in big) else torch.float32
         tiles = -(-u.shape[1] // TILE)
@@ -171,33 +172,29 @@ def saved_shape(batch: int, length: int, channels: int, groups: int, states: int
     return (batch * -(-length // TILE) * states * channels,)
 
 
-def forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-            dt_bias: Tensor | None, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
-            dt_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def forward(given: ScanInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y (B, L, D) in u.dtype, the last state (B, D, N), and what `backward` needs (empty unless `save`).
 
     Shapes as `selective_scan`'s; any strides and floating dtypes.
     """
-    B, C = grouped(B), grouped(C)
+    u = given.u
     with current_device(u):
-        call = TritonScanCall.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+        call = TritonScanCall.of(given)
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         states = call.state(call.tiles) if save else None
-        entry, last = call.entries(u, turned(initial_state, call.compute), adjoint=False)
+        entry, last = call.entries(u, turned(given.initial_state, call.compute), adjoint=False)
         leave = call.state(call.segments)
         call.walk(u, entry, leave, y=y, states=states)
         last = leave[:, 0] if last is None else last
         return y, last.transpose(1, 2).contiguous(), leave.new_empty(0) if states is None else states.flatten()
 
 
-def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
-             D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None,
-             mask: Tensor | None, seq_idx: Tensor | None, dt_softplus: bool,
-             reverse: bool) -> tuple[Tensor | None, ...]:  # fmt: skip
+def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, given: ScanInputs) -> tuple[Tensor | None, ...]:
     """Gradients of u, dt, A, B, C, D, z, dt_bias, initial_state, None for absent ones; dtypes as the inputs'."""
+    u, dt, A, B, C, D, z, dt_bias, initial_state, *_ = given
     shapes, B, C = (B.shape, C.shape), grouped(B), grouped(C)
     with current_device(u):
-        call = TritonScanCall.of(u, dt, A, B, C, D, z, dt_bias, mask, seq_idx, dt_softplus, reverse)
+        call = TritonScanCall.of(given)
         entry, _ = call.entries(dy, turned(dstate, call.compute), adjoint=True)
         q = call.state(call.segments)
         sums = q.shape[0], call.segments, q.shape[3]
@@ -215,7 +212,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, u: Tensor, dt: Te
             )  # fmt: skip
             return dB, dC
 
-        block = best_block(call.kind("backward", reverse, call.codes is None), run, on_gpu=u.is_cuda)
+        block = best_block(call.kind("backward", given.reverse, call.codes is None), run, on_gpu=u.is_cuda)
         dB, dC = (x.sum(0).view(shape) for x, shape in zip(run(block), shapes, strict=True))
         return (
             du, ddt, dA.sum((0, 1)).T.to(A.dtype).contiguous(), dB.to(B.dtype), dC.to(C.dtype), total(dD, D), dz,

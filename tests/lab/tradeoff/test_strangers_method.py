@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def brightest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     recipe = CONTRIBUTING.read_text().partition("## Recipe: add a pruning method")[2]
     block = re.search(r"```python\n(.*?)```", recipe, re.DOTALL)
     assert block is not None
-    lines = [line.removeprefix("   ") for line in block[1].splitlines()]
+    lines = textwrap.dedent(block[1]).splitlines()
     assert len(lines) < 60
     (tmp_path / "brightest.py").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(tmp_path)

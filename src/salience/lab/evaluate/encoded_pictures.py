@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,17 +57,9 @@ class EncodedPictures:
         )
 
     def first(self, pictures: int) -> EncodedPictures:
-        """The same without the pictures behind the first so many."""
-        return EncodedPictures(
-            samples=self.samples[:pictures],
-            prompts=self.prompts[:pictures],
-            features=self.features[:pictures],
-            projected=self.projected[:pictures],
-            cls_attention=None if self.cls_attention is None else self.cls_attention[:pictures],
-            digests=self.digests[:pictures],
-            grid=self.grid,
-            keys=None if self.keys is None else self.keys[:pictures],
-        )
+        """Return the first so many pictures alone."""
+        each = {name: value for name, value in vars(self).items() if name != "grid" and value is not None}
+        return replace(self, **{name: value[:pictures] for name, value in each.items()})
 
 
 def load_pictures(task: str, *, split: str, pictures: int, questions: int, seed: int = 0) -> list[list[Sample]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +10,6 @@ from torch.nn.functional import cosine_similarity
 from salience.core.result_object import ResultObject
 from salience.lab.evaluate.probe import fit_probe, named_share
 from salience.lab.tradeoff.encoded_task import EncodedTask, KeptTokens
-
-#: (task, kept of the test pictures, kept of the training pictures) -> a row's column
-Metric = Callable[[EncodedTask, KeptTokens, KeptTokens | None], float | None]
 
 
 def probe_accuracy(task: EncodedTask, test: KeptTokens, train: KeptTokens | None) -> float | None:
@@ -24,20 +20,20 @@ def probe_accuracy(task: EncodedTask, test: KeptTokens, train: KeptTokens | None
     return named_share(probe.rate(test.projected()), task.test_labels)
 
 
-def feature_cosine(task: EncodedTask, test: KeptTokens, train: KeptTokens | None) -> float:
+def feature_cosine(test: KeptTokens) -> float:
     """Cosine between the mean of the kept projected tokens and that of all, mean over pictures."""
     whole = test.pictures.projected.float().mean(1).cpu()[list(test.which)]
     pooled = torch.stack([tokens.mean(0) for tokens in test.projected()])  # (pictures, d_llm)
     return float(cosine_similarity(pooled, whole, dim=-1).mean())
 
 
-def saliency_mass(task: EncodedTask, test: KeptTokens, train: KeptTokens | None) -> float:
+def saliency_mass(task: EncodedTask, test: KeptTokens) -> float:
     """Share kept of the unpruned model's text-to-image attention, mean over pictures."""
     pairs = zip(test.which, test.kept, strict=True)
     return sum(float(task.attention[picture, kept].sum()) for picture, kept in pairs) / len(test.kept)
 
 
-def item_share(task: EncodedTask, test: KeptTokens, train: KeptTokens | None) -> float:
+def item_share(task: EncodedTask, test: KeptTokens) -> float:
     """Share of the kept tokens that lie on items, mean over pictures."""
     pairs = zip(test.which, test.kept, strict=True)
     return float(torch.stack([task.on_items[picture][kept].float().mean() for picture, kept in pairs]).mean())
@@ -53,14 +49,14 @@ class TokenMetrics(ResultObject):
     item_share: float | None = None
 
 
-METRICS: dict[str, Metric] = {
-    "probe_accuracy": probe_accuracy,
-    "feature_cosine": feature_cosine,
-    "saliency_mass": saliency_mass,
-    "item_share": item_share,
-}
-
-
 def token_metrics(task: EncodedTask, test: KeptTokens, train: KeptTokens | None) -> TokenMetrics:
-    """Return every metric."""
-    return TokenMetrics(**{name: metric(task, test, train) for name, metric in METRICS.items()})
+    """Return every metric of the tokens that were kept of the test pictures.
+
+    train: what the same method kept of the training pictures; None leaves the probe out
+    """
+    return TokenMetrics(
+        probe_accuracy=probe_accuracy(task, test, train),
+        feature_cosine=feature_cosine(test),
+        saliency_mass=saliency_mass(task, test),
+        item_share=item_share(task, test),
+    )

@@ -1,4 +1,4 @@
-"""What a finished study leaves: report, results and figures on disk, and a table or the document on stdout."""
+"""Output of a finished study: report, results and figures on disk, and a table or the document on stdout."""
 
 from __future__ import annotations
 

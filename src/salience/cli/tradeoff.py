@@ -166,7 +166,7 @@ def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
 
 
 def _require_methods(config: TradeoffConfig, found: ModelSource, scorers: Mapping[int, Scorer] | None) -> None:
-    """Raise ValueError, before any weights load, for a method that can't be measured here, whatever they are."""
+    """Raise ValueError for a method that can't be measured, before any weights are loaded."""
     from salience.lab.tradeoff.methods_under_test import require_measurable
     from salience.vlm.methods.budget import Budget
     from salience.vlm.methods.saliency import Saliency
@@ -180,8 +180,10 @@ def _require_methods(config: TradeoffConfig, found: ModelSource, scorers: Mappin
 
 
 def _require_task(config: TradeoffConfig, found: ModelSource) -> None:
-    """Raise ValueError, before any weights load, for questions that can't be read or asked, or pictures that are not
-    there; tell of questions with words that the model's vocabulary lacks."""
+    """Raise ValueError for unreadable questions and missing pictures, before any weights are loaded.
+
+    Questions with words that the model's vocabulary lacks are reported on stderr.
+    """
     from salience.cli.answering import unknown_words
     from salience.lab.evaluate.picture_tasks import picture_task
 

@@ -1,4 +1,4 @@
-"""Intervals of an accuracy by resampling pictures: a picture's questions stand or fall together."""
+"""Bootstrap intervals of an accuracy: whole pictures are resampled, because a picture's questions are correlated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def interval(
     correct: Tensor, picture: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the share of right questions, resampling whole pictures.
+    """Return the percentile bootstrap interval of the share of right questions, resampling whole pictures.
 
     Args:    correct: (Q,) bool, or shares or differences   picture: (Q,) the picture each question belongs to
              level: share of draws inside
@@ -26,7 +26,7 @@ def interval(
 def intervals(
     picture: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Callable[[Tensor], tuple[float, float]]:
-    """`interval` of many marks of the same questions: the pictures are drawn once.
+    """Return `interval` as a function of marks: the pictures are drawn once for many marks of the same questions.
 
     Args:    picture: (Q,) the picture each question belongs to   level, draws, seed: as in `interval`
     Returns: a function of marks (Q,) that gives (low, high)

@@ -1,4 +1,4 @@
-"""A task's pictures through the vision tower once, with their questions as ids: what fitting and studies start from.
+"""Encoded pictures: each picture of a task through the vision tower once, with its questions as ids.
 
 Glossary: P pictures, n visual tokens each, d features wide, d_llm the language model's width.
 """
@@ -27,7 +27,7 @@ class EncodedPictures:
     """P pictures with their questions.
 
     samples, prompts: for each picture its questions   features: (P, n, d)   projected: (P, n, d_llm)
-    cls_attention: (P, n) float32, or what stands in for [CLS]'s; None where neither can be read
+    cls_attention: (P, n) float32, or its substitute in a tower without [CLS]; None where neither can be read
     digests: P numbers made of the pixels
     keys: (P, n, heads, d_head) float32, None unless asked for
     """
@@ -45,7 +45,7 @@ class EncodedPictures:
         return len(self.samples)
 
     def context(self, picture: int) -> TokenContext:
-        """What a pruning method sees of one picture, every optional field filled."""
+        """Return the input of a pruning method for one picture, every optional field filled."""
         return TokenContext(
             features=self.features[picture],
             grid=self.grid,

@@ -1,4 +1,4 @@
-"""The answers to all questions of encoded pictures from the tokens kept, every picture's questions in one run."""
+"""Teacher-forced answers to the questions about encoded pictures, all questions of a picture in one run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from salience.lab.evaluate.packing import Pack, pack, run
 from salience.lab.evaluate.prompts import Prompt
 from salience.vlm.families import Adapter
 
-# Columns of a batch's rows together: more gives nothing on a CPU and costs memory everywhere.
+# Columns of all rows of a batch. More brings nothing on a CPU and costs memory everywhere.
 _COLUMNS = 6000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedAnswers:
-    """What the model says to Q questions, in the pictures' order; A answer tokens in all.
+    """Answers to Q questions in the order of the pictures; A answer tokens in all.
 
-    log_probs: (A, V) float32, of the next token where each answer token is due, the true answer so far given
+    log_probs: (A, V) float32, of each answer token, given the true answer before it
     question: (A,) the question each row belongs to   correct: (Q,) bool   picture: (Q,)
     """
 
@@ -32,7 +32,7 @@ class PackedAnswers:
 
     @property
     def accuracy(self) -> float:
-        """Share of the questions answered rightly."""
+        """Share of the questions with a right answer."""
         return float(self.correct.float().mean())
 
 
@@ -50,8 +50,8 @@ def answer(
 ) -> PackedAnswers:
     """Ask every question with only the kept tokens.
 
-    An answer is right if decoding greedily gives exactly the answer and then the end token; that is so exactly if, the
-    true answer so far given, the likeliest token is the right one at every step, so one run tells.
+    An answer is right if greedy decoding gives exactly the answer and then the end token. That holds exactly if at
+    every step, given the true answer before it, the most likely token is the right one. So one run is enough.
 
     Args:    kept: for each entry of `which`, (k,) rising; runs of entries with equal k share a batch
              which: the pictures asked about, by default all   prompts: for each entry its questions, by default its own

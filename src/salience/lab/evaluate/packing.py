@@ -1,4 +1,4 @@
-"""Many questions behind one picture in one run of the language model, exactly as if each were asked alone.
+"""Packed questions: many questions behind one picture in one run, exactly as if each were asked alone.
 
 A picture's row is [prefix][k visual tokens][question 1][question 2]...: every question sees the prefix, the visual
 tokens and itself (causally), never another question, and its positions start where the picture's end. That is the
@@ -22,8 +22,11 @@ from salience.vlm.families.llava import LlavaAdapter
 
 
 def can_pack(adapter: Adapter) -> bool:
-    """Whether a model's questions can be packed: one rectangle of visual tokens a picture, in one place of the prompt,
-    positions along one axis and attention that looks back alone, which is LLaVA-1.5's way."""
+    """Whether a model's questions can be packed, as with LLaVA-1.5.
+
+    Needed: one rectangle of visual tokens for a picture, in one place of the prompt; positions along one axis; causal
+    attention.
+    """
     return type(adapter) is LlavaAdapter  # families derived from it have newlines, tiles, or other positions
 
 
@@ -32,7 +35,7 @@ class Pack:
     """Rows ready for the language model, all on the CPU.
 
     ids: (B, L) int64, 0 where a visual token or padding stands   visual: the columns p..p+k
-    positions: (B, L) int64   mask: (B, 1, L, L) bool, True where a row may look
+    positions: (B, L) int64   mask: (B, 1, L, L) bool, True where a row attends
     places: (A, 2) int64, the row and column whose logits predict each answer token   targets: (A,) int64
     owners: (A, 3) int64: picture, question, step of each answer token
     spans: for each picture, each question's (first column, last column of the prompt)

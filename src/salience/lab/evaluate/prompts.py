@@ -1,4 +1,4 @@
-"""A picture's questions as token ids: what stands before the picture, behind it, and the answer that should follow."""
+"""Prompts as token ids: the text before the picture, the text behind it, and the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Prompt:
 
 
 def prompt_text(processor: Any, question: str) -> str:
-    """The processor's chat template around one picture and the question, up to where the answer begins."""
+    """Return the chat template around one picture and the question, up to the beginning of the answer."""
     if getattr(processor, "chat_template", None) is None:
         return f"USER: {processor.image_token} {question} ASSISTANT:"
     content = [{"type": "image"}, {"type": "text", "text": question}]
@@ -27,7 +27,7 @@ def prompt_text(processor: Any, question: str) -> str:
 
 
 def encode_prompt(processor: Any, question: str, answer: str, *, image_token_id: int) -> Prompt:
-    """The ids of one question about one picture and of its answer.
+    """Return the ids of one question about one picture and of its answer.
 
     Raises:  ValueError when the prompt does not hold exactly one image token, or nothing follows it
     """
@@ -48,7 +48,7 @@ def encode_prompt(processor: Any, question: str, answer: str, *, image_token_id:
 
 
 def common_prefix(prompts: Sequence[Prompt]) -> tuple[int, ...]:
-    """The prefix that all prompts share.
+    """Return the prefix that all prompts share.
 
     Raises:  ValueError when there is none: questions can only share a picture's cache behind equal text
     """
@@ -59,7 +59,7 @@ def common_prefix(prompts: Sequence[Prompt]) -> tuple[int, ...]:
 
 
 def prompt_inputs(processor: Any, images: Sequence[Any], questions: Sequence[str]) -> Any:
-    """The model's arguments for rows of one picture and one question each, padded on the left, on the CPU."""
+    """Return the model's arguments for rows of one picture and one question each, padded on the left, on the CPU."""
     texts = [prompt_text(processor, question) for question in questions]
     # A template that writes the start token itself must not get a second one.
     bos = processor.tokenizer.bos_token
@@ -69,5 +69,5 @@ def prompt_inputs(processor: Any, images: Sequence[Any], questions: Sequence[str
         images=[[image] for image in images], text=texts, padding=True, padding_side="left", add_special_tokens=special,
         return_tensors="pt",
     )  # fmt: skip
-    inputs.pop("labels", None)  # PaliGemma's gives them even where nothing is to be learned
+    inputs.pop("labels", None)  # PaliGemma's processor always gives them
     return inputs

@@ -1,10 +1,10 @@
 """lmms-eval's tasks on a pruned model: `lmms-eval --model salience_llava --model_args pretrained=...,keep=0.25`.
 
-Imported by lmms-eval alone (see `lmms_plugin.py`). Written against the interface of lmms-eval 0.7.3: `loglikelihood`
-and `generate_until` get requests whose `args` are (context, what to say or generation arguments, document -> pictures,
+Only lmms-eval imports this module (see `plugin.py`). Written against the interface of lmms-eval 0.7.3: `loglikelihood`
+and `generate_until` get requests whose `args` are (context, answer or generation arguments, document -> pictures,
 document number, task, split). Run with 0.7.3 itself: `generate_until` works; a task of choices fails there, since 0.7.3
-makes a text of every pair that `loglikelihood` gives (`unwrap_generation_output`). Several processes, each with a part
-of the requests, are lmms-eval's own affair.
+makes a text of every pair that `loglikelihood` gives (`unwrap_generation_output`). lmms-eval itself divides the
+requests among several processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from salience.core.backend import resolve_device
 from salience.lab.evaluate.prompts import prompt_inputs
 from salience.lab.evaluate.teacher_forcing import loglikelihood
 
-#: Tokens of an answer where a task doesn't say.
+#: Limit of an answer, in tokens, where a task sets none.
 MOST = 256
 
 
@@ -59,7 +59,7 @@ class SalienceLlava(lmms):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         found: torch.device = self.model.device
         return found
 
@@ -69,7 +69,7 @@ class SalienceLlava(lmms):  # type: ignore[misc]
         return 1
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """For each request what is said, up to the first of its stop strings."""
+        """Return the answer to each request, up to the first of its stop strings."""
         said = []
         for context, options, pictures, document, task, split in (request.args for request in requests):
             inputs = self._inputs(context, pictures, self.task_dict[task][split][document])
@@ -79,7 +79,7 @@ class SalienceLlava(lmms):  # type: ignore[misc]
         return said
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """For each request the mean of -log P over the continuation's tokens, and whether it is the greedy answer.
+        """Return for each request the mean of -log P over its tokens, and whether it is the greedy answer.
 
         lmms-eval takes the choice with the smallest number, as of a loss.
         """

@@ -1,6 +1,6 @@
-"""What lmms-eval finds under its entry point group `lmms_eval.models`: the name `salience_llava`.
+"""Entry point of lmms-eval, in its group `lmms_eval.models`: the model `salience_llava`.
 
-Imported by lmms-eval alone, which it needs; the model class is imported when that name is asked for.
+Only lmms-eval imports this module. It imports the model class when that name is asked for.
 """
 
 from __future__ import annotations

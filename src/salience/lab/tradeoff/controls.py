@@ -58,7 +58,7 @@ def question_oracle(test: RankedPictures, keep: float, pictures: int) -> tuple[A
 
 
 def question_cuts(pictures: EncodedPictures, keep: float) -> list[tuple[int, Tensor, list[int]]]:
-    """What the oracle of the items asked about keeps: (picture, kept (k,), numbers of the questions it serves).
+    """Return (picture, kept (k,), numbers of the questions) of the oracle that knows the items of a question.
 
     Questions about the same items share their tokens.
     """

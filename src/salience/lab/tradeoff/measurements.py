@@ -21,7 +21,7 @@ from salience.vlm.methods.budget import Budget
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(ResultObject):
-    """What one method, ratio and seed gave.
+    """Answers and token metrics of one method, ratio and seed.
 
     tokens: metrics of the kept tokens
     questions: numbers of the questions that `answers` are of; None for all, in their order

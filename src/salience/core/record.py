@@ -175,7 +175,7 @@ def load_results(source: Mapping[str, Any] | str | Path, folder: Path = Path()) 
     """
     if not isinstance(source, Mapping):
         try:
-            folder, source = Path(source).parent, read(source)
+            folder, source = Path(source).parent, _object(source)
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"results: {source} can't be read ({error})") from error
     found = parse(source, folder)
@@ -200,8 +200,13 @@ def write(path: str | os.PathLike[str], found: Document) -> Path:
 
 def read(path: str | os.PathLike[str]) -> Document:
     """Read and validate a results document. Raises ValueError when it is not one."""
+    found = _object(path)
+    validate(found)
+    return found
+
+
+def _object(path: str | os.PathLike[str]) -> Document:
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}, but a results document is an object")
-    validate(found)
     return found

@@ -96,7 +96,7 @@ def model_types() -> list[str]:
 
 
 def class_of(model_type: str) -> Any:
-    """The model class that AutoModelForImageTextToText takes."""
+    """The model class that AutoModelForImageTextToText chooses."""
     from transformers import AutoModelForImageTextToText
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -135,13 +135,13 @@ def counted(model: Any, given: Mapping[str, Any]) -> Tensor:
 
 
 def _positions(model: Any, given: Mapping[str, Any], drop: Tensor, *, compact: bool) -> Tensor:
-    """`counted`, or with the gaps closed."""
+    """The positions `counted`, or those with the gaps closed."""
     positions = counted(model, given)
     return (positions - drop.cumsum(1)).clamp_min(0) if compact else positions
 
 
 def gone(given: Mapping[str, Any], pruned: Any) -> Tensor:
-    """(B, T) bool: the columns that the trace says are no longer there."""
+    """(B, T) bool: the dropped columns, according to the trace."""
     stays = torch.zeros_like(given["input_ids"], dtype=torch.bool)
     for row, columns in enumerate(pruned.trace.columns):
         stays[row, columns[columns >= 0]] = True
@@ -150,7 +150,7 @@ def gone(given: Mapping[str, Any], pruned: Any) -> Tensor:
 
 @torch.no_grad()
 def oracle_forward(model: Any, given: Mapping[str, Any], drop: Tensor, *, compact: bool = False) -> Tensor:
-    """(B, T, V): the unpruned model on the whole sequence, what was dropped masked and all positions as they were."""
+    """(B, T, V): the unpruned model on the whole sequence, with dropped tokens masked and positions unchanged."""
     mask = given["attention_mask"].masked_fill(drop, 0)
     options = {**given, "attention_mask": mask, "position_ids": _positions(model, given, drop, compact=compact)}
     logits: Tensor = model(**options, use_cache=False).logits
@@ -209,7 +209,7 @@ def with_window(model: Any) -> Any | None:
 
 
 def specials(model: Any) -> list[int]:
-    """Ids that a random model must not say: placeholders would be read as pictures, an end would stop it."""
+    """Ids that a random model must not generate: placeholders would count as pictures, an end would stop it."""
     return [i for i in range(64) if i < int(model.config.get_text_config().vocab_size)]
 
 

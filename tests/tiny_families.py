@@ -1,4 +1,4 @@
-"""A tiny random model of every family, from its config, and batches for it; `tests/conftest.py` hands them out."""
+"""A tiny random model of every family, from its config, and batches for it; `tests/conftest.py` provides them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VISION = {
 
 @dataclass(kw_only=True)
 class Tiny:
-    """A family: how to build its model, the picture sizes to go through, and what the prompt holds for each.
+    """A family: its model, the picture sizes to try, and the tokens of each in the prompt.
 
     picture: (size, generator) -> its pixels and the ids that stand for it   collect: the batch's other arguments, of
     each row's (size, pixels).   types: (ids, mask) -> the argument that marks image tokens, if the family has one.
@@ -55,7 +55,7 @@ class Tiny:
         return model._apply(lambda values: values.to(dtype) if values.is_floating_point() else values)
 
     def batch(self, pictures: Sequence[int] = (1, 2), *, side: str = "left", seed: int = 0) -> dict[str, Any]:
-        """Rows of as many pictures, of sizes in turn, words between them; padded on `side`."""
+        """Rows with these numbers of pictures, cycling through the sizes, with words between them; padded on `side`."""
         generator = torch.Generator().manual_seed(seed)
         words = lambda n: torch.randint(WORDS, VOCABULARY, (n,), generator=generator).tolist()  # noqa: E731
         rows, seen, turn = [], [], 0
@@ -100,7 +100,7 @@ def _qwen(
     name: str, model_class: str, config_class: str, vision: dict[str, Any], text: dict[str, Any] | None = None,
     more: dict[str, Any] | None = None,
 ) -> Tiny:  # fmt: skip
-    """`text`, `more`: what the text config and the whole one have besides."""
+    """`text`, `more`: further settings of the text config and of the whole config."""
     own, rest = text or {}, more or {"vision_start_token_id": OPEN, "vision_end_token_id": CLOSE}
 
     def build() -> Any:
@@ -148,7 +148,7 @@ _PINPOINTS = [[42, 84], [84, 42], [84, 84]]
 
 
 def _large_rows(size: tuple[int, int]) -> tuple[int, int, int]:
-    """How many tiles, rows and columns the large view of a picture (height, width) has, without its padding."""
+    """Numbers of tiles, rows and columns of the enlarged view of a picture (height, width), without its padding."""
     from transformers.image_processing_utils import select_best_resolution
     from transformers.models.llava_next.modeling_llava_next import unpad_image
 
@@ -158,7 +158,7 @@ def _large_rows(size: tuple[int, int]) -> tuple[int, int, int]:
 
 
 def _tiled_picture(budget: int | None) -> Callable[[Any, torch.Generator], tuple[Tensor, list[int]]]:
-    """`budget`: LLaVA-OneVision's, how many tiles' worth of tokens a large view may have before it is scaled down."""
+    """`budget`: the number of tiles from which LLaVA-OneVision scales an enlarged view down."""
 
     def picture(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, list[int]]:
         tiles, rows, columns = _large_rows(size)
@@ -210,7 +210,7 @@ def _tiles(tiles: int, generator: torch.Generator, *, apart: bool) -> tuple[Tens
 
 
 def _sample_collect(rows: list[list[tuple[Any, Tensor]]]) -> dict[str, Any]:
-    """(samples, most tiles, 3, H, W), zero where a sample has fewer."""
+    """(samples, most tiles, 3, H, W), zero for tiles that a sample lacks."""
     samples = [torch.cat([torch.zeros(0, 3, 84, 84), *(pixels for _, pixels in row)]) for row in rows]
     most = max(map(len, samples))
     return {"pixel_values": torch.stack([torch.cat([s, s.new_zeros(most - len(s), *s.shape[1:])]) for s in samples])}
@@ -444,7 +444,7 @@ def _llava() -> Any:
 
 
 def _vila() -> Any:
-    """A SigLIP tower of five patches a side, of which the projector makes three tokens a side."""
+    """A SigLIP tower of five patches a side; the projector makes three tokens a side."""
     from salience.vlm.families.vila import with_downsampling
 
     return with_downsampling(_llava_siglip(70))

@@ -1,4 +1,4 @@
-"""Processors for the models of tests/tiny_families.py; `tests/conftest.py` hands them out.
+"""Processors for the models of tests/tiny_families.py; `tests/conftest.py` provides them.
 
 transformers' own where they can be built without torchvision; else a stand-in that makes the same arguments.
 """
@@ -87,7 +87,7 @@ def _paligemma() -> Any:
 
 
 class StandIn:
-    """What the processor of a family makes, of random pixels that depend on the picture alone."""
+    """Output of a family's processor, with random pixels that depend on the picture alone."""
 
     chat_template = None
     image_token = "<image>"

@@ -1,4 +1,4 @@
-"""What a document says of the machine that it was measured on, and when that machine was busy."""
+"""A document's facts about the machine that it was measured on, and when that machine counts as busy."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_cls_attention_in_bfloat16_is_close(model: Any, pixels: torch.Tensor, ti
 
 def test_the_embeddings_have_no_cls_attention(model: Any, pixels: torch.Tensor) -> None:
     encoded = adapter_for(model).encode(pixels, vision_feature_layer=0)
-    with pytest.raises(ValueError, match="which can.t be read in this model or layer"):
+    with pytest.raises(ValueError, match="which can't be read in this model or layer"):
         encoded.cls_attention()
 
 

@@ -87,7 +87,7 @@ def test_compact_closes_rows_and_columns_and_what_follows(model: Any, family: An
 
 
 def test_flash_attention_is_shown_no_gaps(model: Any, family: Any) -> None:
-    """What one row with gaps is refused for elsewhere: no kernel runs, the language model stops the call first."""
+    """A row with gaps, which other families refuse: no kernel runs, the language model stops the call first."""
     config, batch = model.model.language_model.config, family.batch([1])
     before = config._attn_implementation
 
@@ -124,7 +124,7 @@ def test_patches_that_do_not_match_the_grid(model: Any, family: Any) -> None:
 
 @torch.no_grad()
 def test_more_tokens_than_a_small_picture_has(model: Any, family: Any) -> None:
-    """Where pictures have any size, `tokens` is at most what there is, and the trace says so."""
+    """Pictures of any size: `tokens` is limited to the tokens of a picture, and the trace says so."""
     with salience.prune(model, "uniform", tokens=8) as pruned:
         model(**family.batch([1, 2]))
     assert [(image.grid.n, image.kept.numel()) for image in pruned.trace.images] == [(12, 8), (6, 6), (10, 8)]

@@ -167,7 +167,7 @@ class TestSparseVLM:
 
 
 def test_then_of_three() -> None:
-    """What is before the language model belongs together, in whatever order it is put."""
+    """Methods before the language model become one, in any order of composition."""
     inner = then(Uniform(), FastV(), keep=0.5)
     method = then(Uniform(), inner, keep=0.75)
     (left,) = method.before([context(torch.zeros(1, 16))], Budget(tokens=2))  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from salience.vlm.scorers.registry import ARCHITECTURES
 from salience.vlm.scorers.scorer import Scorer
 
 
@@ -65,6 +66,24 @@ def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["scorer"]
 
 
+def test_another_architecture_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config without an architecture is an MLP's."""
+    (tmp_path / "mean_scorer.py").write_text(
+        "from torch import nn\n\nclass Mean(nn.Linear):\n    def __init__(self, config):\n"
+        "        super().__init__(config.d_features, 1)\n\n"
+        "    def forward(self, features):\n        return super().forward(features).squeeze(-1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ARCHITECTURES, "mean", "mean_scorer:Mean")
+    scorer, features = Scorer(12, architecture="mean"), torch.randn(2, 16, 12)
+    again = Scorer.from_pretrained(scorer.save_pretrained(tmp_path / "mean"))
+    assert torch.equal(again(features), scorer(features)) and again(features).shape == (2, 16)
+    folder = Scorer(12).save_pretrained(tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({name: v for name, v in config.items() if name != "architecture"}))
+    assert Scorer.from_pretrained(folder).config.architecture == "mlp"
+
+
 class TestRefused:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
@@ -104,6 +123,15 @@ class TestRefused:
     def test_no_folder(self, where: str) -> None:
         with pytest.raises(ValueError, match="neither a scorer's folder nor a hub id"):
             Scorer.from_pretrained(where)
+
+    def test_an_unknown_architecture(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match="architecture must be one of mlp, not 'cnn'"):
+            Scorer(12, architecture="cnn")
+        config = json.loads((folder / "config.json").read_text())
+        assert config["architecture"] == "mlp"
+        (folder / "config.json").write_text(json.dumps({**config, "architecture": "cnn"}))
+        with pytest.raises(ValueError, match="architecture must be one of mlp"):
+            Scorer.from_pretrained(folder)
 
     @pytest.mark.parametrize("width", [0, -1, 1.5, True, None])
     def test_a_width_that_is_none(self, width: Any) -> None:

@@ -94,10 +94,11 @@ def test_works_or_says_why_not(model: Any, family: Any, name: str, record_proper
     note(f"substitute: {pruned.trace.substitute}" if pruned.trace.substitute else "works")
 
 
-def test_the_page_says_what_was_found() -> None:
+def test_the_page_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     if len(FOUND) < len(FAMILIES) * len(METHODS):
         pytest.skip("not all of them ran")
     page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    monkeypatch.syspath_prepend(ROOT / "recipes")  # for the recipe's helper module
     assert recipe().table(FOUND) in page, "python recipes/families_table.py writes it anew"
 
 

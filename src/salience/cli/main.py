@@ -38,7 +38,6 @@ _EXTRAS = {
     "jinja2": "study",
     "skimage": "study",
     "mlxtend": "study",
-    "pandas": "study",
 }
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from salience.lab.config_checks import require_whole
 from salience.lab.train.train_sequence import PRECISIONS
 from salience.ssm.models.pattern import ALIASES, EITHER_WAY, is_causal
 
@@ -120,16 +121,14 @@ class CompareConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "epochs", "width", "batch", "rounds", "processes"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("seed", "n_layers", "parameters", "threads"):
-            _at_least(name, getattr(self, name), 0)
-        for length in self.lengths:
-            _at_least("lengths", length, 1)
+        require_whole(self, ("seeds", "epochs", "width", "batch", "rounds", "processes"), 1)
+        require_whole(self, ("seed", "n_layers", "parameters", "threads"), 0)
+        if wrong := [length for length in self.lengths if not isinstance(length, int) or length < 1]:
+            raise ValueError(f"lengths must be whole numbers of at least 1, not {wrong[0]!r}.")
         if not self.rates or any(not (rate > 0 and math.isfinite(rate)) for rate in self.rates):
             raise ValueError(f"rates must be one or more numbers above 0, not {self.rates!r}.")
         if self.mlp != "auto":
-            _at_least("mlp", self.mlp, 0)
+            require_whole(self, ("mlp",), 0)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
         if self.precision not in PRECISIONS:
@@ -167,8 +166,3 @@ class CompareConfig:
         """Everything that a stored result depends on: not the processes, and not the timing."""
         left_out = ("processes", "lengths", "rounds", "models")
         return {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in left_out}
-
-
-def _at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")

@@ -10,9 +10,10 @@ import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salience.lab.data.readers.mnist_digits import mnist
 
@@ -80,11 +81,11 @@ class Picture:
 
     image: Image.Image
     items: tuple[Item, ...]
-    ink: np.ndarray[Any, Any] = field(repr=False)
+    ink: NDArray[np.float32] = field(repr=False)
 
 
 @functools.cache
-def _digits() -> dict[str, list[np.ndarray[Any, Any]]]:
+def _digits() -> dict[str, list[NDArray[np.uint8]]]:
     """split -> for each digit 0..9 an array (n, 28, 28) of uint8."""
     pixels, labels = mnist()
     by_class = [pixels[labels == digit] for digit in range(10)]
@@ -111,7 +112,7 @@ def _photograph(name: str) -> Image.Image:
         return opened.convert("RGB")
 
 
-def _background(rng: np.random.Generator, split: str, side: int) -> np.ndarray[Any, Any]:
+def _background(rng: np.random.Generator, split: str, side: int) -> NDArray[np.float32]:
     """Return a random crop of a photograph, mirrored, tinted and softened: (side, side, 3) float32 in 0..255."""
     from PIL import Image
 
@@ -129,15 +130,15 @@ def _background(rng: np.random.Generator, split: str, side: int) -> np.ndarray[A
     mean = soft.mean((0, 1), keepdims=True)
     soft = mean + (soft - mean) * rng.uniform(0.5, 1.0)
     soft *= rng.uniform(0.55, 1.0) * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    clipped: np.ndarray[Any, Any] = soft.clip(0, 255)
+    clipped: NDArray[np.float32] = soft.clip(0, 255)
     return clipped
 
 
-def _shade(rng: np.random.Generator, colour: str) -> np.ndarray[Any, Any]:
+def _shade(rng: np.random.Generator, colour: str) -> NDArray[np.float32]:
     return np.clip(np.asarray(PALETTE[colour]) + rng.normal(0, 8, 3), 0, 255).astype(np.float32)
 
 
-def _glyph(rng: np.random.Generator, drawn: np.ndarray[Any, Any], height: float) -> np.ndarray[Any, Any]:
+def _glyph(rng: np.random.Generator, drawn: NDArray[np.uint8], height: float) -> NDArray[np.float32]:
     """Rotate, shear and scale a digit so that its ink is `height` pixels tall: (h, w) float32 in 0..1."""
     from PIL import Image
 
@@ -156,7 +157,7 @@ def _glyph(rng: np.random.Generator, drawn: np.ndarray[Any, Any], height: float)
         (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1]),
         Image.Resampling.BICUBIC,
     )
-    alpha = np.asarray(turned, dtype=np.float32) / 255
+    alpha = np.asarray(turned, dtype=np.float32) / np.float32(255)
     rows, columns = np.flatnonzero(alpha.max(1) > 0.25), np.flatnonzero(alpha.max(0) > 0.25)
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -198,13 +199,11 @@ def _draw_strokes(
             pen.line([tuple(point) for point in curve], fill=colour, width=int(rng.integers(2, 4)), joint="curve")
 
 
-def lay_out(
-    rng: np.random.Generator, split: str, layout: Layout
-) -> tuple[tuple[Item, ...], list[np.ndarray[Any, Any]]]:
+def lay_out(rng: np.random.Generator, split: str, layout: Layout) -> tuple[tuple[Item, ...], list[NDArray[np.float32]]]:
     """Return the items of a picture and their glyphs, (h, w) float32 in 0..1. This is the first use of `rng`."""
     wanted = int(rng.integers(layout.items[0], layout.items[1] + 1))
     items: list[Item] = []
-    glyphs: list[np.ndarray[Any, Any]] = []
+    glyphs: list[NDArray[np.float32]] = []
     for colour in rng.permutation(len(COLOURS))[:wanted]:
         digit = int(rng.integers(10))
         group = _digits()[split][digit]
@@ -241,8 +240,8 @@ def draw_picture(rng: np.random.Generator, split: str, layout: Layout | None = N
 
 
 def _paint(
-    rng: np.random.Generator, pixels: np.ndarray[Any, Any], item: Item, glyph: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+    rng: np.random.Generator, pixels: NDArray[np.float32], item: Item, glyph: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Paint an item onto (side, side, 3) pixels in place; returns its share of each cell, (cells, cells)."""
     from PIL import Image, ImageFilter
 
@@ -256,5 +255,5 @@ def _paint(
     shadow = np.asarray(rim.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)[..., None] / 255 * 0.7
     alpha = whole[y0:y1, x0:x1, None]
     pixels[y0:y1, x0:x1] = pixels[y0:y1, x0:x1] * (1 - shadow) * (1 - alpha) + _shade(rng, item.colour) * alpha
-    shares: np.ndarray[Any, Any] = whole.reshape(side // CELL, CELL, side // CELL, CELL).mean((1, 3))
+    shares: NDArray[np.float32] = whole.reshape(side // CELL, CELL, side // CELL, CELL).mean((1, 3))
     return shares

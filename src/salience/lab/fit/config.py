@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from salience.lab.config_checks import require_positive, require_whole
 from salience.lab.fit.attention_source import AttentionSource
 from salience.lab.fit.objectives import OBJECTIVES
 
@@ -41,12 +41,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
-        for name in ("pictures", "validation", "questions", "hidden", "steps", "batch", "save_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        if not (self.rate > 0 and math.isfinite(self.rate)):
-            raise ValueError(f"rate must be a number above 0, not {self.rate!r}.")
+        require_whole(self, ("pictures", "validation", "questions", "hidden", "steps", "batch", "save_every"), 1)
+        require_positive(self, ("rate",))
 
     @staticmethod
     def quick(*, seed: int = 0) -> FitConfig:

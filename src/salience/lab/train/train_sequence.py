@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.core.progress import ProgressBars, Tick
+from salience.lab.config_checks import require_positive, require_whole
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Split
 from salience.lab.data_parallel import ProcessGroup, process_group
@@ -57,13 +58,8 @@ class SequenceFitConfig:
     save_every: int = field(default=200, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "save_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        for name in ("lr", "ssm_lr", "clip"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)!r}.")
+        require_whole(self, ("epochs", "batch", "save_every"), 1)
+        require_positive(self, ("lr", "ssm_lr", "clip"))
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be a share from 0 to below 1, not {self.warmup!r}.")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):

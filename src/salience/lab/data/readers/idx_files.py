@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: published split -> names of its image and label files, without ".gz"
 FILES = {
@@ -18,7 +19,7 @@ FILES = {
 _MOST_BYTES = 1 << 30
 
 
-def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read an array of bytes. Raises ValueError, one sentence, for another format and for a file that is cut off."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

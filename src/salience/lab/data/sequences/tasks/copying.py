@@ -13,8 +13,6 @@ Generated data without a licence.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,10 +20,10 @@ from torch import Tensor
 from salience.lab.data.sequences.draws import Indices, integers, places
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Generated
-from salience.lab.data.sequences.task_options import between
+from salience.lab.data.sequences.task_options import Options, between
 
 #: steps before the markers, data tokens, number of ids, and examples in an epoch
-OPTIONS: dict[str, Any] = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}
+OPTIONS: Options = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}
 
 _LONGEST = 1 << 20
 

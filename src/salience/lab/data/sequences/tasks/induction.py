@@ -15,18 +15,17 @@ trained at 256). Deviations: the places in training; the first place is drawn ev
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from salience.lab.data.sequences.draws import Indices, integers, uniform
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Generated
-from salience.lab.data.sequences.task_options import between
+from salience.lab.data.sequences.task_options import Options, between
 
-OPTIONS: dict[str, Any] = {
+OPTIONS: Options = {
     "length": 256,
     "longest": 16_384,
     "vocabulary": 16,
@@ -35,7 +34,7 @@ OPTIONS: dict[str, Any] = {
     "test": 1_000,
 }
 
-Chosen = np.ndarray[Any, np.dtype[np.bool_]]
+Chosen = NDArray[np.bool_]
 
 _PLACES, _COUNTS = 1001, 1002  # streams of draws beside those of the lengths
 _LONG_TEST = 200  # sequences of each greater length: .99 of them is 198

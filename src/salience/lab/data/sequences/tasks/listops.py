@@ -15,7 +15,6 @@ lengths). Generated data without a licence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,9 @@ import torch
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
-from salience.lab.data.sequences.task_options import between
+from salience.lab.data.sequences.task_options import Options, between
 
-OPTIONS: dict[str, Any] = {
+OPTIONS: Options = {
     "min_length": 20, "max_length": 200, "max_depth": 10, "max_args": 10, "train": 10_000, "test": 1_000,
 }  # fmt: skip
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from salience.lab.data.readers.strict_csv import read_sheet
 from salience.lab.data.readers.strict_json import JsonLine, NoJsonError, read_json
@@ -35,6 +36,7 @@ from salience.lab.data.sequences.tasks.timeseries import normaliser, stored
 
 SPLITS = ("train", "val", "test")
 _SHARES = (8, 1, 1)
+Values = NDArray[np.float64] | NDArray[np.int64]
 _NAMED = ("label", "split", "group")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _LARGEST = float(np.finfo(np.float32).max)
@@ -44,7 +46,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 class Row:
     """One sequence. values: (L, channels) float64, or (L,) int64 bytes of text   where: "PATH, line N" for messages"""
 
-    values: np.ndarray[Any, Any]
+    values: Values
     label: str
     split: str
     group: str
@@ -156,9 +158,9 @@ def _row(steps: Any, named: dict[str, str], where: str) -> Row:
     return Row(values=_values(steps, where), where=where, **named)
 
 
-def _values(steps: Any, where: str) -> np.ndarray[Any, Any]:
+def _values(steps: Any, where: str) -> Values:
     if isinstance(steps, str):
-        values: np.ndarray[Any, Any] = np.frombuffer(_encoded(steps, where), dtype=np.uint8).astype(np.int64)
+        values: Values = np.frombuffer(_encoded(steps, where), dtype=np.uint8).astype(np.int64)
     elif isinstance(steps, list):
         wide = [step if isinstance(step, list) else [step] for step in steps]
         if any(len(step) != len(wide[0]) for step in wide):
@@ -283,13 +285,13 @@ def _splits(by_split: dict[str, list[Row]], classes: Sequence[str], token: bool)
     if not token:
         # Before float32, whose seven digits would make seconds since 1970 equal.
         origin = np.median(np.concatenate(values["train"]), axis=0)  # exact for a constant channel
-        values = {split: [(row - origin).astype(np.float32) for row in found] for split, found in values.items()}
-        mean, deviation = normaliser(values["train"])
-        return {split: stored(values[split], targets[split], mean, deviation) for split in SPLITS}
+        near = {split: [(row - origin).astype(np.float32) for row in found] for split, found in values.items()}
+        mean, deviation = normaliser(near["train"])
+        return {split: stored(near[split], targets[split], mean, deviation) for split in SPLITS}
     return {split: _bytes(values[split], targets[split]) for split in SPLITS}
 
 
-def _bytes(values: Sequence[np.ndarray[Any, Any]], targets: Sequence[int]) -> Stored:
+def _bytes(values: Sequence[Values], targets: Sequence[int]) -> Stored:
     lengths = torch.tensor([len(v) for v in values])
     inputs = torch.zeros(len(values), int(lengths.max()), dtype=torch.int64)
     for row, found in zip(inputs, values, strict=True):

@@ -15,7 +15,6 @@ import codecs
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +23,9 @@ from salience.lab.data.readers.text_files import is_litter
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Batch, Split
-from salience.lab.data.sequences.task_options import between
+from salience.lab.data.sequences.task_options import Options, between
 
-OPTIONS: dict[str, Any] = {"length": 256}
+OPTIONS: Options = {"length": 256}
 SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".java", ".html",
             ".xml", ".json", ".csv", ".log")  # fmt: skip
 _MANY = 10  # from so many files on, whole files are split

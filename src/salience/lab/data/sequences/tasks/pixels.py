@@ -14,7 +14,6 @@ Source: Le, Jaitly and Hinton, arXiv:1504.00941 (pixel by pixel, permuted); Xiao
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +27,10 @@ from salience.lab.data.sequences.draws import order_of
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
+from salience.lab.data.sequences.task_options import Options
 
 #: folder: of the four IDX files   train, test: at most so many pictures; 0 for all
-OPTIONS: dict[str, Any] = {"folder": "", "train": 0, "test": 0}
+OPTIONS: Options = {"folder": "", "train": 0, "test": 0}
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

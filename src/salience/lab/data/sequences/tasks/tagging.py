@@ -12,10 +12,9 @@ never repeat. Pixels are (x / 255 - mean) / deviation with two constants of the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from salience.lab.data.sequences import digit_splits
@@ -23,10 +22,10 @@ from salience.lab.data.sequences.draws import Indices, integers
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Generated
-from salience.lab.data.sequences.task_options import between
+from salience.lab.data.sequences.task_options import Options, between
 
 #: digits a strip, strips in an epoch, strips of the test
-OPTIONS: dict[str, Any] = {"digits": 5, "epoch": 2_000, "test": 500}
+OPTIONS: Options = {"digits": 5, "epoch": 2_000, "test": 500}
 
 
 def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> SequenceTask:
@@ -76,7 +75,7 @@ def _split(split: str, stream: int, seed: int, count: int, size: int) -> Generat
     return Generated(make=make, size=size, length=28 * count, endless=split == "train")
 
 
-def strips(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def strips(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the columns from left to right, (b, 28 * digits, 28), of images (b, digits, 28, 28)."""
     rows, count = images.shape[:2]
     return np.ascontiguousarray(images.transpose(0, 1, 3, 2)).reshape(rows, count * 28, 28)

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ from salience.lab.data.readers.ucr_files import Series, find_pair, read_series
 from salience.lab.data.sequences.majority_baseline import majority_and_chance
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
+from salience.lab.data.sequences.task_options import Options
 
-OPTIONS: dict[str, Any] = {"name": "ACSF1", "folder": ""}
+OPTIONS: Options = {"name": "ACSF1", "folder": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ CARRIERS = {
 }  # fmt: skip
 
 
-def build(*, seed: int, name: str, options: dict[str, Any]) -> SequenceTask:
+def build(*, seed: int, name: str, options: Mapping[str, str]) -> SequenceTask:
     """Make the task. seed: without effect, the data are fixed"""
     train_file, test_file = find_pair(_folder(options["name"], options["folder"]), options["name"])
     (series, labels), (asked, answers) = read_series(train_file), read_series(test_file)
@@ -66,7 +67,8 @@ def build(*, seed: int, name: str, options: dict[str, Any]) -> SequenceTask:
     held = hold_out(labels)
     if not any(held):
         raise ValueError(f"{train_file}: no class has two series, but some are needed to choose on.")
-    kept = [s for s, out in zip(series, held, strict=True) if not out]
+    free = [not out for out in held]
+    kept = list(compress(series, free))
     mean, deviation = normaliser(kept)
     longest = max(len(s) for s in series)
     number = {label: n for n, label in enumerate(classes)}
@@ -74,8 +76,8 @@ def build(*, seed: int, name: str, options: dict[str, Any]) -> SequenceTask:
     def split(which: Sequence[Series], whose: Sequence[str]) -> Stored:
         return stored(which, [number[label] for label in whose], mean, deviation)
 
-    train = split(kept, [label for label, out in zip(labels, held, strict=True) if not out])
-    val = split(*_where(series, labels, held))
+    train = split(kept, list(compress(labels, free)))
+    val = split(list(compress(series, held)), list(compress(labels, held)))
     test = split(asked, answers)
     majority, chance = majority_and_chance(train, test, len(classes))
     carrier = CARRIERS.get(options["name"])
@@ -118,13 +120,6 @@ def stored(series: Sequence[Series], targets: Sequence[int], mean: torch.Tensor,
         row[: len(values)] = (torch.from_numpy(values) - mean) / deviation
     ragged = bool((lengths != longest).any())
     return Stored(inputs=inputs, targets=torch.tensor(targets), lengths=lengths if ragged else None, length=longest)
-
-
-def _where(series: Sequence[Series], labels: Sequence[str], chosen: Sequence[bool]) -> tuple[list[Series], list[str]]:
-    return (
-        [s for s, take in zip(series, chosen, strict=True) if take],
-        [label for label, take in zip(labels, chosen, strict=True) if take],
-    )
 
 
 def _folder(name: str, folder: str) -> Path:

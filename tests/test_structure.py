@@ -49,9 +49,7 @@ CYCLES: list[list[str]] = [
     ["salience.ssm.layers.bimamba", "salience.ssm.layers.hydra"],
     ["salience.ssm.models.decoding", "salience.ssm.models.mamba_lm"],
 ]
-CLASSES = {
-    "Asked", "Drawn", "Results", "Example", "Selection", "Made", "Sample", "Row", "Block", "Past", "_Thread",
-}  # fmt: skip
+CLASSES = {"Block", "Past", "Selection"}
 ROOT = {
     "salience.lab.evaluate.generate_evaluator",
     "salience.lab.lmms.model",

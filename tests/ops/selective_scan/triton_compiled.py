@@ -14,9 +14,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from salience.ops.causal_conv1d import triton_kernels as conv
+from salience.ops.constants import LN2
 from salience.ops.selective_scan.triton_backward import backward_kernel
 from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
-from salience.ops.selective_scan.triton_math import LN2, ROWS, TILE
+from salience.ops.selective_scan.triton_math import ROWS, TILE
 from salience.ops.selective_scan.triton_step import step_kernel
 
 SEQUENCES = (

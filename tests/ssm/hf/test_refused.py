@@ -71,9 +71,9 @@ def test_fusing_twice(model: Any) -> None:
 def test_fusing_twice_names_a_way_out_that_is_there(build: Any) -> None:
     model = build("mamba")
     salience.fuse(model)
-    with pytest.raises(ValueError, match=r"which salience\.fuse\.Fused\.of\(model\) gives too"):
+    with pytest.raises(ValueError, match=r"which salience\.Fused\.of\(model\) gives too"):
         salience.fuse(model)
-    salience.Fused.of(model).undo()  # type: ignore[attr-defined]
+    salience.Fused.of(model).undo()
     with salience.fuse(model):
         pass
 

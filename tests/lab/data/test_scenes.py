@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from salience.lab import data
 from salience.lab.data import scenes
+from salience.lab.data.readers.mnist_digits import split_digits
 from salience.lab.data.scene_pictures import (
     CELL,
     COLOURS,
+    DIGITS_PER_CLASS,
     PALETTE,
     PHOTOGRAPHS,
     SIDE,
     Item,
     Layout,
-    _digits,
     draw_picture,
     lay_out,
 )
@@ -41,7 +42,7 @@ def test_same_seed_gives_the_same_samples_and_another_seed_others() -> None:
 def test_splits_share_no_photograph_and_no_digit() -> None:
     names = [name for group in PHOTOGRAPHS.values() for name in group]
     assert len(names) == len(set(names))
-    seen = [{glyph.tobytes() for group in _digits()[split] for glyph in group} for split in ("train", "val", "test")]
+    seen = [{glyph.tobytes() for glyph in found.images} for found in split_digits(**DIGITS_PER_CLASS).values()]
     assert not (seen[0] & seen[1]) and not (seen[0] & seen[2]) and not (seen[1] & seen[2])
 
 

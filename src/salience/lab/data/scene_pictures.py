@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from salience.lab.data.readers.mnist_digits import mnist
+from salience.lab.data.readers.mnist_digits import split_digits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,18 +82,6 @@ class Picture:
     image: Image.Image
     items: tuple[Item, ...]
     ink: NDArray[np.float32] = field(repr=False)
-
-
-@functools.cache
-def _digits() -> dict[str, list[NDArray[np.uint8]]]:
-    """split -> for each digit 0..9 an array (n, 28, 28) of uint8."""
-    pixels, labels = mnist()
-    by_class = [pixels[labels == digit] for digit in range(10)]
-    found, start = {}, 0
-    for split, count in DIGITS_PER_CLASS.items():
-        found[split] = [group[start : start + count] for group in by_class]
-        start += count
-    return found
 
 
 @functools.cache
@@ -201,13 +189,14 @@ def _draw_strokes(
 
 def lay_out(rng: np.random.Generator, split: str, layout: Layout) -> tuple[tuple[Item, ...], list[NDArray[np.float32]]]:
     """Return the items of a picture and their glyphs, (h, w) float32 in 0..1. This is the first use of `rng`."""
+    digits = split_digits(**DIGITS_PER_CLASS)[split]
     wanted = int(rng.integers(layout.items[0], layout.items[1] + 1))
     items: list[Item] = []
     glyphs: list[NDArray[np.float32]] = []
     for colour in rng.permutation(len(COLOURS))[:wanted]:
         digit = int(rng.integers(10))
-        group = _digits()[split][digit]
-        glyph = _glyph(rng, group[rng.integers(len(group))], rng.uniform(*layout.height))
+        group = np.flatnonzero(digits.labels == digit)
+        glyph = _glyph(rng, digits.images[group[rng.integers(len(group))]], rng.uniform(*layout.height))
         box = place(rng, [item.box for item in items], (glyph.shape[0], glyph.shape[1]), layout.side)
         if box is not None:
             items.append(Item(digit=digit, colour=COLOURS[colour], box=box))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from salience.lab.data.sequences import digit_splits, load
+from salience.lab.data.readers.mnist_digits import split_digits
+from salience.lab.data.sequences import load
 from salience.lab.data.sequences.splits import IGNORE
 from salience.lab.data.sequences.tasks import copying, induction, listops, tagging
 
@@ -119,7 +120,7 @@ def test_listops_keeps_to_its_depth_and_says_when_limits_are_impossible() -> Non
 
 
 def test_a_strip_is_five_digits_side_by_side_with_a_label_a_column() -> None:
-    images = np.stack([digit_splits.digits()["test"].images[[0, 150, 990, 500, 20]]])
+    images = np.stack([split_digits()["test"].images[[0, 150, 990, 500, 20]]])
     columns = tagging.strips(images)
     assert columns.shape == (1, 140, 28)
     assert np.array_equal(columns[0, 28:56].T, images[0, 1])  # upright again when columns stand side by side

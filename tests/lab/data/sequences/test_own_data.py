@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.tasks.own_sequences import SPLITS, Row, _deal
-from salience.lab.data.sequences.tasks.own_text import Windows, deal
+from salience.lab.data.sequences.tasks.own_text import deal, windows
 
 
 def _csv(path: Path, lines: list[str]) -> str:
@@ -178,8 +178,7 @@ def test_next_bytes_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_windows_cover_a_stretch_without_overlap() -> None:
-    windows = Windows([bytes(range(11)), b"short"], 5)
-    batch = windows.batch(torch.arange(len(windows)))
+    batch = windows([bytes(range(11)), b"short"], 5).batch(torch.arange(2))
     assert batch.inputs.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] and batch.targets[1].tolist() == [6, 7, 8, 9, 10]
 
 

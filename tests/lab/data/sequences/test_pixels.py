@@ -12,7 +12,8 @@ import torch
 
 from salience.lab.data.readers import download
 from salience.lab.data.readers.idx_files import FILES, read_idx
-from salience.lab.data.sequences import digit_splits, load
+from salience.lab.data.readers.mnist_digits import split_digits
+from salience.lab.data.sequences import load
 from salience.lab.data.sequences.tasks import pixels
 
 RNG = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pixels_come_row_by_row_and_patches_tile_the_picture() -> None:
-    images = digit_splits.digits()["test"].images
+    images = split_digits()["test"].images
     plain, permuted, patches = (
         load(name).test.batch(torch.arange(3)).inputs for name in ("smnist", "psmnist", "digits49")
     )
@@ -53,8 +54,8 @@ def test_splits_hold_as_many_of_each_digit_and_no_picture_twice() -> None:
     task = load("smnist")
     assert (len(task.train), len(task.val), len(task.test)) == (3600, 400, 1000)
     assert len(task.with_val_in_train().train) == 4000
-    for split, count in digit_splits.PER_CLASS.items():
-        assert np.bincount(digit_splits.digits()[split].labels).tolist() == [count] * 10
+    for split, count in {"train": 360, "val": 40, "test": 100}.items():
+        assert np.bincount(split_digits()[split].labels).tolist() == [count] * 10
 
 
 def test_inputs_are_normalised_by_training_alone() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from salience.lab.data.sequences.task_options import check_options, read_options, written
+from salience.lab.data.sequences.task_options import read_options, written
 
 if TYPE_CHECKING:
     from salience.lab.data.sequences.sequence_task import SequenceTask
@@ -31,7 +32,7 @@ PATH_TASKS = {
 }
 
 
-def load(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
+def load(name: str, *, seed: int = 0, **options: object) -> SequenceTask:
     """Load a sequence task. `SequenceTask` describes the contract.
 
     Args:    name: "smnist", "csv:PATH", or with options "selective-copying:tokens=16,length=4096"
@@ -41,48 +42,18 @@ def load(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
              a failed download; ModuleNotFoundError where the package with the data is missing
     """
     task, _, rest = name.partition(":")
-    if task in PATH_TASKS:
-        return _load_path(task, rest, name, seed, options)
-    if task not in TASKS:
-        raise ValueError(unknown_task(name))
-    module = _module(TASKS[task][0])
-    given = {**read_options(task, rest, module.OPTIONS), **check_options(task, options, module.OPTIONS)}
-    asked, full = written(task, given, module.OPTIONS), {**module.OPTIONS, **given}
-    if task == "timeseries":
-        found = module.build(seed=seed, name=asked, options=full)
-    elif TASKS[task][0] in ("pixels", "copying"):
-        found = module.build(task, seed=seed, name=asked, **full)
-    else:
-        found = module.build(seed=seed, name=asked, **full)
-    return _checked(found)
-
-
-def unknown_task(name: str) -> str:
-    """Return the message for an unknown name, with the nearest known one."""
-    known = [*TASKS, *(f"{prefix}:PATH" for prefix in PATH_TASKS)]
-    near = difflib.get_close_matches(name.partition(":")[0], [*TASKS, *PATH_TASKS], n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
-    return f"task must be one of {', '.join(known)}, not {name!r}{hint}"
-
-
-def _load_path(task: str, path: str, name: str, seed: int, options: dict[str, Any]) -> SequenceTask:
-    if not path:
+    by_path = task in PATH_TASKS
+    if not by_path and task not in TASKS:
+        known = [*TASKS, *(f"{prefix}:PATH" for prefix in PATH_TASKS)]
+        near = difflib.get_close_matches(task, [*TASKS, *PATH_TASKS], n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ValueError(f"task must be one of {', '.join(known)}, not {name!r}{hint}")
+    if by_path and not rest:
         raise ValueError(f"{task} needs a path, as in {task}:PATH.")
-    module = _module(PATH_TASKS[task][0])
-    allowed = getattr(module, "OPTIONS", {})
-    given = {**allowed, **check_options(task, options, allowed)}
-    return _checked(module.build(path, seed=seed, name=name, **given))
+    module = importlib.import_module(f"salience.lab.data.sequences.tasks.{(TASKS | PATH_TASKS)[task][0]}")
+    values = read_options(task, "" if by_path else rest, options, module.OPTIONS)
+    found: SequenceTask = module.build(rest if by_path else task, seed=seed, **values)
+    return replace(found, name=name if by_path else written(task, values, module.OPTIONS))
 
 
-def _checked(found: Any) -> SequenceTask:
-    from salience.lab.data.sequences.sequence_task import SequenceTask
-
-    assert isinstance(found, SequenceTask)
-    return found
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"salience.lab.data.sequences.tasks.{name}")
-
-
-__all__ = ["PATH_TASKS", "TASKS", "load", "unknown_task"]
+__all__ = ["PATH_TASKS", "TASKS", "load"]

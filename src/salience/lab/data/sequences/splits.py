@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from salience.lab.data.sequences.draws import order_of
 
@@ -44,6 +46,10 @@ class Split:
         """Return the examples with these numbers, index (b,) int64. A number always gives the same example."""
         raise NotImplementedError
 
+    def shuffled(self, seed: int) -> Split:
+        """Return the split with the targets of another example for each example."""
+        raise NotImplementedError
+
     def order(self, epoch: int, batch: int, seed: int) -> list[Tensor]:
         """Return the index tensors of one training epoch, with every example once; the last batch may be smaller.
 
@@ -63,7 +69,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stored(Split):
-    """Examples in memory, in a compact form. inputs: (n, L, ...)   targets: (n,) or (n, L) int64
+    """Examples in memory, in a compact form. inputs: (n, L, ...)   targets: whole numbers (n,) or (n, L)
     lengths: (n,) int64 where they vary, behind which a row is padding   prepare: from stored rows to batch inputs"""
 
     inputs: Tensor
@@ -72,20 +78,46 @@ class Stored(Split):
     prepare: Callable[[Tensor], Tensor] | None = None
     length: int
 
+    @staticmethod
+    def padded(
+        rows: Sequence[Tensor], targets: Sequence[int], prepare: Callable[[Tensor], Tensor] | None = None
+    ) -> Stored:
+        """Store rows of any length, (L, ...), padded on the right with 0."""
+        lengths = torch.tensor([len(row) for row in rows])
+        inputs = pad_sequence(list(rows), batch_first=True)
+        return Stored(
+            inputs=inputs, targets=torch.tensor(targets), lengths=lengths, prepare=prepare, length=inputs.shape[1]
+        )
+
     @property
     def size(self) -> int:  # type: ignore[override]
         return len(self.targets)
 
     def batch(self, index: Tensor) -> Batch:
-        inputs, targets, mask = self.inputs[index], self.targets[index], None
+        inputs, targets, mask = self.inputs[index], self.targets[index].long(), None
         if self.lengths is not None:
             lengths = self.lengths[index]
             longest = int(lengths.max())
             inputs = inputs[:, :longest]
-            targets = targets[:, :longest] if targets.ndim > 1 else targets
             mask = torch.arange(longest) < lengths[:, None]  # (b, L)
             mask = None if bool(mask.all()) else mask
         return Batch(inputs=inputs if self.prepare is None else self.prepare(inputs), targets=targets, mask=mask)
+
+    def shuffled(self, seed: int) -> Stored:
+        return replace(self, targets=self.targets[torch.from_numpy(order_of(seed, _ELSEWHERE, self.size))])
+
+    def joined(self, other: Stored) -> Stored:
+        """Return these examples, followed by those of another split of the task."""
+        width = max(self.inputs.shape[1], other.inputs.shape[1])
+        parts, lengths = [], []
+        for part in (self, other):
+            missing = (0, 0) * (part.inputs.ndim - 2) + (0, width - part.inputs.shape[1])
+            parts.append(pad(part.inputs, missing))
+            own = part.lengths
+            lengths.append(torch.full((part.size,), part.inputs.shape[1]) if own is None else own)
+        inputs, targets = torch.cat(parts), torch.cat([self.targets, other.targets])
+        length = max(self.length, other.length)
+        return replace(self, inputs=inputs, targets=targets, lengths=torch.cat(lengths), length=length)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,79 +133,21 @@ class Generated(Split):
         inputs, targets = self.make(index.numpy())
         return Batch(inputs=inputs, targets=targets)
 
+    def shuffled(self, seed: int) -> Generated:
+        """See `Split`. seed: without effect; the targets are those of examples that training never reaches"""
 
-class Joined(Split):
-    """Examples of one finite split, followed by those of another."""
+        def make(index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+            inputs, targets = self.make(index)
+            others = _everywhere(self.make(index + _ELSEWHERE)[1])
+            return inputs, others.masked_fill(targets == IGNORE, IGNORE)
 
-    def __init__(self, first: Split, second: Split) -> None:
-        self.first, self.second = first, second
-        self.size, self.length = first.size + second.size, max(first.length, second.length)
-
-    def batch(self, index: Tensor) -> Batch:
-        late = index >= self.first.size
-        if not bool(late.any()):
-            return self.first.batch(index)
-        if bool(late.all()):
-            return self.second.batch(index - self.first.size)
-        early = self.first.batch(index[~late])
-        return _interleave(early, self.second.batch(index[late] - self.first.size), late)
-
-
-class Shuffled(Split):
-    """Inputs of each example with the targets of another one."""
-
-    def __init__(self, inner: Split, seed: int) -> None:
-        self.inner, self.size, self.length, self.endless = inner, inner.size, inner.length, inner.endless
-        self._other = None if inner.endless else torch.from_numpy(order_of(seed, _ELSEWHERE, inner.size))
-
-    def batch(self, index: Tensor) -> Batch:
-        inner = self.inner.batch(index)
-        other = self.inner.batch(index + _ELSEWHERE if self._other is None else self._other[index]).targets
-        if other.ndim == 1:
-            return Batch(inputs=inner.inputs, targets=other, mask=inner.mask)
-        width = inner.targets.shape[1]
-        other = _everywhere(_pad(other, width, IGNORE)[:, :width]).masked_fill(inner.targets == IGNORE, IGNORE)
-        return Batch(inputs=inner.inputs, targets=other, mask=inner.mask)
+        return replace(self, make=make)
 
 
 def _everywhere(targets: Tensor) -> Tensor:
     """Fill steps without a target by repeating the row's own targets (b, L); examples may have them at other steps."""
-    steps = torch.arange(targets.shape[1])
-    filled = [own if own.min() != IGNORE else _in_turn(own, steps) for own in targets]
+    steps, filled = torch.arange(targets.shape[1]), []
+    for row in targets:
+        own = row[row != IGNORE]
+        filled.append(torch.where(row == IGNORE, own[steps % len(own)], row) if len(own) else row)
     return torch.stack(filled)
-
-
-def _in_turn(own: Tensor, steps: Tensor) -> Tensor:
-    kept = own[own != IGNORE]
-    return torch.where(own == IGNORE, kept[steps % len(kept)], own) if len(kept) else own
-
-
-def _interleave(early: Batch, later: Batch, late: Tensor) -> Batch:
-    """Join two batches; rows where `late` is True come from the second."""
-    width = max(early.inputs.shape[1], later.inputs.shape[1])
-    whole = torch.ones(1, dtype=torch.bool)
-    masks = [
-        _pad(part.mask if part.mask is not None else whole.expand(part.inputs.shape[:2]), width, False)
-        for part in (early, later)
-    ]
-    mask = _rows(masks[0], masks[1], late)
-    targets = [part.targets if part.targets.ndim == 1 else _pad(part.targets, width, IGNORE) for part in (early, later)]
-    return Batch(
-        inputs=_rows(_pad(early.inputs, width, 0), _pad(later.inputs, width, 0), late),
-        targets=_rows(targets[0], targets[1], late),
-        mask=None if bool(mask.all()) else mask,
-    )
-
-
-def _rows(early: Tensor, later: Tensor, late: Tensor) -> Tensor:
-    found = early.new_empty((len(late), *early.shape[1:]))
-    found[~late], found[late] = early, later
-    return found
-
-
-def _pad(values: Tensor, width: int, fill: float) -> Tensor:
-    """(b, L, ...) -> (b, at least width, ...)"""
-    missing = width - values.shape[1]
-    if missing <= 0:
-        return values
-    return torch.cat([values, values.new_full((len(values), missing, *values.shape[2:]), fill)], dim=1)

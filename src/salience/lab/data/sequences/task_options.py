@@ -4,54 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: Options of a task with their values; the defaults give the types.
-Options = Mapping[str, int | str]
+#: Option -> default of a text, or default, lowest and highest value of a whole number.
+Options = Mapping[str, str | tuple[int, int, int]]
+Values = dict[str, int | str]
 
 
-def read_options(name: str, text: str, allowed: Options) -> dict[str, int | str]:
-    """Read "key=value,key=value", each value as the type of its default.
+def read_options(task: str, text: str, given: Mapping[str, object], allowed: Options) -> Values:
+    """Return the value of every option. text: "key=value,key=value"   given: further options
 
-    Raises:  ValueError for an unknown key or a value of another type
+    Raises:  ValueError for an unknown option, a value of another type and a number outside its limits
     """
-    found: dict[str, int | str] = {}
+    known = f"its options are {', '.join(sorted(allowed))}" if allowed else "it has no options"
+    found: dict[str, object] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise ValueError(f"{name}: an option is written key=value, but {part!r} came; {_known(allowed)}.")
+            raise ValueError(f"{task}: an option is written key=value, but {part!r} came; {known}.")
         found[key.strip()] = value.strip()
-    return check_options(name, found, allowed)
-
-
-def check_options(name: str, given: Mapping[str, object], allowed: Options) -> dict[str, int | str]:
-    """Return the options with the types of their defaults. Raises ValueError as `read_options` does."""
-    for key in given:
+    found |= given
+    for key in found:
         if key not in allowed:
-            raise ValueError(f"{name} has no option {key!r}; {_known(allowed)}.")
-    return {key: _typed(name, key, value, allowed[key]) for key, value in given.items()}
+            raise ValueError(f"{task} has no option {key!r}; {known}.")
+    return _defaults(allowed) | {key: _checked(task, key, value, allowed[key]) for key, value in found.items()}
 
 
-def written(name: str, given: Options, allowed: Options) -> str:
-    """Return the name with the options that differ from their defaults."""
-    other = [f"{key}={value}" for key, value in sorted(given.items()) if value != allowed[key]]
-    return f"{name}:{','.join(other)}" if other else name
+def written(task: str, values: Values, allowed: Options) -> str:
+    """Return the task's name with the options that differ from their defaults."""
+    defaults = _defaults(allowed)
+    other = [f"{key}={value}" for key, value in sorted(values.items()) if value != defaults[key]]
+    return f"{task}:{','.join(other)}" if other else task
 
 
-def between(name: str, option: str, value: int, low: int, high: int) -> None:
+def between(task: str, option: str, value: int, low: int, high: int) -> None:
     """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:
-        raise ValueError(f"{name}: {option} is {value:,}, but must be from {low:,} to {high:,}.")
+        raise ValueError(f"{task}: {option} is {value:,}, but must be from {low:,} to {high:,}.")
 
 
-def _known(allowed: Options) -> str:
-    return f"its options are {', '.join(sorted(allowed))}" if allowed else "it has no options"
+def _defaults(allowed: Options) -> Values:
+    return {key: rule if isinstance(rule, str) else rule[0] for key, rule in allowed.items()}
 
 
-def _typed(name: str, key: str, value: object, default: int | str) -> int | str:
-    if isinstance(default, int):
-        try:
-            if isinstance(value, bool | float):
-                raise ValueError
-            return int(str(value).replace("_", "")) if not isinstance(value, int) else value
-        except ValueError:
-            raise ValueError(f"{name}: {key} must be a whole number, not {value!r}.") from None
-    return str(value)
+def _checked(task: str, key: str, value: object, rule: str | tuple[int, int, int]) -> int | str:
+    if isinstance(rule, str):
+        return str(value)
+    try:
+        if isinstance(value, bool | float):
+            raise ValueError
+        number = int(str(value).replace("_", ""))
+    except ValueError:
+        raise ValueError(f"{task}: {key} must be a whole number, not {value!r}.") from None
+    between(task, key, number, *rule[1:])
+    return number

@@ -22,25 +22,23 @@ from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import IGNORE, Generated
 from salience.lab.data.sequences.task_options import Options, between
 
-#: steps before the markers, data tokens, number of ids, and examples in an epoch
-OPTIONS: Options = {"length": 120, "tokens": 8, "vocabulary": 14, "epoch": 12_800, "test": 1_000}
+#: steps before the markers, data tokens, number of ids, examples in an epoch and in the test
+OPTIONS: Options = {
+    "length": (120, 1, 1 << 20),
+    "tokens": (8, 1, 1 << 20),
+    "vocabulary": (14, 4, 1 << 16),
+    "epoch": (12_800, 1, 1 << 30),
+    "test": (1_000, 1, 1 << 20),
+}
 
-_LONGEST = 1 << 20
 
-
-def build(
-    kind: str, *, seed: int, name: str, length: int, tokens: int, vocabulary: int, epoch: int, test: int
-) -> SequenceTask:
-    """Make the task `kind`: "copying" or "selective-copying"."""
-    between(kind, "length", length, 1, _LONGEST)
-    between(kind, "tokens", tokens, 1, length)
-    between(kind, "vocabulary", vocabulary, 4, 1 << 16)
-    between(kind, "epoch", epoch, 1, 1 << 30)
-    between(kind, "test", test, 1, 1 << 20)
+def build(task: str, *, seed: int, length: int, tokens: int, vocabulary: int, epoch: int, test: int) -> SequenceTask:
+    """Make the task "copying" or "selective-copying"."""
+    between(task, "tokens", tokens, 1, length)
 
     def split(stream: int, size: int, *, endless: bool = False) -> Generated:
         def make(index: Indices) -> tuple[Tensor, Tensor]:
-            where = None if kind == "copying" else places(seed, 2 * stream, index, tokens, length)
+            where = None if task == "copying" else places(seed, 2 * stream, index, tokens, length)
             data = integers(seed, 2 * stream + 1, index, tokens, vocabulary - 2)
             return sequences(data, where, length, vocabulary)
 
@@ -48,7 +46,7 @@ def build(
 
     guess = 1 / (vocabulary - 2)
     return SequenceTask(
-        name=name, kind="tag", input_kind="token", n_classes=vocabulary, vocabulary=vocabulary, length=length + tokens,
+        kind="tag", n_classes=vocabulary, vocabulary=vocabulary,
         train=split(0, epoch, endless=True), val=split(1, test), test=split(2, test),
         metric="accuracy per copied token", majority=guess, chance=guess,
         source=f"made from a seed: {tokens} of {vocabulary - 2} tokens among {length} steps, then {tokens} markers; "

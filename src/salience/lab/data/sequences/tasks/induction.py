@@ -26,12 +26,12 @@ from salience.lab.data.sequences.splits import IGNORE, Generated
 from salience.lab.data.sequences.task_options import Options, between
 
 OPTIONS: Options = {
-    "length": 256,
-    "longest": 16_384,
-    "vocabulary": 16,
-    "epoch": 6_400,
-    "times": 7,
-    "test": 1_000,
+    "length": (256, 4, 1 << 20),
+    "longest": (16_384, 4, 1 << 20),
+    "vocabulary": (16, 4, 1 << 16),
+    "epoch": (6_400, 1, 1 << 30),
+    "times": (7, 1, 1 << 19),
+    "test": (1_000, 1, 1 << 20),
 }
 
 Chosen = NDArray[np.bool_]
@@ -41,15 +41,11 @@ _LONG_TEST = 200  # sequences of each greater length: .99 of them is 198
 
 
 def build(
-    *, seed: int, name: str, length: int, longest: int, vocabulary: int, epoch: int, times: int, test: int
+    task: str, *, seed: int, length: int, longest: int, vocabulary: int, epoch: int, times: int, test: int
 ) -> SequenceTask:
     """Make the task."""
-    between("induction", "length", length, 4, 1 << 20)
-    between("induction", "longest", longest, length, 1 << 20)
-    between("induction", "vocabulary", vocabulary, 4, 1 << 16)
-    between("induction", "epoch", epoch, 1, 1 << 30)
-    between("induction", "times", times, 1, length // 2 - 1)
-    between("induction", "test", test, 1, 1 << 20)
+    between(task, "longest", longest, length, 1 << 20)
+    between(task, "times", times, 1, length // 2 - 1)
 
     def split(stream: int, size: int, steps: int, *, endless: bool = False) -> Generated:
         def make(index: Indices) -> tuple[Tensor, Tensor]:
@@ -64,7 +60,7 @@ def build(
     lengths = [length << k for k in range(1, 21) if length << k <= longest]
     guess = 1 / (vocabulary - 1)
     return SequenceTask(
-        name=name, kind="tag", input_kind="token", n_classes=vocabulary, vocabulary=vocabulary, length=length,
+        kind="tag", n_classes=vocabulary, vocabulary=vocabulary,
         train=split(0, epoch, length, endless=True), val=split(1, test, length), test=split(2, test, length),
         longer={steps: split(steps, _LONG_TEST, steps) for steps in lengths},
         metric="accuracy of the last step", majority=guess, chance=guess,

@@ -15,18 +15,23 @@ lengths). Generated data without a licence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from salience.lab.data.sequences.majority_baseline import majority_and_chance
-from salience.lab.data.sequences.sequence_task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options, between
 
 OPTIONS: Options = {
-    "min_length": 20, "max_length": 200, "max_depth": 10, "max_args": 10, "train": 10_000, "test": 1_000,
-}  # fmt: skip
+    "min_length": (20, 4, 1 << 14),
+    "max_length": (200, 4, 1 << 14),
+    "max_depth": (10, 1, 50),
+    "max_args": (10, 2, 100),
+    "train": (10_000, 1, 1 << 20),
+    "test": (1_000, 1, 1 << 20),
+}
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 VOCABULARY = (*"0123456789", *OPERATORS, "]")
 CLOSE = len(VOCABULARY) - 1
@@ -36,32 +41,22 @@ _BUFFER = 1 << 16
 
 
 def build(
-    *, seed: int, name: str, min_length: int, max_length: int, max_depth: int, max_args: int, train: int, test: int
+    task: str, *, seed: int, min_length: int, max_length: int, max_depth: int, max_args: int, train: int, test: int
 ) -> SequenceTask:
     """Make the task."""
-    between("listops", "max_args", max_args, 2, 100)
-    between("listops", "max_depth", max_depth, 1, 50)
-    between("listops", "max_length", max_length, 4, 1 << 14)
-    between("listops", "min_length", min_length, 4, max_length)
-    between("listops", "train", train, 1, 1 << 20)
-    between("listops", "test", test, 1, 1 << 20)
+    between(task, "min_length", min_length, 4, max_length)
     draw = _Draws(seed)
     seen: set[bytes] = set()
     limits = (min_length, max_length, max_depth, max_args)
-    made = {
-        split: _split(draw, seen, size, limits) for split, size in (("test", test), ("val", test), ("train", train))
-    }
-    majority, chance = majority_and_chance(made["train"], made["test"], 10)
+    tested, val, learnt = (_split(draw, seen, size, limits) for size in (test, test, train))
+    majority, chance = majority_and_chance(learnt, tested, 10)
     return SequenceTask(
-        name=name,
         kind="classify",
-        input_kind="token",
         n_classes=10,
         vocabulary=len(VOCABULARY),
-        length=max_length,
-        train=made["train"],
-        val=made["val"],
-        test=made["test"],
+        train=learnt,
+        val=val,
+        test=tested,
         metric="accuracy per expression",
         majority=majority,
         chance=chance,
@@ -108,13 +103,8 @@ def _split(draw: _Draws, seen: set[bytes], size: int, limits: tuple[int, int, in
         seen.add(key)
         found.append(tokens)
         values.append(value)
-    lengths = torch.tensor([len(tokens) for tokens in found])
-    inputs = torch.zeros(size, int(lengths.max()), dtype=torch.uint8)
-    for row, tokens in zip(inputs, found, strict=True):
-        row[: len(tokens)] = torch.tensor(tokens, dtype=torch.uint8)
-    return Stored(
-        inputs=inputs, targets=torch.tensor(values), lengths=lengths, prepare=torch.Tensor.long, length=inputs.shape[1]
-    )  # fmt: skip
+    rows = [torch.tensor(tokens, dtype=torch.uint8) for tokens in found]
+    return replace(Stored.padded(rows, values, prepare=torch.Tensor.long), length=high)
 
 
 def expression(draw: _Draws, tokens: list[int], longest: int, depth: int, args: int) -> int | None:

@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from salience.lab.data.readers.strict_csv import read_sheet
 from salience.lab.data.readers.strict_json import JsonLine, NoJsonError, read_json
 from salience.lab.data.readers.text_files import MISSING, as_seen, column_name, failed_formula, how_to_save
-from salience.lab.data.sequences.majority_baseline import majority_and_chance
-from salience.lab.data.sequences.sequence_task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Stored
+from salience.lab.data.sequences.task_options import Options
 from salience.lab.data.sequences.tasks.timeseries import normaliser, stored
 
+OPTIONS: Options = {}
 SPLITS = ("train", "val", "test")
 _SHARES = (8, 1, 1)
 Values = NDArray[np.float64] | NDArray[np.int64]
@@ -53,7 +54,7 @@ class Row:
     where: str
 
 
-def build(path: str, *, seed: int, name: str) -> SequenceTask:
+def build(path: str, *, seed: int) -> SequenceTask:
     """Make the task. Raises ValueError, one sentence with the line, for data that can't be read."""
     file = Path(path)
     if not file.is_file():
@@ -80,15 +81,11 @@ def build(path: str, *, seed: int, name: str) -> SequenceTask:
     token = rows[0].values.ndim == 1
     splits = _splits(by_split, classes, token)
     majority, chance = majority_and_chance(splits["train"], splits["test"], len(classes))
-    channels = 0 if token else rows[0].values.shape[1]
     return SequenceTask(
-        name=name,
         kind="classify",
-        input_kind="token" if token else "scalar" if channels == 1 else "patch",
         n_classes=len(classes),
         vocabulary=256 if token else 0,
-        d_input=channels,
-        length=splits["train"].length,
+        d_input=0 if token else rows[0].values.shape[1],
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
@@ -288,12 +285,4 @@ def _splits(by_split: dict[str, list[Row]], classes: Sequence[str], token: bool)
         near = {split: [(row - origin).astype(np.float32) for row in found] for split, found in values.items()}
         mean, deviation = normaliser(near["train"])
         return {split: stored(near[split], targets[split], mean, deviation) for split in SPLITS}
-    return {split: _bytes(values[split], targets[split]) for split in SPLITS}
-
-
-def _bytes(values: Sequence[Values], targets: Sequence[int]) -> Stored:
-    lengths = torch.tensor([len(v) for v in values])
-    inputs = torch.zeros(len(values), int(lengths.max()), dtype=torch.int64)
-    for row, found in zip(inputs, values, strict=True):
-        row[: len(found)] = torch.from_numpy(found)
-    return Stored(inputs=inputs, targets=torch.tensor(targets), lengths=lengths, length=inputs.shape[1])
+    return {split: Stored.padded(list(map(torch.from_numpy, values[split])), targets[split]) for split in SPLITS}

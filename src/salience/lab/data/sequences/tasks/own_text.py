@@ -17,54 +17,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from salience.lab.data.readers.text_files import is_litter
-from salience.lab.data.sequences.majority_baseline import majority_and_chance
-from salience.lab.data.sequences.sequence_task import SequenceTask
-from salience.lab.data.sequences.splits import Batch, Split
-from salience.lab.data.sequences.task_options import Options, between
+from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.sequences.splits import Stored
+from salience.lab.data.sequences.task_options import Options
 
-OPTIONS: Options = {"length": 256}
+OPTIONS: Options = {"length": (256, 1, 1 << 20)}
 SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".c", ".h", ".cpp", ".rs", ".go", ".js", ".ts", ".java", ".html",
             ".xml", ".json", ".csv", ".log")  # fmt: skip
 _MANY = 10  # from so many files on, whole files are split
 
 
-class Windows(Split):
-    """Windows of a text without overlap. Inputs are bytes t, targets bytes t + 1."""
-
-    def __init__(self, stretches: Sequence[bytes], length: int) -> None:
-        whole = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in stretches if len(text) > length]
-        rows = [text[: (len(text) - 1) // length * length + 1].unfold(0, length + 1, length) for text in whole]
-        self._bytes = torch.cat(rows) if rows else torch.empty(0, length + 1, dtype=torch.uint8)  # (n, L + 1)
-        self.size, self.length = len(self._bytes), length
-
-    def batch(self, index: Tensor) -> Batch:
-        rows = self._bytes[index].long()
-        return Batch(inputs=rows[:, :-1], targets=rows[:, 1:])
+def windows(stretches: Sequence[bytes], length: int) -> Stored:
+    """Return windows of a text without overlap. Inputs are bytes t, targets bytes t + 1."""
+    whole = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in stretches if len(text) > length]
+    rows = [text[: (len(text) - 1) // length * length + 1].unfold(0, length + 1, length) for text in whole]
+    cut = torch.cat(rows) if rows else torch.empty(0, length + 1, dtype=torch.uint8)  # (n, L + 1)
+    return Stored(inputs=cut[:, :-1], targets=cut[:, 1:], prepare=torch.Tensor.long, length=length)
 
 
-def build(path: str, *, seed: int, name: str, length: int) -> SequenceTask:
+def build(path: str, *, seed: int, length: int) -> SequenceTask:
     """Make the task. seed: without effect, the data are fixed"""
-    between("text", "length", length, 1, 1 << 20)
     files = _files(Path(path))
     stretches = deal(files)
-    splits = {split: Windows(texts, length) for split, texts in stretches.items()}
-    for split, windows in splits.items():
-        if not windows.size:
+    splits = {split: windows(texts, length) for split, texts in stretches.items()}
+    for split, found in splits.items():
+        if not found.size:
             raise ValueError(
                 f"text: {path} has {len(stretches[split])} stretch(es) for {split}, none of more than {length} bytes; "
                 "more text or a smaller length is needed."
             )
     majority, chance = majority_and_chance(splits["train"], splits["test"], 256)
     return SequenceTask(
-        name=name,
         kind="next-token",
-        input_kind="token",
         n_classes=256,
         vocabulary=256,
-        length=length,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],

@@ -2,7 +2,7 @@
 
 smnist    pixel by pixel, row by row: 784 scalars                     psmnist   the same in one fixed random order
 digits49  49 patches of 4 x 4 pixels, row by row, 16 numbers each     fashion   as smnist, articles of clothing
-The digits are the 5,000 of `digit_splits`, or with `folder=PATH` the whole of MNIST (or another set of its format) from
+The digits are the 5,000 of `mnist_digits`, or with `folder=PATH` the whole of MNIST (or another set of its format) from
 its four files, gzipped or not. Fashion-MNIST comes from `folder=PATH`, else from Debian's package
 `dataset-fashion-mnist`, else from the cache, else from its authors' address. Of a published
 training set the last twelfth (5,000 of 60,000) is val; test is as published. Pixels are (x / 255 - mean) / deviation
@@ -21,16 +21,14 @@ from torch import Tensor
 
 from salience.lab.data.readers.download import fetch
 from salience.lab.data.readers.idx_files import FILES, read_pair
-from salience.lab.data.sequences import digit_splits
-from salience.lab.data.sequences.digit_splits import DigitImages
+from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, DigitImages, split_digits
 from salience.lab.data.sequences.draws import order_of
-from salience.lab.data.sequences.majority_baseline import majority_and_chance
-from salience.lab.data.sequences.sequence_task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 
 #: folder: of the four IDX files   train, test: at most so many pictures; 0 for all
-OPTIONS: Options = {"folder": "", "train": 0, "test": 0}
+OPTIONS: Options = {"folder": "", "train": (0, 0, 1 << 30), "test": (0, 0, 1 << 30)}
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
@@ -49,29 +47,26 @@ _OFFLINE = (
 _PERMUTATION = 784  # the number of the permutation, one for all seeds
 
 
-def build(kind: str, *, seed: int, name: str, folder: str, train: int, test: int) -> SequenceTask:
-    """Make the task. kind: one of the four names   seed: without effect, the data are fixed"""
-    if kind == "fashion":
+def build(task: str, *, seed: int, folder: str, train: int, test: int) -> SequenceTask:
+    """Make the task. task: one of the four names   seed: without effect, the data are fixed"""
+    if task == "fashion":
         pictures, where = _published(_fashion_folder(folder)), "Fashion-MNIST, 55,000 / 5,000 / 10,000 articles"
         licence, credit = "MIT", "Fashion-MNIST: Zalando SE (Xiao, Rasul and Vollgraf 2017)"
     elif folder:
-        pictures, where = _published(_folder(kind, folder)), f"pictures of 28 x 28 in {folder}, test as published"
+        pictures, where = _published(_folder(task, folder)), f"pictures of 28 x 28 in {folder}, test as published"
         licence, credit = "as the files' owner says", "as the files' owner says"
     else:
-        pictures, where = digit_splits.digits(), "5,000 MNIST digits, 3,600 / 400 / 1,000, as many of each class"
-        licence, credit = digit_splits.LICENCE, digit_splits.CREDIT
+        pictures, where = split_digits(), "5,000 MNIST digits, 3,600 / 400 / 1,000, as many of each class"
+        licence, credit = LICENCE, CREDIT
     limits = {"train": train, "val": -(-train // 12), "test": test}
     pictures = {split: _first(found, limits[split]) for split, found in pictures.items()}
     mean, deviation = (float(f(pictures["train"].images) / 255) for f in (np.mean, np.std))
-    splits = {split: _split(kind, found, mean, deviation) for split, found in pictures.items()}
+    splits = {split: _split(task, found, mean, deviation) for split, found in pictures.items()}
     majority, chance = majority_and_chance(splits["train"], splits["test"], 10)
     return SequenceTask(
-        name=name,
         kind="classify",
-        input_kind="patch" if kind == "digits49" else "scalar",
         n_classes=10,
-        d_input=16 if kind == "digits49" else 1,
-        length=splits["train"].length,
+        d_input=16 if task == "digits49" else 1,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
@@ -81,16 +76,16 @@ def build(kind: str, *, seed: int, name: str, folder: str, train: int, test: int
         source=f"{where}; no picture is in two splits, a writer or an article may be",
         licence=licence,
         credit=credit,
-        classes=ARTICLES if kind == "fashion" else tuple("0123456789"),
+        classes=ARTICLES if task == "fashion" else tuple("0123456789"),
     )
 
 
-def _split(kind: str, pictures: DigitImages, mean: float, deviation: float) -> Stored:
+def _split(task: str, pictures: DigitImages, mean: float, deviation: float) -> Stored:
     """Store bytes; batches become float32. 60,000 pictures as float32 would take 188 MB."""
     pixels = pictures.images.reshape(-1, 784)
-    if kind == "psmnist":
+    if task == "psmnist":
         pixels = pixels[:, order_of(0, _PERMUTATION, 784)]
-    if kind == "digits49":
+    if task == "digits49":
         tiles = pictures.images.reshape(-1, 7, 4, 7, 4).transpose(0, 1, 3, 2, 4)  # (n, row, column, 4, 4)
         stored = torch.from_numpy(tiles.reshape(-1, 49, 16).copy())
     else:
@@ -124,9 +119,9 @@ def _first(pictures: DigitImages, limit: int) -> DigitImages:
     return DigitImages(images=pictures.images[chosen], labels=pictures.labels[chosen])
 
 
-def _folder(kind: str, folder: str) -> Path:
+def _folder(task: str, folder: str) -> Path:
     if not Path(folder).is_dir():
-        raise ValueError(f"{kind}: there is no folder {folder}; one with four files named as MNIST's is needed.")
+        raise ValueError(f"{task}: there is no folder {folder}; one with four files named as MNIST's is needed.")
     return Path(folder)
 
 

@@ -6,7 +6,7 @@ included. A digit's first columns (four or more of them blank) can only be label
 last ones only from the columns before. A model that reads one way must guess at the beginning of every digit, about one
 column in four. A single column tells little (see `tests`), so the model needs context.
 
-The digits are the 5,000 of `digit_splits`, drawn evenly; a strip has digits of its own split only. Training strips
+The digits are the 5,000 of `mnist_digits`, drawn evenly; a strip has digits of its own split only. Training strips
 never repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
 """
 
@@ -17,34 +17,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from salience.lab.data.sequences import digit_splits
+from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, split_digits
 from salience.lab.data.sequences.draws import Indices, integers
-from salience.lab.data.sequences.majority_baseline import majority_and_chance
-from salience.lab.data.sequences.sequence_task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Generated
-from salience.lab.data.sequences.task_options import Options, between
+from salience.lab.data.sequences.task_options import Options
 
 #: digits a strip, strips in an epoch, strips of the test
-OPTIONS: Options = {"digits": 5, "epoch": 2_000, "test": 500}
+OPTIONS: Options = {"digits": (5, 1, 1 << 10), "epoch": (2_000, 1, 1 << 30), "test": (500, 1, 1 << 20)}
 
 
-def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> SequenceTask:
+def build(task: str, *, seed: int, digits: int, epoch: int, test: int) -> SequenceTask:
     """Make the task."""
-    between("digit-tagging", "digits", digits, 1, 1 << 10)
-    between("digit-tagging", "epoch", epoch, 1, 1 << 30)
-    between("digit-tagging", "test", test, 1, 1 << 20)
     splits = {
         split: _split(split, stream, seed, digits, size)
         for stream, (split, size) in enumerate((("train", epoch), ("val", test), ("test", test)))
     }
     majority, chance = majority_and_chance(splits["train"], splits["test"], 10)
     return SequenceTask(
-        name=name,
         kind="tag",
-        input_kind="patch",
         n_classes=10,
         d_input=28,
-        length=28 * digits,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
@@ -53,17 +46,14 @@ def build(*, seed: int, name: str, digits: int, epoch: int, test: int) -> Sequen
         chance=chance,
         source=f"strips of {digits} MNIST digits made from a seed; each split has digits of its own, "
         "a writer may be in two",
-        licence=_LICENCE,
-        credit=_CREDIT,
+        licence=LICENCE,
+        credit=CREDIT,
         classes=tuple("0123456789"),
     )
 
 
-_LICENCE, _CREDIT = digit_splits.LICENCE, digit_splits.CREDIT
-
-
 def _split(split: str, stream: int, seed: int, count: int, size: int) -> Generated:
-    pictures, known = digit_splits.digits()[split], digit_splits.digits()["train"].images
+    pictures, known = split_digits()[split], split_digits()["train"].images
     mean, deviation = float(np.mean(known) / 255), float(np.std(known) / 255)
 
     def make(index: Indices) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
@@ -26,8 +26,7 @@ import numpy as np
 import torch
 
 from salience.lab.data.readers.ucr_files import Series, find_pair, read_series
-from salience.lab.data.sequences.majority_baseline import majority_and_chance
-from salience.lab.data.sequences.sequence_task import SequenceTask
+from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 
@@ -55,9 +54,9 @@ CARRIERS = {
 }  # fmt: skip
 
 
-def build(*, seed: int, name: str, options: Mapping[str, str]) -> SequenceTask:
+def build(task: str, *, seed: int, name: str, folder: str) -> SequenceTask:
     """Make the task. seed: without effect, the data are fixed"""
-    train_file, test_file = find_pair(_folder(options["name"], options["folder"]), options["name"])
+    train_file, test_file = find_pair(_folder(name, folder), name)
     (series, labels), (asked, answers) = read_series(train_file), read_series(test_file)
     if series[0].shape[1] != asked[0].shape[1]:
         raise ValueError(f"{test_file} has {asked[0].shape[1]} channels, but {train_file} has {series[0].shape[1]}.")
@@ -74,22 +73,21 @@ def build(*, seed: int, name: str, options: Mapping[str, str]) -> SequenceTask:
     number = {label: n for n, label in enumerate(classes)}
 
     def split(which: Sequence[Series], whose: Sequence[str]) -> Stored:
-        return stored(which, [number[label] for label in whose], mean, deviation)
+        found = stored(which, [number[label] for label in whose], mean, deviation)
+        return replace(found, length=longest)
 
     train = split(kept, list(compress(labels, free)))
     val = split(list(compress(series, held)), list(compress(labels, held)))
     test = split(asked, answers)
     majority, chance = majority_and_chance(train, test, len(classes))
-    carrier = CARRIERS.get(options["name"])
-    channels = series[0].shape[1]
+    carrier = CARRIERS.get(name)
     return SequenceTask(
-        name=name, kind="classify", input_kind="scalar" if channels == 1 else "patch", n_classes=len(classes),
-        d_input=channels, length=longest, train=train, val=val, test=test,
+        kind="classify", n_classes=len(classes), d_input=series[0].shape[1], train=train, val=val, test=test,
         metric="accuracy per series", majority=majority, chance=chance,
-        source=f"UCR archive, {options['name']}, the published split; val from training. One appliance, person or "
+        source=f"UCR archive, {name}, the published split; val from training. One appliance, person or "
         "animal may be in training and test, as published",
         licence="none stated; cite Dau et al., arXiv:1810.07758",
-        credit=carrier.credit if carrier and not options["folder"] else "the data set's authors", classes=classes,
+        credit=carrier.credit if carrier and not folder else "the data set's authors", classes=classes,
     )  # fmt: skip
 
 
@@ -113,13 +111,7 @@ def normaliser(series: Sequence[Series]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def stored(series: Sequence[Series], targets: Sequence[int], mean: torch.Tensor, deviation: torch.Tensor) -> Stored:
     """Return the series normalised, padded on the right with 0 where lengths differ."""
-    lengths = torch.tensor([len(s) for s in series])
-    longest = int(lengths.max())
-    inputs = torch.zeros(len(series), longest, series[0].shape[1])
-    for row, values in zip(inputs, series, strict=True):
-        row[: len(values)] = (torch.from_numpy(values) - mean) / deviation
-    ragged = bool((lengths != longest).any())
-    return Stored(inputs=inputs, targets=torch.tensor(targets), lengths=lengths if ragged else None, length=longest)
+    return Stored.padded([(torch.from_numpy(values) - mean) / deviation for values in series], targets)
 
 
 def _folder(name: str, folder: str) -> Path:

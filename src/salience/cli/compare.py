@@ -123,7 +123,7 @@ def _measured(config: CompareConfig, out: Path, device: str, about: dict[str, An
     """
     from salience.core.backend import resolve_device
     from salience.core.record import document, write
-    from salience.lab.compare.memory_estimate import require_memory
+    from salience.lab.compare.costs import require_memory
     from salience.lab.compare.run import compare as run
     from salience.lab.data.sequences import load
     from salience.lab.data_parallel import process_group

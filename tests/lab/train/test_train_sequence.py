@@ -23,6 +23,7 @@ from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import evaluate
 from salience.lab.train.train_sequence import Epoch, SequenceFit, SequenceFitConfig, fit_sequence
+from salience.ssm.layers.parameter_groups import parameter_groups
 
 CONFIG = SequenceFitConfig(epochs=2, batch=16, save_every=3)
 
@@ -45,13 +46,6 @@ class Tiny(nn.Module):
         return logits
 
 
-def groups(model: nn.Module, *, lr: float, weight_decay: float, ssm_lr: float) -> list[dict[str, Any]]:
-    return [
-        {"params": [p for n, p in model.named_parameters() if "head" in n], "lr": ssm_lr, "weight_decay": 0.0},
-        {"params": [p for n, p in model.named_parameters() if "head" not in n], "lr": lr, "weight_decay": weight_decay},
-    ]
-
-
 def small() -> SequenceTask:
     return load("digits49:train=112,test=60")  # 7 steps an epoch
 
@@ -64,7 +58,7 @@ def numbers(fit: SequenceFit) -> list[Epoch]:
 def test_it_learns_and_a_shuffled_control_does_not() -> None:
     task = load("digits49:train=1500,test=200")
     config = SequenceFitConfig(epochs=3, batch=32, lr=1e-2, ssm_lr=1e-2)
-    fit, control = (fit_sequence(Tiny(t, 32), t, config, groups=groups) for t in (task, task.shuffled()))
+    fit, control = (fit_sequence(Tiny(t, 32), t, config) for t in (task, task.shuffled()))
     accuracies = [row.test_accuracy for row in fit.rows]
     assert len(accuracies) == 3 and accuracies[-1] > 0.4 and fit.diverged is None  # .50 was seen; .1 is chance
     assert fit.rows[0].train_loss > fit.rows[-1].train_loss
@@ -85,7 +79,7 @@ def test_every_model_gets_the_same_batches_in_the_same_order(monkeypatch: pytest
     monkeypatch.setattr(Stored, "batch", watched)
     for width in (4, 8):
         seen.append([])
-        fit_sequence(Tiny(task, width), task, CONFIG, groups=groups)
+        fit_sequence(Tiny(task, width), task, CONFIG)
     assert seen[0] == seen[1] and len(seen[0]) == 14
     assert sorted(at for index in seen[0][:7] for at in index) == list(range(112)) and seen[0][:7] != seen[0][7:]
 
@@ -98,7 +92,7 @@ class _KilledError(Exception):
 def test_going_on_after_a_stop_gives_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     task = small()
     whole_model, model, fresh = Tiny(task), Tiny(task), Tiny(task, seed=9)  # resumed into other weights
-    whole = fit_sequence(whole_model, task, CONFIG, groups=groups)
+    whole = fit_sequence(whole_model, task, CONFIG)
     calls, inner = [0], torch.optim.AdamW.step
 
     def stopping(self: Any, *args: Any) -> Any:
@@ -109,11 +103,11 @@ def test_going_on_after_a_stop_gives_the_same_numbers(tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patched, pytest.raises(_KilledError):
         patched.setattr(torch.optim.AdamW, "step", stopping)
-        fit_sequence(model, task, CONFIG, groups=groups, aside=tmp_path)
+        fit_sequence(model, task, CONFIG, aside=tmp_path)
     # A run stopped before its first checkpoint begins anew, so there the weights have to be the first ones.
-    fit = fit_sequence(Tiny(task) if at <= CONFIG.save_every else fresh, task, CONFIG, groups=groups, aside=tmp_path)
+    fit = fit_sequence(Tiny(task) if at <= CONFIG.save_every else fresh, task, CONFIG, aside=tmp_path)
     assert numbers(fit) == numbers(whole)
-    again = fit_sequence(fresh, task, CONFIG, groups=groups, aside=tmp_path)  # all done: only evaluated
+    again = fit_sequence(fresh, task, CONFIG, aside=tmp_path)  # all done: only evaluated
     assert numbers(again) == numbers(whole) and again.rows == fit.rows
     assert again.last is not None and whole.last is not None and torch.equal(again.last.right, whole.last.right)
     assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), whole_model.parameters(), strict=True))
@@ -125,7 +119,7 @@ def test_a_kill_in_the_midst_of_writing_spoils_nothing(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_train_sequence import CONFIG, Tiny, groups, small
+from test_train_sequence import CONFIG, Tiny, small
 from salience.lab.train.train_sequence import Epoch, fit_sequence
 inner, count = os.fsync, [0]
 def fsync(handle):
@@ -136,7 +130,7 @@ def fsync(handle):
     inner(handle)
 os.fsync = fsync
 task = small()
-fit_sequence(Tiny(task), task, CONFIG, groups=groups, aside=Path({str(tmp_path)!r}))
+fit_sequence(Tiny(task), task, CONFIG, aside=Path({str(tmp_path)!r}))
 """
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=alone, timeout=120, check=False)
@@ -144,20 +138,20 @@ fit_sequence(Tiny(task), task, CONFIG, groups=groups, aside=Path({str(tmp_path)!
     progress = checkpoint.resume(tmp_path, *_pair(small()))
     assert progress is not None and progress["done"] == 3
     task = small()
-    whole = fit_sequence(Tiny(task), task, CONFIG, groups=groups)
-    assert numbers(fit_sequence(Tiny(task), task, CONFIG, groups=groups, aside=tmp_path)) == numbers(whole)
+    whole = fit_sequence(Tiny(task), task, CONFIG)
+    assert numbers(fit_sequence(Tiny(task), task, CONFIG, aside=tmp_path)) == numbers(whole)
 
 
 def _pair(task: SequenceTask) -> tuple[nn.Module, torch.optim.Optimizer]:
     model = Tiny(task)
-    return model, torch.optim.AdamW(groups(model, lr=1.0, weight_decay=0.0, ssm_lr=1.0))
+    return model, torch.optim.AdamW(parameter_groups(model, lr=1.0, weight_decay=0.0, ssm_lr=1.0))
 
 
 def test_another_configuration_or_model_begins_anew(tmp_path: Path) -> None:
     task = small()
-    fit_sequence(Tiny(task), task, CONFIG, groups=groups, aside=tmp_path, identity={"model": "a"})
-    other = fit_sequence(Tiny(task, seed=1), task, CONFIG, groups=groups, aside=tmp_path, identity={"model": "b"})
-    assert numbers(other) == numbers(fit_sequence(Tiny(task, seed=1), task, CONFIG, groups=groups))
+    fit_sequence(Tiny(task), task, CONFIG, aside=tmp_path, identity={"model": "a"})
+    other = fit_sequence(Tiny(task, seed=1), task, CONFIG, aside=tmp_path, identity={"model": "b"})
+    assert numbers(other) == numbers(fit_sequence(Tiny(task, seed=1), task, CONFIG))
     assert json.loads((tmp_path / "identity.json").read_text())["model"] == {"model": "b"}
 
 
@@ -171,20 +165,20 @@ def test_a_divergence_is_told_and_ends_the_run() -> None:
             self.calls += self.training
             return super().forward(inputs) * (float("nan") if self.calls == 10 else 1)
 
-    fit = fit_sequence(Bursting(task), task, CONFIG, groups=groups)
+    fit = fit_sequence(Bursting(task), task, CONFIG)
     assert len(fit.rows) == 1
     assert fit.diverged is not None and fit.diverged.startswith(
         "training diverged at step 10 (epoch 2) with a rate of 0.002: the loss is nan"
     )
     wild = SequenceFitConfig(epochs=3, batch=16, lr=1e4, ssm_lr=1e4)
-    fit = fit_sequence(Tiny(task), task, wild, groups=groups)
+    fit = fit_sequence(Tiny(task), task, wild)
     assert fit.diverged is not None and len(fit.rows) < 3
 
 
 def test_tagging_and_the_split_to_choose_on() -> None:
     task = load("digit-tagging:epoch=32,test=16")
     config = SequenceFitConfig(epochs=1, batch=8, precision="bfloat16")
-    fit = fit_sequence(Tiny(task), task, config, groups=groups, on="val")
+    fit = fit_sequence(Tiny(task), task, config, on="val")
     assert fit.last is not None and int(fit.last.asked.sum()) == 16 * 140
     assert fit.last.loss == pytest.approx(evaluate(Tiny(task), task.val).loss, rel=0.5)  # four steps change little
 
@@ -220,7 +214,7 @@ def test_the_schedule() -> None:
         (lambda: SequenceFitConfig(warmup=1.0), "warmup must be a share"),
         (lambda: SequenceFitConfig(weight_decay=-1.0), "weight_decay must be a number of at least 0"),
         (lambda: SequenceFitConfig(precision="half"), "precision must be one of float32, bfloat16, not 'half'"),
-        (lambda: fit_sequence(Tiny(small()), small(), CONFIG, groups=groups, on="dev"), "on must be val or test"),
+        (lambda: fit_sequence(Tiny(small()), small(), CONFIG, on="dev"), "on must be val or test"),
     ],
 )
 def test_bad_input_is_named(ask: Callable[[], object], said: str) -> None:
@@ -233,4 +227,4 @@ def test_logits_of_another_shape_are_refused() -> None:
     model = Tiny(task)
     model.pooled = False
     with pytest.raises(ValueError, match=r"logits are \(16, 49, 10\), but \(16, 'classes'\) are needed"):
-        fit_sequence(model, task, CONFIG, groups=groups)
+        fit_sequence(model, task, CONFIG)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 from salience.lab.config_checks import require_whole
-from salience.lab.train.train_sequence import PRECISIONS
+from salience.lab.train.train_sequence import SequenceFitConfig
 from salience.ssm.models.pattern import ALIASES, EITHER_WAY, is_causal
 
 #: name -> one line for a list of models; their patterns are in `salience.ssm.models.pattern`
@@ -121,7 +120,7 @@ class CompareConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        require_whole(self, ("seeds", "epochs", "width", "batch", "rounds", "processes"), 1)
+        require_whole(self, ("seeds", "width", "rounds", "processes"), 1)
         require_whole(self, ("seed", "n_layers", "parameters", "threads"), 0)
         if wrong := [length for length in self.lengths if not isinstance(length, int) or length < 1]:
             raise ValueError(f"lengths must be whole numbers of at least 1, not {wrong[0]!r}.")
@@ -131,8 +130,7 @@ class CompareConfig:
             require_whole(self, ("mlp",), 0)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        self.budget(self.rates[0], self.seed)  # checks its own fields
         if not self.models:
             raise ValueError("models must name at least one model.")
         object.__setattr__(self, "models", tuple(dict.fromkeys(name.strip() for name in self.models)))
@@ -161,8 +159,9 @@ class CompareConfig:
         """Number of layers of every model."""
         return self.n_layers or max(2, *(len(model.pattern) for model in self.read))
 
-    @property
-    def budget(self) -> dict[str, Any]:
-        """Everything that a stored result depends on: not the processes, and not the timing."""
-        left_out = ("processes", "lengths", "rounds", "models")
-        return {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in left_out}
+    def budget(self, rate: float, seed: int) -> SequenceFitConfig:
+        """Return the budget of one training run."""
+        return SequenceFitConfig(
+            epochs=self.epochs, batch=self.batch, lr=rate, ssm_lr=self.ssm_lr, weight_decay=self.weight_decay,
+            precision=self.precision, seed=seed,
+        )  # fmt: skip

@@ -23,8 +23,7 @@ from salience.core.result_tables import (
     ShuffledControl,
 )
 from salience.lab.compare.config import CompareConfig
-from salience.lab.compare.costs import measure_lengths
-from salience.lab.compare.memory_estimate import require_memory
+from salience.lab.compare.costs import measure_lengths, require_memory
 from salience.lab.compare.metrics import INTERVAL, TEST, Counts, accuracy_interval, compare_pairs
 from salience.lab.compare.process_pool import run_all
 from salience.lab.compare.training_run import Job, Purpose, RunResult
@@ -82,8 +81,9 @@ def _cache(out: Path | None, config: CompareConfig, group: ProcessGroup) -> Resu
 
 
 def identity(config: CompareConfig) -> dict[str, Any]:
-    """Return everything besides the code that a stored training run depends on."""
-    return {**config.budget, "models": config.models, "torch": torch.__version__}
+    """Return everything besides the code that a stored result depends on: neither the processes nor the timing."""
+    left_out = ("processes", "lengths", "rounds")
+    return {key: value for key, value in vars(config).items() if key not in left_out} | {"torch": torch.__version__}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

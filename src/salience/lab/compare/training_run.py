@@ -19,7 +19,9 @@ from salience.lab.compare.metrics import accuracy_interval
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.train.sequence_loss import evaluate
-from salience.lab.train.train_sequence import SequenceFitConfig, fit_sequence
+from salience.lab.train.train_sequence import fit_sequence
+from salience.ssm.models.matching import match_width
+from salience.ssm.models.sequence_model import SequenceModel
 
 Purpose = Literal["fit", "search", "control"]
 _EVALUATED = 128 * 1024  # tokens in one batch of an evaluation
@@ -27,11 +29,8 @@ _EVALUATED = 128 * 1024  # tokens in one batch of an evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Task of one training run.
-
-    purpose: "search" trains without the validation split and is scored on it; "control" trains on shuffled labels
-    aside: folder for checkpoints
-    """
+    """One training run. aside: folder for checkpoints
+    purpose: "search" trains without the validation split and is scored on it; "control" trains on shuffled labels"""
 
     config: CompareConfig
     model: str
@@ -74,10 +73,10 @@ def run(job: Job, bars: ProgressBars) -> RunResult:
     """Train and evaluate."""
     task, config = task_of(job), job.config
     built = model_of(config, read_model(job.model), task, job.seed)
-    identity = {"model": job.model, **built.about}
     fit = fit_sequence(
-        built.network, task, _budget(job), groups=_groups, aside=job.aside, identity=identity,
-        on="val" if job.purpose == "search" else "test", device=job.device, bars=bars, label=job.label,
+        built.network, task, config.budget(job.rate, job.seed), aside=job.aside,
+        identity={"model": job.model, **built.about}, on="val" if job.purpose == "search" else "test",
+        device=job.device, bars=bars, label=job.label,
     )  # fmt: skip
     rows = [
         CompareRow(model=job.model, seed=job.seed, parameters=built.parameters, **asdict(epoch)) for epoch in fit.rows
@@ -97,8 +96,6 @@ def run(job: Job, bars: ProgressBars) -> RunResult:
 def _longer(network: nn.Module, task: SequenceTask, job: Job, bars: ProgressBars) -> dict[str, float]:
     """Accuracy on the test splits that are longer than the training sequences."""
     found: dict[str, float] = {}
-    if not task.longer:
-        return found
     with bars.bar(f"{job.label}: longer sequences", len(task.longer)) as tick:
         for length, split in sorted(task.longer.items()):
             batch = max(1, min(128, _EVALUATED // length))
@@ -123,7 +120,7 @@ def task_of(job: Job) -> SequenceTask:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltModel:
-    """An untrained model. about: pattern, d_model, n_layers and forwards, as in `RunResult`"""
+    """An untrained model. about: its fields of `RunResult`"""
 
     network: nn.Module
     parameters: int
@@ -142,35 +139,10 @@ def model_of(config: CompareConfig, model: ModelSpec, task: SequenceTask, seed: 
         "mlp": config.mlp, "dropout": config.dropout, "causal": model.causal,
     }  # fmt: skip
     options |= {"vocab_size": task.vocabulary} if task.vocabulary else {"d_input": task.d_input}
-    width = _width(config, options)
-    from salience.ssm.models.sequence_model import SequenceModel
-
+    width = match_width(config.parameters, **options)[0] if config.parameters else config.width
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         network = SequenceModel(d_model=width, **options)
     about = {"pattern": model.pattern, "d_model": width, "n_layers": config.layers, "forwards": model.forwards}
     count = sum(parameter.numel() for parameter in network.parameters())
     return BuiltModel(network=network, parameters=count, about=about)
-
-
-def _width(config: CompareConfig, options: Mapping[str, Any]) -> int:
-    if not config.parameters:
-        return config.width
-    from salience.ssm.models.matching import match_width
-
-    width, _ = match_width(config.parameters, **options)
-    return int(width)
-
-
-def _groups(model: nn.Module, **rates: float) -> list[dict[str, Any]]:
-    from salience.ssm.layers.parameter_groups import parameter_groups
-
-    return parameter_groups(model, **rates)
-
-
-def _budget(job: Job) -> SequenceFitConfig:
-    config = job.config
-    return SequenceFitConfig(
-        epochs=config.epochs, batch=config.batch, lr=job.rate, ssm_lr=config.ssm_lr, weight_decay=config.weight_decay,
-        precision=config.precision, seed=job.seed,
-    )  # fmt: skip

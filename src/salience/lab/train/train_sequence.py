@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -27,12 +25,10 @@ from salience.lab.data_parallel import ProcessGroup, process_group
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import Evaluation, evaluate, logits_of, loss_sum
+from salience.ssm.layers.parameter_groups import parameter_groups
 
 PRECISIONS = ("float32", "bfloat16")
 _HOPELESS = 3.0  # an epoch's mean loss above so many times that of a uniform guess is a divergence
-
-#: model, lr=, weight_decay=, ssm_lr= -> AdamW's parameter groups, each with its "lr"; `salience.parameter_groups`
-Groups = Callable[..., list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +36,10 @@ class SequenceFitConfig:
     """Training budget.
 
     batch: examples a step   lr, ssm_lr: full rates of the weights and of a state space's parameters (A, B, dt)
-    weight_decay: of AdamW, where the parameter groups set none   clip: largest norm of the gradient
+    weight_decay: of the weights, by AdamW   clip: largest norm of the gradient
     warmup: share of the steps   precision: "bfloat16" runs the model under autocast; weights and loss stay float32
     seed: of the batch order and of dropout, not of the model's weights
-    save_every: steps between checkpoints, without influence on the result
+    save_every: steps between checkpoints
     """
 
     epochs: int = 5
@@ -55,7 +51,7 @@ class SequenceFitConfig:
     warmup: float = 0.05
     precision: str = "float32"
     seed: int = 0
-    save_every: int = field(default=200, compare=False)
+    save_every: int = 200
 
     def __post_init__(self) -> None:
         require_whole(self, ("epochs", "batch", "save_every"), 1)
@@ -67,12 +63,8 @@ class SequenceFitConfig:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
 
-    def describe(self) -> dict[str, Any]:
-        """Return as JSON what the result depends on."""
-        return {key: value for key, value in asdict(self).items() if key != "save_every"}
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Epoch:
     """One finished epoch, as in `CompareRow`.
 
@@ -109,20 +101,12 @@ class _Progress:
     rows: list[Epoch] = field(default_factory=list)
     diverged: str | None = None
 
-    @staticmethod
-    def of(found: dict[str, Any] | None) -> _Progress:
-        """Read a checkpoint's progress; None begins anew."""
-        read = _Progress(**(found or {}))
-        read.rows = [Epoch(**row) for row in (found or {}).get("rows", ())]
-        return read
-
 
 def fit_sequence(
     model: nn.Module,
     task: SequenceTask,
     config: SequenceFitConfig,
     *,
-    groups: Groups,
     aside: Path | None = None,
     identity: dict[str, Any] | None = None,
     on: str = "test",
@@ -133,7 +117,6 @@ def fit_sequence(
     """Train `model` in place and evaluate it after every epoch.
 
     Args:    model: `model(inputs, mask=None)` gives logits (b, K) to classify, (b, L, K) otherwise
-             groups: `salience.parameter_groups` or a function like it
              aside: folder for checkpoints. A killed run continues from there and ends with the same numbers. Another
                  `identity`, task or configuration removes the checkpoints. The caller removes the folder in the end
              identity: JSON that tells this model from others with the same training configuration
@@ -148,16 +131,18 @@ def fit_sequence(
     group = process_group(device)
     device = group.device
     model.to(device)
-    optimiser = torch.optim.AdamW(groups(model, lr=config.lr, weight_decay=config.weight_decay, ssm_lr=config.ssm_lr))
+    rates = parameter_groups(model, lr=config.lr, weight_decay=config.weight_decay, ssm_lr=config.ssm_lr)
+    optimiser = torch.optim.AdamW(rates)
     for each in optimiser.param_groups:
         each["full_lr"] = each["lr"]
     state = _Progress()
     if aside is not None:
-        about = {"model": identity, "task": task.name, "source": task.source, "config": config.describe(), "on": on}
         if group.first:
+            about = {"model": identity, "task": task.name, "source": task.source, "config": asdict(config), "on": on}
             checkpoint.claim(aside, {**about, "torch": torch.__version__, "device": str(device)})
         group.wait()
-        state = _Progress.of(checkpoint.resume(aside, model, optimiser))
+        if found := checkpoint.resume(aside, model, optimiser):
+            state = _Progress(**{**found, "rows": [Epoch(**row) for row in found["rows"]]})
         group.wait()  # no process may save before all have read
     run = _Run(model=model, task=task, config=config, optimiser=optimiser, state=state, aside=aside, group=group)
     devices = [device] if device.type == "cuda" else []
@@ -222,10 +207,8 @@ class _Run:
         for each in self.optimiser.param_groups:
             each["lr"] = each["full_lr"] * share
         batch = self.task.train.batch(self.group.part(index))
-        kind = self.device.type
-        half = torch.autocast(kind, dtype=torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
         self.model.train()
-        with half:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
             logits, targets = logits_of(self.wrapped, batch, self.device)
         total, (count,) = loss_sum(logits, targets), self.group.total(int((targets != IGNORE).sum()))
         self.optimiser.zero_grad(set_to_none=True)
@@ -235,7 +218,7 @@ class _Run:
         loss, tokens = self.group.total(float(total.detach()), read)
         size = float(norm)
         if not (math.isfinite(loss) and math.isfinite(size)):
-            state.diverged = self.sentence(f"the loss is {loss / count:g}, its gradient's norm {size:g}")
+            self.diverge(f"the loss is {loss / count:g}, its gradient's norm {size:g}")
             return None
         self.optimiser.step()
         state.done, state.loss, state.targets = state.done + 1, state.loss + loss, state.targets + int(count)
@@ -246,23 +229,17 @@ class _Run:
         found = evaluate(self.model, split, device=self.device)
         train_loss = state.loss / state.targets
         test_loss = found.loss if math.isfinite(found.loss) else None
-        state.rows.append(
-            Epoch(
-                epoch=state.done // self.per_epoch, train_loss=train_loss, test_loss=test_loss,
-                test_accuracy=found.accuracy, train_tokens_per_s=rate,
-            )
-        )  # fmt: skip
+        epoch = state.done // self.per_epoch
+        state.rows.append(Epoch(epoch, train_loss, test_loss, found.accuracy, train_tokens_per_s=rate))
         state.loss, state.targets = 0.0, 0
         if test_loss is None or train_loss > _HOPELESS * math.log(self.task.n_classes):
-            state.diverged = self.sentence(
-                f"the epoch's loss is {train_loss:g} in training, {found.loss:g} in the test"
-            )
+            self.diverge(f"the epoch's loss is {train_loss:g} in training, {found.loss:g} in the test")
         return found
 
-    def sentence(self, what: str) -> str:
+    def diverge(self, reason: str) -> None:
         epoch = self.state.done // self.per_epoch + 1
         where = f"step {self.state.done + 1:,} (epoch {epoch}) with a rate of {self.config.lr:g}"
-        return f"training diverged at {where}: {what}."
+        self.state.diverged = f"training diverged at {where}: {reason}."
 
     def save(self) -> None:
         if self.aside is not None and self.group.first:

@@ -11,19 +11,19 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salience.lab.data.scene_pictures import SPLITS, Item, Layout, draw_picture, lay_out
+from salience.lab.data.scene_pictures import SPLITS, Item, draw_picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Counted answers to the questions of the first training pictures. Counting anew takes half a minute.
+#: Counted answers to the questions of the first training pictures; `recipes/scenes_answers.py` counts them.
 ANSWERS = Path(__file__).with_name("scenes_answers.json")
 KINDS = ("digit-of-colour", "colour-of-digit", "is-there", "count", "relation")
 #: side -> unit vector (x, y) in pixels, y downwards
@@ -166,64 +166,38 @@ def load(*, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sampl
     return samples[:n]
 
 
-Answers = dict[str, Counter[str]]
-
-
 @functools.cache
-def _training_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
-    """Count answers to training questions by text and by kind; the default numbers are stored."""
+def _learnt() -> tuple[dict[str, str], dict[str, str], str]:
+    """Return the commonest training answer to each question, to each kind, and of all."""
     stored = json.loads(ANSWERS.read_text(encoding="utf-8"))
-    if (stored["pictures"], stored["questions"]) != (pictures, questions):
-        return count_answers(pictures, questions)
-    by_text, by_kind = (
-        {key: Counter(counts) for key, counts in stored[name].items()} for name in ("by_text", "by_kind")
+    by_text, by_kind = ({key: Counter(counts) for key, counts in stored[n].items()} for n in ("by_text", "by_kind"))
+    text_answer, kind_answer = (
+        {key: counts.most_common(1)[0][0] for key, counts in table.items()} for table in (by_text, by_kind)
     )
-    return by_text, by_kind
+    return text_answer, kind_answer, sum(by_kind.values(), Counter[str]()).most_common(1)[0][0]
 
 
-def count_answers(pictures: int, questions: int) -> tuple[Answers, Answers]:
-    """Count the answers that recipes/scenes_answers.py stores. This draws no pictures."""
-    by_text: Answers = defaultdict(Counter)
-    by_kind: Answers = defaultdict(Counter)
-    for number in range(pictures):
-        items, _ = lay_out(picture_rng("train", 0, number), "train", Layout())
-        for question in ask_about(items, np.random.default_rng([0, 0, number, 1]), questions, number):
-            by_text[question.text][question.answer] += 1
-            by_kind[question.kind][question.answer] += 1
-    return dict(by_text), dict(by_kind)
-
-
-def _commonest(counts: Iterable[Counter[str]]) -> str:
-    return sum(counts, Counter[str]()).most_common(1)[0][0]
-
-
-def question_only(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
+def question_only(samples: Sequence[Sample]) -> list[bool]:
     """Mark the samples that the commonest training answer to the question, else to its kind, gets right."""
-    by_text, by_kind = _training_answers(pictures, questions)
-    text_answer = {text: _commonest([counts]) for text, counts in by_text.items()}
-    kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
-    return [sample.answer == text_answer.get(sample.question, kind_answer[sample.kind]) for sample in samples]
+    by_text, by_kind, _ = _learnt()
+    return [sample.answer == by_text.get(sample.question, by_kind[sample.kind]) for sample in samples]
 
 
-def majority(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> list[bool]:
+def majority(samples: Sequence[Sample]) -> list[bool]:
     """Mark the samples that the commonest training answer gets right."""
-    overall = _commonest(_training_answers(pictures, questions)[1].values())
-    return [sample.answer == overall for sample in samples]
+    return [sample.answer == _learnt()[2] for sample in samples]
 
 
-def baselines(samples: Sequence[Sample], pictures: int = 6000, questions: int = 16) -> dict[str, dict[str, float]]:
+def baselines(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     """Return the accuracies of answers without the picture, learnt from training scenes.
 
     Returns: {"majority": {...}, "question_only": {...}}, each an accuracy in 0..1 for every kind and "all".
              majority: one answer for everything ("all"), or one a kind; question_only: see `question_only`.
     """
-    _, by_kind = _training_answers(pictures, questions)
-    overall = _commonest(by_kind.values())
-    kind_answer = {kind: _commonest([counts]) for kind, counts in by_kind.items()}
     right: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "question_only": defaultdict(list)}
-    for sample, guessed in zip(samples, question_only(samples, pictures, questions), strict=True):
-        right["majority"]["all"].append(sample.answer == overall)
-        right["majority"][sample.kind].append(sample.answer == kind_answer[sample.kind])
+    for sample, common, guessed in zip(samples, majority(samples), question_only(samples), strict=True):
+        right["majority"]["all"].append(common)
+        right["majority"][sample.kind].append(sample.answer == _learnt()[1][sample.kind])
         for key in ("all", sample.kind):
             right["question_only"][key].append(guessed)
     return {name: {key: float(np.mean(hits)) for key, hits in table.items()} for name, table in right.items()}

@@ -133,7 +133,7 @@ def test_a_bad_line_of_json_is_told(tmp_path: Path, row: object, said: str) -> N
     with pytest.raises(ValueError, match=said):
         load(_jsonl(tmp_path / "own.jsonl", [{"sequence": [1, 2], "label": 0}, row]))
     (tmp_path / "own.jsonl").write_text("{")
-    with pytest.raises(ValueError, match="line 1: not JSON"):
+    with pytest.raises(ValueError, match="row 1 is no JSON"):
         load(f"csv:{tmp_path / 'own.jsonl'}")
 
 

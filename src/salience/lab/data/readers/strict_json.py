@@ -1,7 +1,4 @@
-"""JSON and JSONL files, read strictly.
-
-The standard library reads them. pandas and polars guess types, and would read "07" as 7.
-"""
+"""JSON and JSONL files, read strictly: numbers keep their text, and no key may repeat."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from salience.lab.data.readers.text_files import place, read_text
 
 @dataclass(frozen=True, kw_only=True)
 class JsonLine:
-    """One line. number: of the row, without blank lines, from 1   line: of the file, from 1"""
+    """One value. number: of the row, without blank lines, from 1   line: of the file, from 1; 0 in a JSON list"""
 
     value: Any
     number: int
@@ -36,18 +33,10 @@ class Written(float):
         return self.text
 
 
-class NoJsonError(ValueError):
-    """A row that is no JSON. line: of the file   reason: message of the JSON reader"""
-
-    def __init__(self, sentence: str, line: int, reason: str) -> None:
-        super().__init__(sentence)
-        self.line, self.reason = line, reason
-
-
 def read_json(file: Path, name: str = "") -> Any:
-    """Return the content of a JSON file, or a list of `JsonLine` for a file with one object a line.
+    """Return the content of a JSON file; a list of `JsonLine` for a JSON list and a file with one value a line.
 
-    name: what messages call the file
+    name: of the file in messages
 
     Raises:  ValueError, one sentence with the line, for other content, and for a key that an object has twice
     """
@@ -59,21 +48,20 @@ def read_json(file: Path, name: str = "") -> Any:
     by_line = file.suffix.lower() in (".jsonl", ".ndjson")
     if not by_line or begins == "[":
         try:
-            return _parsed(text)
+            found = _parsed(text)
+            if not isinstance(found, list):
+                return found
+            return [JsonLine(value=value, number=number, line=0) for number, value in enumerate(found, start=1)]
         except json.JSONDecodeError as error:
             if error.msg != "Extra data" or (begins == "[" and not by_line):
-                sentence = f"{name}, line {error.lineno} is no JSON ({error.msg})."
-                raise NoJsonError(sentence, error.lineno, error.msg) from None
+                raise ValueError(f"{name}, line {error.lineno} is no JSON ({error.msg}).") from None
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    return json_lines(text, name)
+    return _by_line(text, name)
 
 
-def json_lines(text: str, name: str) -> list[JsonLine]:
-    """Read one JSON value a line. Only a line feed ends a line, because JSON strings may hold other separators.
-
-    Raises:  ValueError that names the row that is no JSON
-    """
+def _by_line(text: str, name: str) -> list[JsonLine]:
+    """Read one JSON value a line. Only a line feed ends a line, because JSON strings may hold other separators."""
     rows: list[JsonLine] = []
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
@@ -82,7 +70,7 @@ def json_lines(text: str, name: str) -> list[JsonLine]:
         try:
             rows.append(JsonLine(value=_parsed(content), number=len(rows) + 1, line=line))
         except json.JSONDecodeError as error:
-            raise NoJsonError(f"{where} is no JSON ({error.msg}).", line, error.msg) from None
+            raise ValueError(f"{where} is no JSON ({error.msg}).") from None
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
     return rows

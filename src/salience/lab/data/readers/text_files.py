@@ -54,14 +54,14 @@ def failed_formula(cell: str) -> bool:
 
 
 def place(number: int, line: int) -> str:
-    """Return "row 3", or "row 3, line 4" where the line in the file is another number."""
-    return f"row {number}" if number == line else f"row {number}, line {line}"
+    """Return "row 3", or "row 3, line 4" where the line in the file is another number. line: 0 for none"""
+    return f"row {number}" if line in (0, number) else f"row {number}, line {line}"
 
 
 def read_text(file: Path, name: str = "") -> str:
     """Return a file's text: UTF-8, or UTF-16 or UTF-32 with a byte order mark. Line ends are kept.
 
-    name: what messages call the file
+    name: of the file in messages
 
     Raises:  ValueError, one sentence with the line, for another encoding and for binary files
     """

@@ -12,8 +12,9 @@ from salience.lab.data.vqa.sample import plain_text
 
 _STRING = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_ITEM = re.compile(rf"(?:(?:np|numpy)\.\w+\(\s*)?({_STRING}|{_NUMBER}|None|[nN]a[nN]|<NA>|True|False)(?:\s*\))?")
-_BETWEEN = re.compile(r"\s*,\s*|\s+")
+_LITERAL = f"{_STRING}|{_NUMBER}|None|[nN]a[nN]|<NA>|True|False"
+_ITEM = re.compile(rf"(?:(?:np|numpy)\.\w+\(\s*)?({_LITERAL})(?:\s*\))?")
+_ITEMS = re.compile(rf"(?:(?>(?:(?:np|numpy)\.\w+\(\s*)?(?:{_LITERAL})(?:\s*\))?)(?>\s*,\s*|\s+|$))*+")
 _LIST = re.compile(
     r"(?:array\(\s*)?\[(?P<list>.*)\](?:\s*,\s*dtype=[\w<>'.]+)?\s*\)?|\((?P<tuple>\s*['\"].*)\)|\{(?P<set>\s*['\"].*)\}",
     re.DOTALL,
@@ -23,16 +24,20 @@ _LIST = re.compile(
 def several(value: Any, name: str, where: str) -> tuple[str, ...]:
     """Return the texts of a field: a list, a list written by JSON, pandas or numpy, or text with | between.
 
+    Only single literals are evaluated. numpy writes no commas between strings, which Python would join.
+
     Returns: () for a missing value
     Raises:  ValueError that names the row, for a list that can't be read and an item that is no text or number
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None:
         return ()
     if isinstance(value, str):
-        found = listed(value, name, where)
-        if found is None:
-            return tuple(part.strip() for part in value.split("|") if part.strip())
-        value = found
+        text = value.strip()
+        if not _LIST.fullmatch(text) and not re.match(r"[\[({]\s*['\"]", text):
+            return tuple(part.strip() for part in text.split("|") if part.strip())
+        value = _read(text)
+        if value is None:
+            raise ValueError(f'{where}: its {name} {text!r} can\'t be read as a list; write ["one", "other"].')
     if not isinstance(value, list):
         return (plain_text(value, name, where),)
     return tuple(plain_text(each.get("answer") if isinstance(each, dict) else each, name, where) for each in value)
@@ -54,22 +59,6 @@ def answers_in(value: Any, where: str) -> tuple[str, ...]:
     return (text,)
 
 
-def listed(text: str, name: str, where: str) -> list[Any] | None:
-    """Return the items of a list in a text; None for a text that is no list.
-
-    Only single literals are evaluated. numpy writes no commas between strings, which Python would join.
-
-    Raises:  ValueError that names the row, for a text that looks like a list and can't be read
-    """
-    text = text.strip()
-    if not _LIST.fullmatch(text) and not re.match(r"[\[({]\s*['\"]", text):
-        return None
-    found = _read(text)
-    if found is None:
-        raise ValueError(f'{where}: its {name} {text!r} can\'t be read as a list; write ["one", "other"].')
-    return found
-
-
 def _read(text: str) -> list[Any] | None:
     """Return the items of a list as JSON, Python or numpy writes it; None for other text."""
     try:
@@ -82,26 +71,12 @@ def _read(text: str) -> list[Any] | None:
 
 def _items(text: str) -> list[Any] | None:
     """Return the items between the brackets of a Python or numpy list; None for anything but literals."""
-    found: list[Any] = []
-    at = 0
-    while at < len(text):
-        item = _ITEM.match(text, at)
-        if item is None:
-            return None
-        found.append(_literal(item[1]))
-        at = item.end()
-        if at == len(text):
-            break
-        between = _BETWEEN.match(text, at)
-        if between is None:
-            return None
-        at = between.end()
-    return found
+    return [_literal(item[1]) for item in _ITEM.finditer(text)] if _ITEMS.fullmatch(text) else None
 
 
 def _literal(token: str) -> Any:
     if token[0] in "'\"":
-        return ast.literal_eval(token)
+        return ast.literal_eval(token.replace("\n", "\\n"))
     if token in ("None", "<NA>"):
         return None
     if token.lower() == "nan":

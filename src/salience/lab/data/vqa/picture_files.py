@@ -54,14 +54,14 @@ class PictureFiles:
             raise ValueError(f"{entry.row}: image: {_short(image)} can't be looked for ({error.strerror}).") from None
         if "/" in image or "\\" in image:
             absolute = Path(image).is_absolute() or _WINDOWS.match(image)
-            beside = f"; it is a path, and so only looked for at itself{'' if absolute else ', ' + self._where(entry)}"
-            raise ValueError(f"{entry.row}: image: there is no file {_short(image)}{beside}.")
+            bases = "" if absolute else ", from " + " and ".join(map(str, self._bases(entry)))
+            raise ValueError(
+                f"{entry.row}: image: there is no file {_short(image)}; it is a path, and so only looked for at itself"
+                f"{bases}."
+            )
         if found := self._one_of(self._anywhere(image), entry):
             return found
         raise ValueError(f"{entry.row}: image: there is no file {_short(image)} below {self.folder}.")
-
-    def _where(self, entry: Entry) -> str:
-        return "from " + " and ".join(str(base) for base in self._bases(entry))
 
     def _bases(self, entry: Entry) -> list[Path]:
         beside = (self.folder / entry.source).parent
@@ -76,9 +76,8 @@ class PictureFiles:
         if found and (len(path.parts) > 1 or name.startswith("./")):
             return self._one_of(found[0], entry)
         named = [file for here in found for file in here]
-        beside = (
-            self.folder / entry.source
-        ).parent  # splits may repeat names, so those below the question file come first
+        # Splits may repeat names, so those below the question file come first.
+        beside = (self.folder / entry.source).parent
         return self._one_of([file for file in named if beside in file.parents] or named, entry)
 
     def _resolved(self, base: Path, parts: Sequence[str]) -> list[Path]:
@@ -86,17 +85,15 @@ class PictureFiles:
         exact = base.joinpath(*parts)
         if exact.is_file() and parts:
             return [exact]
-        here = base
-        for part in parts[:-1]:
-            if not (here / part).is_dir():
-                like = [file for file in self._in(here).get(_plain(part), []) if file.is_dir()]
-                if len(like) != 1:
-                    return []
-                here = like[0]
-            else:
-                here = here / part
         if not parts or parts[-1] in ("..", "."):
             return []
+        here = base
+        for part in parts[:-1]:
+            alike = [here / part] if (here / part).is_dir() else self._in(here).get(_plain(part), [])
+            folders = [file for file in alike if file.is_dir()]
+            if len(folders) != 1:
+                return []
+            here = folders[0]
         return [file for file in self._in(here).get(_key(parts[-1]), []) if file.is_file() and _means(parts[-1], file)]
 
     def _in(self, folder: Path) -> dict[str, list[Path]]:

@@ -56,17 +56,14 @@ def read_content(file: Path, source: str) -> QuestionFile:
     if file.suffix.lower() in (".csv", ".tsv"):
         return _table(file, source)
     value = read_json(file, source)
-    if isinstance(value, dict) and _is_row(value):
-        value = [value]  # one object in one line
-    if not isinstance(value, list):
+    if isinstance(value, list) and len(value) == 1 and value[0].line and isinstance(value[0].value, dict):
+        value = value[0].value  # perhaps a whole JSON document in one line
+    if isinstance(value, dict) and not _is_row(value):
         return QuestionFile(source=source, value=value)
-    lines = [item for item in value if isinstance(item, JsonLine)]
-    items = [item.value for item in lines] if lines else value
-    places = [place(item.number, item.line) for item in lines] or [f"row {n}" for n in range(1, len(value) + 1)]
-    if len(items) == 1 and lines and isinstance(items[0], dict) and not _is_row(items[0]):
-        return QuestionFile(source=source, value=items[0])  # a whole JSON document in one line
-    return QuestionFile(source=source, value=[_named(item, source, p) for item, p in zip(items, places, strict=True)],
-                   places=places)  # fmt: skip
+    rows = value if isinstance(value, list) else [JsonLine(value=value, number=1, line=0)]
+    places = [place(row.number, row.line) for row in rows]
+    values = [_named(row.value, source, its_place) for row, its_place in zip(rows, places, strict=True)]
+    return QuestionFile(source=source, value=values, places=places)
 
 
 def needs_of(columns: Sequence[str]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from salience.lab.data.vqa.picture_files import PictureFiles
 from salience.lab.data.vqa.question_file import SUFFIXES, QuestionFile, needs_of, read_content
 from salience.lab.data.vqa.sample import Entry, VqaSample
 
-_LAYOUTS = {"gqa": gqa, "textvqa": textvqa, "pope": pope, "easy-vqa": easy_vqa, "table": own_questions}
+_LAYOUTS = {"vqav2": vqav2, "gqa": gqa, "textvqa": textvqa, "pope": pope, "easy-vqa": easy_vqa, "table": own_questions}
 _ALL = "VQAv2, GQA, TextVQA, POPE, easy-VQA, or a table (CSV, TSV, JSONL) with image, question and answer"
 _SAVE = "save it as 'CSV UTF-8' with the columns image, question and answer"
 _SPLIT = re.compile(
@@ -46,31 +47,19 @@ def load_folder(path: str | Path) -> VqaTask:
     if not root.exists():
         raise ValueError(f"task: there is no folder or file {root}.")
     folder = root if root.is_dir() else root.parent
-    files = _below(folder)
-    layout, found = _read_all(folder, files, root if root.is_file() else None)
-    pictures = PictureFiles(folder, files)
-    parts = {name: list(entries) for name, entries in found.items()}
-    train = [entry for name, entries in parts.items() if _split(name) == "train" for entry in entries]
-    asked = _chosen({name: entries for name, entries in parts.items() if root.is_file() or _split(name) != "train"})
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    only = root if root.is_file() else None
+    layout, entries = _read_all(folder, files, only)
+    splits: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        splits[_split(entry.source)].append(entry)
+    train = [] if only else splits.pop("train", [])
+    asked = splits["test"] or splits["val"] or splits[""] or [entry for part in splits.values() for entry in part]
     if not asked:
         raise ValueError(f"task: {root} has no question with an answer outside a training split.")
     if layout == "table":
         _require_one_source(asked)
-    samples = _grouped(asked, pictures)
-    return VqaTask(samples=samples, train=() if root.is_file() else _grouped(train, None), layout=layout)
-
-
-def _below(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted."""
-    return sorted(file for file in folder.rglob("*") if file.is_file())
-
-
-def _chosen(parts: dict[str, list[Entry]]) -> list[Entry]:
-    for split in ("test", "val", ""):
-        entries = [entry for name, mine in parts.items() if _split(name) == split for entry in mine]
-        if entries:
-            return entries
-    return [entry for mine in parts.values() for entry in mine]
+    return VqaTask(samples=_grouped(asked, PictureFiles(folder, files)), train=_grouped(train, None), layout=layout)
 
 
 def _split(name: str) -> str:
@@ -79,19 +68,17 @@ def _split(name: str) -> str:
     return next(filter(None, found.groups())) if found else ""
 
 
-def _read_all(folder: Path, files: Sequence[Path], only: Path | None) -> tuple[str, dict[str, Iterable[Entry]]]:
-    """Return the layout, and the entries of each question file by its path below the folder."""
+def _read_all(folder: Path, files: Sequence[Path], only: Path | None) -> tuple[str, list[Entry]]:
+    """Return the layout and the entries of all question files. only: the file to read; None for all"""
     if only is not None and only.suffix.lower() not in SUFFIXES:
         raise ValueError(f"task: {only.name} can't be read: {', '.join(SUFFIXES)} can; {how_to_save(only) or _SAVE}.")
     names = {file: str(file.relative_to(folder)) for file in files if file.suffix.lower() in SUFFIXES}
     names = {file: name for file, name in names.items() if not is_litter(Path(name)) or file == only}
     contents = [read_content(file, name) for file, name in names.items() if only is None or file == only]
-    questions = [content for content in contents if vqav2.reads(content)]
-    layouts: dict[str, list[QuestionFile]] = {"vqav2": questions} if questions else {}
-    for layout, module in _LAYOUTS.items():
-        mine = [content for content in contents if content not in questions and module.reads(content)]
+    layouts: dict[str, list[QuestionFile]] = {}
+    for layout, module in _LAYOUTS.items():  # all files of one layout before those of the next
         taken = [content for others in layouts.values() for content in others]
-        if mine := [content for content in mine if content not in taken]:
+        if mine := [content for content in contents if content not in taken and module.reads(content)]:
             layouts[layout] = mine
     if not layouts:
         raise ValueError(_unknown(folder, only, contents, files))
@@ -106,8 +93,8 @@ def _read_all(folder: Path, files: Sequence[Path], only: Path | None) -> tuple[s
     if layout == "vqav2":
         beside = contents if only is None else [read_content(file, name) for file, name in names.items()]
         answers = vqav2.answers_by_question(beside)
-        return layout, {content.source: vqav2.entries(content, answers) for content in mine}
-    return layout, {content.source: _LAYOUTS[layout].entries(content) for content in mine}
+        return layout, [entry for content in mine for entry in vqav2.entries(content, answers)]
+    return layout, [entry for content in mine for entry in _LAYOUTS[layout].entries(content)]
 
 
 def _require_whole(contents: Sequence[QuestionFile]) -> None:

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from salience.lab.data.readers.strict_csv import read_sheet
-from salience.lab.data.readers.strict_json import JsonLine, NoJsonError, read_json
+from salience.lab.data.readers.strict_json import JsonLine, read_json
 from salience.lab.data.readers.text_files import MISSING, as_seen, column_name, failed_formula, how_to_save
 from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Stored
@@ -120,15 +120,11 @@ def _csv_rows(file: Path) -> Iterator[Row]:
 
 
 def _json_rows(file: Path) -> Iterator[Row]:
-    try:
-        found = read_json(file)
-    except NoJsonError as error:
-        raise ValueError(f"{file}, line {error.line}: not JSON ({error.reason}).") from None
-    for number, item in enumerate(found if isinstance(found, list) else [found], start=1):
-        by_line = isinstance(item, JsonLine)
-        where = f"{file}, {f'line {item.line}' if by_line else f'row {number}'}"
-        values = item.value if by_line else item
-        values = {column_name(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+    found = read_json(file, str(file))
+    for item in found if isinstance(found, list) else [JsonLine(value=found, number=1, line=0)]:
+        where = f"{file}, {f'line {item.line}' if item.line else f'row {item.number}'}"
+        given = item.value if isinstance(item.value, dict) else {}
+        values = {column_name(key): value for key, value in given.items()}
         if "sequence" not in values:
             raise ValueError(f"{where}: an object with 'sequence' and 'label' is needed.")
         yield _row(values["sequence"], {key: _text(values.get(key), key, where) for key in _NAMED}, where)
@@ -157,7 +153,10 @@ def _row(steps: Any, named: dict[str, str], where: str) -> Row:
 
 def _values(steps: Any, where: str) -> Values:
     if isinstance(steps, str):
-        values: Values = np.frombuffer(_encoded(steps, where), dtype=np.uint8).astype(np.int64)
+        try:
+            values: Values = np.frombuffer(steps.encode(), dtype=np.uint8).astype(np.int64)
+        except UnicodeEncodeError:
+            raise ValueError(f"{where}: the sequence holds half of a surrogate pair, which is no letter.") from None
     elif isinstance(steps, list):
         wide = [step if isinstance(step, list) else [step] for step in steps]
         if any(len(step) != len(wide[0]) for step in wide):
@@ -168,13 +167,6 @@ def _values(steps: Any, where: str) -> Values:
     if values.size == 0:
         raise ValueError(f"{where}: the sequence is empty.")
     return values
-
-
-def _encoded(text: str, where: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where}: the sequence holds half of a surrogate pair, which is no letter.") from None
 
 
 def _number(value: Any, where: str) -> float:

@@ -25,10 +25,7 @@ def reads(content: QuestionFile) -> bool:
 
 
 def entries(content: QuestionFile) -> Iterator[Entry]:
-    """Return the entries; `kind` is the kind of answer: yes-no, colour or shape.
-
-    Raises:  ValueError that names the row that is no such triple
-    """
+    """Return the entries; `kind` is the kind of answer: yes-no, colour or shape."""
     for row, where in content.rows():
         if not (isinstance(row, list) and len(row) == 3):
             raise ValueError(f"{where} is not [question, answer, picture number].")
@@ -45,10 +42,7 @@ def entries(content: QuestionFile) -> Iterator[Entry]:
 
 
 def folder() -> Path:
-    """Return the data folder of the installed package.
-
-    Raises:  ValueError that says what to install
-    """
+    """Return the data folder of the installed package. Raises ValueError, saying what to install, without it."""
     found = importlib.util.find_spec("easy_vqa")
     if found is None or found.origin is None:
         raise ValueError("task 'easy-vqa' needs the package 'easy-vqa': pip install 'salience[easy-vqa]'.")

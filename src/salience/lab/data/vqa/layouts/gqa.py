@@ -18,10 +18,7 @@ def reads(content: QuestionFile) -> bool:
 
 
 def entries(content: QuestionFile) -> Iterator[Entry]:
-    """Return the entries; none for a test split, whose rows have no answers.
-
-    Raises:  ValueError that names the question, for a missing value
-    """
+    """Return the entries; none for a test split, whose rows have no answers."""
     rows = content.value.values()
     if all(isinstance(row, dict) and row.get("answer") is None for row in rows):
         return

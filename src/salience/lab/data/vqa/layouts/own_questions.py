@@ -8,7 +8,7 @@ text: 07 stays 07, and nan, NA and None are words. A missing value (an empty cel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from salience.lab.data.readers.text_files import MISSING
@@ -27,16 +27,13 @@ def reads(content: QuestionFile) -> bool:
     return all(any(name in content.first for name in COLUMNS[kind]) for kind in ("image", "question"))
 
 
-def entries(content: QuestionFile) -> Iterator[Entry]:
-    """Return the entries of all rows.
-
-    Raises:  ValueError that names the row, for a missing value and an answer that is none of the choices
-    """
+def entries(content: QuestionFile) -> list[Entry]:
+    """Return the entries of all rows. An answer must be one of the row's choices."""
     found = [_entry(row, where, content) for row, where in content.rows()]
     names = ("answers", *COLUMNS["answer"])
     given = [next((row[name] for name in names if row.get(name)), "") for row, _ in content.rows()]
     _require_no_gaps(found, [value if isinstance(value, str) else "" for value in given])
-    yield from found
+    return found
 
 
 def _entry(row: Any, where: str, content: QuestionFile) -> Entry:

@@ -21,14 +21,10 @@ def reads(content: QuestionFile) -> bool:
 
 
 def entries(content: QuestionFile) -> Iterator[Entry]:
-    """Return the entries, each with the choices yes and no.
-
-    Raises:  ValueError that names the row whose label is neither
-    """
+    """Return the entries, each with the choices yes and no."""
     kind = next((draw for draw in _DRAWS if draw in PurePath(content.source).stem.lower()), "")
     for row, where in content.rows():
-        image, question = text_of(row, ("image",), where), text_of(row, ("text",), where)
-        label = text_of(row, ("label",), where)
+        image, question, label = (text_of(row, (name,), where) for name in ("image", "text", "label"))
         if label.lower() not in _LABELS:
             raise ValueError(
                 f"{where}: its label must be yes or no, not {label!r}; a table with image, text and label is read as "

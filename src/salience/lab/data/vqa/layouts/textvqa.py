@@ -19,10 +19,7 @@ def reads(content: QuestionFile) -> bool:
 
 
 def entries(content: QuestionFile) -> Iterator[Entry]:
-    """Return the entries; none for a test split, whose rows have no answers.
-
-    Raises:  ValueError that names the row, for a missing value
-    """
+    """Return the entries; none for a test split, whose rows have no answers."""
     rows = content.value["data"]
     if all(isinstance(row, dict) and not row.get("answers") for row in rows):
         return

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-import salience
 from salience.lab.evaluate.evaluator import Answers, AnswerSettings, PictureQuestion, Tick
 from salience.lab.evaluate.marks import mark
 from salience.lab.evaluate.prompts import prompt_inputs
@@ -17,6 +16,7 @@ from salience.lab.evaluate.teacher_forcing import loglikelihood
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.oracle import Oracle
+from salience.vlm.prune import prune
 
 if TYPE_CHECKING:
     from salience.vlm.handle import Pruned
@@ -101,7 +101,7 @@ class GenerateEvaluator:
         """Prune calls with that picture while the block runs; without a method nothing is pruned."""
         if method is None:
             return contextlib.nullcontext()
-        return salience.prune(
+        return prune(
             self.model, method_for_picture(method, picture), keep=budget.keep, tokens=budget.tokens, mass=budget.mass,
             min=budget.min, max=budget.max, positions=self.settings.positions,
         )  # fmt: skip

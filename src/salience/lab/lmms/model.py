@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from lmms_eval.api.model import lmms
 
-import salience
 from salience.core.backend import resolve_device
 from salience.lab.evaluate.prompts import prompt_inputs
 from salience.lab.evaluate.teacher_forcing import loglikelihood
+from salience.vlm.prune import prune
 
 #: Limit of an answer, in tokens, where a task sets none.
 MOST = 256
@@ -52,7 +52,7 @@ class SalienceLlava(lmms):  # type: ignore[misc]
         self.processor: Any = AutoProcessor.from_pretrained(pretrained)
         self.pruned: Any = None
         if keep is not None or tokens is not None:
-            self.pruned = salience.prune(
+            self.pruned = prune(
                 self.model, method, keep=None if keep is None else float(keep),
                 tokens=None if tokens is None else int(tokens), positions=positions, seed=int(seed),  # type: ignore[arg-type]
             )  # fmt: skip

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-import salience
 from salience.core import record
 from salience.core.backend import resolve_device
+from salience.core.bundled import bundled_model
 from salience.core.progress import ProgressBars, progress_bars
 from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.run import compare, identity
@@ -131,7 +131,7 @@ def _fitted(
 
 def _bundled(device: str) -> tuple[Any, Any]:
     """The bundled model on the device, in float32, and its processor."""
-    folder = salience.bundled_model()
+    folder = bundled_model()
     if not (folder / "config.json").is_file():
         raise ValueError(f"the bundled model is missing from this installation ({folder}).")
     from transformers import AutoProcessor, LlavaForConditionalGeneration

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import salience
 from salience.core.files import write_atomic
 from salience.lab.evaluate.generate_evaluator import method_for_picture
 from salience.lab.evaluate.picture_tasks import PictureTask
@@ -20,6 +19,7 @@ from salience.lab.tradeoff.methods_under_test import MethodUnderTest
 from salience.vlm.contact_sheet import contact_sheet
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.base import Method
+from salience.vlm.prune import prune
 from salience.vlm.trace import ImageTrace
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def save_sheets(
 
 def _trace(model: Any, inputs: Mapping[str, Any], method: Method, keep: float, positions: Any) -> ImageTrace:
     """Of the picture's first view, the whole picture where a family also cuts it up."""
-    with salience.prune(model, method, keep=keep, positions=positions) as pruned:
+    with prune(model, method, keep=keep, positions=positions) as pruned:
         model(**inputs)
     return pruned.trace.images[0]
 

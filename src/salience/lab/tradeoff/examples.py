@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-import salience
 from salience.core.files import write_atomic
 from salience.core.result_tables import Example, ExampleCut
 from salience.lab.data.scenes import Sample
@@ -25,6 +24,7 @@ from salience.lab.tradeoff.context import RunContext
 from salience.lab.tradeoff.controls import first_questions
 from salience.lab.tradeoff.encoded_task import EncodedTask
 from salience.lab.tradeoff.methods_under_test import MethodUnderTest
+from salience.vlm.prune import prune
 
 _CANDIDATES = 32
 _SHOWN = ("saliency", "random", "cls-attention")
@@ -98,7 +98,7 @@ def _store(sample: Sample, out: Path, place: int) -> str:
 
 def _cut(context: RunContext, sample: Sample, method: MethodUnderTest, keep: float, picture: int) -> ExampleCut:
     own = method_for_picture(method.method, picture)
-    with salience.prune(context.adapter.model, own, keep=keep, positions=context.config.positions) as pruned:
+    with prune(context.adapter.model, own, keep=keep, positions=context.config.positions) as pruned:
         text = _generate(context, sample)
         kept = tuple(pruned.trace.images[0].kept.tolist())
     return ExampleCut(method=method.name, keep=keep, kept=kept, answer=text)

@@ -91,7 +91,7 @@ def _config(quick: bool, seed: int, *, objective: str | None, pictures: int | No
 
 def _require_attention(found: ModelSource) -> None:
     """Raise ValueError for a model whose attention can't be read."""
-    from salience.lab.fit.view_saliency import require_attention
+    from salience.lab.fit.question_attention import require_attention
 
     if found.outline is not None:
         require_attention(found.outline)

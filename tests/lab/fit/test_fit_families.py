@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +21,11 @@ from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.teacher_forcing import loglikelihood
 from salience.lab.fit import fit_scorer, training_pictures
 from salience.lab.fit.attention_source import AttentionSource, join_questions
-from salience.lab.fit.config import FitConfig
+from salience.lab.fit.config import FitConfig, attention_kl
 from salience.lab.fit.fit_scorer import Target, distil, fit
-from salience.lab.fit.objectives import attention_kl
 from salience.lab.fit.picture_views import answered, token_columns, view_picture
-from salience.lab.fit.text_saliency import text_saliency
+from salience.lab.fit.question_attention import require_attention, text_saliency, view_saliency
 from salience.lab.fit.training_pictures import ViewPictures
-from salience.lab.fit.view_saliency import require_attention, view_saliency
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.budget import Budget
 from salience.vlm.scorers.scorer import Scorer
@@ -125,7 +124,8 @@ def test_answers_are_weighed_as_generate_weighs_them(
     evaluator = GenerateEvaluator(model, processor, [group])
     inputs = evaluator.inputs(group[0].image, [sample.question for sample in group])
     kept = [Selection(kept=torch.arange(0, len(tokens), 2)) for tokens in picture.encoded.views]
-    for chosen, method in ((picture.every(), None), (kept, _Every())):
+    every = [Selection(kept=torch.arange(len(tokens))) for tokens in picture.encoded.views]
+    for chosen, method in ((every, None), (kept, _Every())):
         right, likely = answered(adapter, processor.tokenizer, picture, chosen)
         with evaluator.pruned(method, Budget(keep=0.5), 0):
             wanted = [
@@ -152,9 +152,9 @@ def test_the_source_that_answers_best_is_chosen(
 ) -> None:
     adapter = adapter_for(tiny_family("internvl").model())
     pictures = ViewPictures(adapter, family_processor("internvl"), SMALL, ProgressBars())
-    chosen, tried = pictures.choose_source(SOURCES[:3], [scene(0)])
+    chosen, tried = pictures.choose_source(SOURCES[:3])
     best = max(tried, key=lambda entry: (entry["accuracy"], entry["answer_log_prob"]))
-    assert {name: best[name] for name in chosen.describe()} == chosen.describe()
+    assert {name: best[name] for name in asdict(chosen)} == asdict(chosen)
     assert len(tried) == 3 and all(entry["answer_log_prob"] < 0 for entry in tried)
 
 

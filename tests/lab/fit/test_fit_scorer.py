@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from salience.core.progress import ProgressBars
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures, load_pictures
-from salience.lab.fit import fit_scorer
+from salience.lab.fit import fit_scorer, training_pictures
 from salience.lab.fit.attention_source import REFERENCE, AttentionSource, candidate_sources, top_tokens
-from salience.lab.fit.config import FitConfig
+from salience.lab.fit.config import FitConfig, attention_kl
 from salience.lab.fit.fit_scorer import Target, distil, fit, load_target
-from salience.lab.fit.objectives import attention_kl
-from salience.lab.fit.text_saliency import text_saliency
+from salience.lab.fit.question_attention import text_saliency
 from salience.lab.fit.training_pictures import PackedPictures
 from salience.lab.train import checkpoint
 from salience.vlm.families import Adapter, adapter_for
@@ -52,15 +51,18 @@ def test_saliency_does_not_depend_on_the_batch(scene: tuple[Adapter, EncodedPict
     torch.testing.assert_close(one, all_, atol=1e-6, rtol=1e-5)
 
 
-def test_the_source_that_answers_best_is_chosen(scene: tuple[Adapter, EncodedPictures]) -> None:
+def test_the_source_that_answers_best_is_chosen(
+    scene: tuple[Adapter, EncodedPictures], monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter, pictures = scene
     sources = candidate_sources(adapter)
     assert {source.layer for source in sources} == {None, 0, 1}
     packed = PackedPictures(adapter, None, replace(SMALL, keeps=(0.25,)), ProgressBars(), pictures)
-    chosen, tried = packed.choose_source(sources, pictures)
+    monkeypatch.setattr(training_pictures, "prepare", lambda *_: pictures)
+    chosen, tried = packed.choose_source(sources)
     assert len(tried) == len(sources)
     best = max(entry["accuracy"] for entry in tried)
-    assert next(entry for entry in tried if entry["accuracy"] == best) == {**chosen.describe(), "accuracy": best}
+    assert next(entry for entry in tried if entry["accuracy"] == best) == {**asdict(chosen), "accuracy": best}
 
 
 def test_top_tokens() -> None:

@@ -26,8 +26,17 @@ _DRAWS = 2000
 
 
 def accuracy_interval(right: Counts, asked: Counts, *, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of sum(right) / sum(asked), over examples and runs. right: (R, n)   asked: (n,)"""
-    shares = _resampled(right, asked, seed)
+    """95 % bootstrap interval of sum(right) / sum(asked), over examples and runs. right: (R, n)   asked: (n,)
+
+    Runs and examples are drawn with replacement, independently.
+    """
+    rng = np.random.default_rng(seed)
+    runs, n = right.shape
+    shares = np.empty(_DRAWS)
+    for at in range(_DRAWS):
+        drawn = rng.integers(0, n, n)
+        rows = rng.integers(0, runs, runs)
+        shares[at] = right[rows].sum(0)[drawn].sum() / (asked[drawn].sum() * runs)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
 
@@ -54,12 +63,11 @@ def sign_flip(difference: Counts) -> float:
 
 def holm(chances: Sequence[float]) -> list[float]:
     """Holm's step-down correction, in the given order."""
-    order = sorted(range(len(chances)), key=lambda at: chances[at])
-    corrected, least = [0.0] * len(chances), 0.0
-    for rank, at in enumerate(order):
-        least = max(least, min(1.0, (len(chances) - rank) * chances[at]))
-        corrected[at] = least
-    return corrected
+    given = np.asarray(chances)
+    order = given.argsort(kind="stable")
+    corrected = np.empty(len(given))
+    corrected[order] = np.maximum.accumulate(np.arange(len(given), 0, -1) * given[order]).clip(max=1)
+    return [float(chance) for chance in corrected]
 
 
 def compare_pairs(right: Mapping[str, Counts], asked: Counts, *, seed: int = 0) -> tuple[ModelDifference, ...]:
@@ -71,27 +79,15 @@ def compare_pairs(right: Mapping[str, Counts], asked: Counts, *, seed: int = 0) 
     for first, second in combinations(right, 2):
         runs = min(len(right[first]), len(right[second]))
         apart = right[first][:runs] - right[second][:runs]  # (runs, n)
-        low, high = np.quantile(_resampled(apart, asked, seed), [0.025, 0.975])
+        low, high = accuracy_interval(apart, asked, seed=seed)
         each = apart.sum(1)
         p = sign_flip(apart.sum(0))
         found.append(
             ModelDifference(
-                first=first, second=second, difference=float(each.sum() / (asked.sum() * runs)), low=float(low),
-                high=float(high), p=p, seeds=runs, seeds_agree=bool((each > 0).all() or (each < 0).all()),
+                first=first, second=second, difference=float(each.sum() / (asked.sum() * runs)), low=low,
+                high=high, p=p, seeds=runs, seeds_agree=bool((each > 0).all() or (each < 0).all()),
                 examples=len(asked), p_holm=p,
             )
         )  # fmt: skip
     corrected = holm([float(line.p or 0.0) for line in found])
     return tuple(replace(line, p_holm=p) for line, p in zip(found, corrected, strict=True))
-
-
-def _resampled(hits: Counts, asked: Counts, seed: int) -> NDArray[np.float64]:
-    """(draws,) shares, with runs and examples drawn with replacement, independently."""
-    rng = np.random.default_rng(seed)
-    runs, n = hits.shape
-    shares = np.empty(_DRAWS)
-    for at in range(_DRAWS):
-        drawn = rng.integers(0, n, n)
-        rows = rng.integers(0, runs, runs)
-        shares[at] = hits[rows].sum(0)[drawn].sum() / (asked[drawn].sum() * runs)
-    return shares

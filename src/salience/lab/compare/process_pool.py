@@ -33,18 +33,36 @@ def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: ProgressBar
     Raises:  ValueError where a worker was ended from outside
     """
     if processes == 1 or len(jobs) < 2:
-        with _threads(threads):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads or before)
+        try:
             for job in jobs:
                 done(job, run(job, bars))
+        finally:
+            torch.set_num_threads(before)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the kernels' thread pool without its threads
     told = context.Queue()
-    with ProcessPoolExecutor(min(processes, len(jobs)), context, _start, (told, threads)) as pool, _Bars(bars) as shown:
-        left: dict[Future[RunResult], Job] = {pool.submit(_work, job): job for job in jobs}
+    ticks: dict[str, Tick] = {}
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, _start, (told, threads)) as pool, ExitStack() as drawn:
+
+        def draw() -> None:
+            """Draw the messages that have arrived: key of the bar, name of the method, its argument."""
+            while True:
+                try:
+                    key, method, value = told.get_nowait()
+                except queue.Empty:
+                    return
+                if method == "bar":
+                    ticks[key] = drawn.enter_context(bars.bar(*value))
+                else:
+                    getattr(ticks[key], method)(value)
+
+        left: dict[Future[RunResult], Job] = {pool.submit(run, job, _ToldBars()): job for job in jobs}
         try:
             while left:
                 finished, _ = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
-                shown.take(told)
+                draw()
                 for future in finished:
                     done(left.pop(future), future.result())
         except BaseException as error:
@@ -54,36 +72,7 @@ def run_all(jobs: Sequence[Job], processes: int, threads: int, bars: ProgressBar
             if isinstance(error, BrokenProcessPool):
                 raise ValueError(_BROKEN) from error
             raise
-        shown.take(told)
-
-
-class _Bars:
-    """Progress bars of the workers, drawn by this process. Messages: (key of the bar, kind, value)."""
-
-    def __init__(self, bars: ProgressBars) -> None:
-        self._bars = bars
-        self._ticks: dict[str, Tick] = {}
-        self._open = ExitStack()
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
-
-    def take(self, told: Any) -> None:
-        """Draw the messages that have arrived."""
-        while True:
-            try:
-                key, what, value = told.get_nowait()
-            except queue.Empty:
-                return
-            if what == "bar":
-                self._ticks[key] = self._open.enter_context(self._bars.bar(*value))
-            elif what == "by":
-                self._ticks[key](value)
-            else:
-                self._ticks[key].say(value)
+        draw()
 
 
 class _ToldBars(ProgressBars):
@@ -100,7 +89,7 @@ class _ToldTick(Tick):
         self._key = key
 
     def __call__(self, by: int = 1) -> None:
-        _told.put((self._key, "by", by))
+        _told.put((self._key, "__call__", by))
 
     def say(self, text: str) -> None:
         _told.put((self._key, "say", text))
@@ -120,17 +109,3 @@ def _start(told: Any, threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(job: Job) -> RunResult:
-    return run(job, _ToldBars())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

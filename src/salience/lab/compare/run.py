@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,18 +126,16 @@ class _Comparison:
 
     def results(self, jobs: Sequence[Job]) -> dict[str, RunResult]:
         """Return the result of each job by its name; those that an earlier run finished are read from the cache."""
-        found: dict[str, RunResult] = {}
+        left = [replace(job, aside=self.cache.path(f"fit-{job.name}")) for job in jobs if not self.cache.has(job.name)]
+        new: dict[str, RunResult] = {}
 
-        def stored(job: Job, compute: Callable[[], Any]) -> None:
-            found[job.name] = RunResult.from_json(self.cache.get(job.name, compute), job.name)
+        def store(job: Job, result: RunResult) -> None:
+            self.cache.get(job.name, result.to_json)
+            new[job.name] = result
 
-        for job in jobs:
-            if self.cache.has(job.name):
-                stored(job, dict)
-        left = [replace(job, aside=self.cache.path(f"fit-{job.name}")) for job in jobs if job.name not in found]
-        run_all(left, self.config.processes, self.config.threads, self.bars,
-                lambda job, result: stored(job, result.to_json))  # fmt: skip
-        return found
+        run_all(left, self.config.processes, self.config.threads, self.bars, store)
+        names = [job.name for job in jobs]
+        return {n: new[n] if n in new else RunResult.from_json(self.cache.get(n, dict), n) for n in names}
 
     def choose_rates(self) -> tuple[dict[str, float], Tried]:
         """Return each model's learning rate, and the validation accuracy of every rate that was tried."""

@@ -42,10 +42,6 @@ class AttentionSource:
         if not self.power > 0:
             raise ValueError(f"power must be above 0, not {self.power!r}.")
 
-    def describe(self) -> dict[str, Any]:
-        """Return the fields as JSON."""
-        return asdict(self)
-
 
 #: Source of the `saliency_mass` column.
 REFERENCE = AttentionSource()
@@ -71,7 +67,7 @@ def best_source(
     measured: for each source its measures by name, such as {"accuracy": 0.6}; the earlier source wins a tie
     """
     best = max(range(len(sources)), key=lambda index: (*measured[index].values(), -index))
-    tried = [{**source.describe(), **found} for source, found in zip(sources, measured, strict=True)]
+    tried = [{**asdict(source), **found} for source, found in zip(sources, measured, strict=True)]
     return sources[best], tried
 
 

@@ -1,13 +1,28 @@
-"""Configuration of a scorer's training."""
+"""Configuration and objectives of a scorer's training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from salience.lab.config_checks import require_positive, require_whole
 from salience.lab.fit.attention_source import AttentionSource
-from salience.lab.fit.objectives import OBJECTIVES
+
+
+def attention_kl(logits: Tensor, target: Tensor) -> Tensor:
+    """KL(target || softmax(logits)) in nats, mean over pictures.
+
+    Args:    logits: (B, n) of the scorer   target: (B, n), adding up to 1 in each picture
+    """
+    # 0 log 0 is 0, so the logarithm of an empty share must only be finite.
+    own = (target * target.clamp_min(1e-30).log()).sum(-1)
+    return (own - (target * logits.log_softmax(-1)).sum(-1)).mean()
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"attention": attention_kl}
 
 
 @dataclass(frozen=True, kw_only=True)

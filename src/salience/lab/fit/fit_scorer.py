@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from salience.core.files import write_atomic
 from salience.core.progress import ProgressBars, progress_bars
+from salience.lab.evaluate.packing import can_pack
 from salience.lab.fit.attention_source import candidate_sources
-from salience.lab.fit.config import FitConfig
-from salience.lab.fit.objectives import OBJECTIVES
-from salience.lab.fit.training_pictures import PerToken, TrainingPictures, training_pictures
-from salience.lab.fit.view_saliency import require_attention
+from salience.lab.fit.config import OBJECTIVES, FitConfig
+from salience.lab.fit.question_attention import require_attention
+from salience.lab.fit.training_pictures import PackedPictures, PerToken, TrainingPictures, ViewPictures
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.vlm.families import Adapter, adapter_for
@@ -53,7 +53,8 @@ def fit(model: Any, config: FitConfig, *, processor: Any, out: str | Path, quiet
     aside = target_folder.parent / f".{target_folder.name}.unfinished"
     checkpoint.claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
     with progress_bars(quiet=quiet) as bars:
-        pictures = training_pictures(adapter, processor, config, bars)
+        engine: type[PackedPictures | ViewPictures] = PackedPictures if can_pack(adapter) else ViewPictures
+        pictures: TrainingPictures = engine(adapter, processor, config, bars)
         target = load_target(aside, lambda: make_target(adapter, config, pictures))
         scorer = distil(adapter, config, pictures.features, target, aside=aside, bars=bars)
     scorer.save_pretrained(target_folder)
@@ -66,13 +67,13 @@ def make_target(adapter: Adapter, config: FitConfig, pictures: TrainingPictures)
     source, tried = config.source, list[dict[str, Any]]()
     if source is None:
         source, tried = pictures.choose_source(candidate_sources(adapter))
-    return Target(shares=pictures.shares(source), about={"look": source.describe(), "tried": tried})
+    return Target(shares=pictures.shares(source), about={"look": asdict(source), "tried": tried})
 
 
 def distil(
     adapter: Adapter, config: FitConfig, features: PerToken, target: Target, *, aside: Path | None, bars: ProgressBars
 ) -> Scorer:
-    """Train the scorer on features and their target. aside: a folder for checkpoints, to continue from the last one
+    """Train the scorer on features and their target. aside: folder of checkpoints, to continue from the last one
 
     Raises:  ValueError where the weights are not finite in the end
     """

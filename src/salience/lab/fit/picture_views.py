@@ -34,10 +34,6 @@ class PictureViews:
     batches: Sequence[Mapping[str, Any]]
     answers: Sequence[str]
 
-    def every(self) -> list[Selection]:
-        """Return a selection of all tokens for each view."""
-        return [Selection(kept=torch.arange(view.shape[0])) for view in self.encoded.views]
-
 
 @torch.no_grad()
 def view_picture(adapter: Adapter, processor: Any, group: Sequence[Sample], *, questions: bool = True) -> PictureViews:
@@ -60,21 +56,13 @@ def view_picture(adapter: Adapter, processor: Any, group: Sequence[Sample], *, q
 
 
 def arguments(
-    adapter: Adapter,
-    picture: PictureViews,
-    batch: Mapping[str, Any],
-    selections: Sequence[Selection],
-    *,
-    generating: bool,
+    adapter: Adapter, picture: PictureViews, batch: Mapping[str, Any], kept: Sequence[Selection], *, generating: bool
 ) -> dict[str, Any]:
-    """Return the arguments of the pruned forward, or of `generate`, as `prune` makes them.
-
-    Args:    batch: one of `picture.batches`   selections: the tokens to keep, for each view
-    """
+    """Return the arguments of the pruned forward, or of `generate`. batch: one of `picture.batches`"""
     rows = len(batch["input_ids"])
     mask = batch["attention_mask"]
     pruned = pruned_inputs(
-        adapter, _repeated(picture.encoded, rows), [*selections] * rows, batch["input_ids"], mask,
+        adapter, _repeated(picture.encoded, rows), [*kept] * rows, batch["input_ids"], mask,
         adapter.position_ids(batch, mask, generating=generating), side="left",
     )  # fmt: skip
     adapter.set_rope_deltas(pruned.deltas)

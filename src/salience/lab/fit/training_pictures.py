@@ -17,12 +17,10 @@ from salience.core.types import Selection
 from salience.lab.data.scenes import Sample
 from salience.lab.evaluate.encoded_pictures import EncodedPictures, encode_pictures, load_pictures
 from salience.lab.evaluate.packed_answers import answer
-from salience.lab.evaluate.packing import can_pack
 from salience.lab.fit.attention_source import AttentionSource, best_source, top_tokens
 from salience.lab.fit.config import FitConfig
 from salience.lab.fit.picture_views import answered, view_picture
-from salience.lab.fit.text_saliency import text_saliency
-from salience.lab.fit.view_saliency import view_saliency
+from salience.lab.fit.question_attention import text_saliency, view_saliency
 from salience.vlm.families import Adapter
 
 #: One tensor (P, n, ...) for pictures of one size, else (n_i, ...) for each view of each picture.
@@ -46,13 +44,6 @@ class TrainingPictures(Protocol):
     @property
     def features(self) -> PerToken:
         """Vision features of the training pictures, (P, n, d) or (n_i, d) a view."""
-
-
-def training_pictures(adapter: Adapter, processor: Any, config: FitConfig, bars: ProgressBars) -> TrainingPictures:
-    """Draw the pictures; the engine is `PackedPictures` wherever the model allows it."""
-    if can_pack(adapter):
-        return PackedPictures(adapter, processor, config, bars)
-    return ViewPictures(adapter, processor, config, bars)
 
 
 def draw(config: FitConfig, split: str, bars: ProgressBars) -> list[list[Sample]]:
@@ -89,12 +80,10 @@ class PackedPictures:
 
     @property
     def features(self) -> Tensor:
-        """See `TrainingPictures`."""
         return self.train.features
 
-    def choose_source(self, sources: Sequence[AttentionSource], validation: EncodedPictures | None = None) -> Chosen:
-        """See `TrainingPictures`. validation: pictures to choose on, drawn unless they are given"""
-        chosen_on = validation or prepare(self.adapter, self.processor, self.config, "val", self.bars)
+    def choose_source(self, sources: Sequence[AttentionSource]) -> Chosen:
+        chosen_on = prepare(self.adapter, self.processor, self.config, "val", self.bars)
         with self.bars.bar("choosing the attention source", len(sources)) as tick:
             accuracies = []
             for shares in text_saliency(self.adapter, chosen_on, sources):
@@ -105,13 +94,12 @@ class PackedPictures:
         return best_source(sources, [{"accuracy": accuracy} for accuracy in accuracies])
 
     def shares(self, source: AttentionSource) -> Tensor:
-        """See `TrainingPictures`."""
         with self.bars.bar("attention of the training questions", len(self.train)) as tick:
             return text_saliency(self.adapter, self.train, [source], tick=tick)[0]
 
 
 class ViewPictures:
-    """Pictures of any family, in views of any size. Encoded on the first use, together with the attention if asked."""
+    """Pictures of any family, in views of any size. Features and shares are on the CPU."""
 
     def __init__(self, adapter: Adapter, processor: Any, config: FitConfig, bars: ProgressBars) -> None:
         self.adapter, self.processor, self.config, self.bars = adapter, processor, config, bars
@@ -120,16 +108,13 @@ class ViewPictures:
 
     @property
     def features(self) -> list[Tensor]:
-        """See `TrainingPictures`. On the CPU."""
         if not self._features:
             self._encode("encoding train pictures", None)
         return self._features
 
-    def choose_source(
-        self, sources: Sequence[AttentionSource], validation: Sequence[Sequence[Sample]] | None = None
-    ) -> Chosen:
+    def choose_source(self, sources: Sequence[AttentionSource]) -> Chosen:
         """See `TrainingPictures`. Of sources with equal accuracy the one whose true answers are likeliest wins."""
-        groups = draw(self.config, "val", self.bars) if validation is None else validation
+        groups = draw(self.config, "val", self.bars)
         right, likely = torch.zeros(2, len(sources), dtype=torch.float64).unbind()
         asked = len(self.config.keeps) * sum(map(len, groups))
         with self.bars.bar("choosing the attention source", len(groups)) as tick:
@@ -146,7 +131,6 @@ class ViewPictures:
         return best_source(sources, [{"accuracy": hits, "answer_log_prob": log} for hits, log in means])
 
     def shares(self, source: AttentionSource) -> list[Tensor]:
-        """See `TrainingPictures`. On the CPU."""
         return self._encode("attention of the training questions", source)
 
     def _encode(self, label: str, source: AttentionSource | None) -> list[Tensor]:

@@ -17,7 +17,7 @@ from salience.lab.evaluate.picture_tasks import PictureTask
 from salience.lab.evaluate.probe import majority_line, pair_labels
 from salience.lab.evaluate.ranking import RankedPictures, merged_tokens
 from salience.lab.fit.attention_source import REFERENCE
-from salience.lab.fit.text_saliency import text_saliency
+from salience.lab.fit.question_attention import text_saliency
 from salience.lab.tradeoff.config import reads_keys
 from salience.lab.tradeoff.context import RunContext
 from salience.lab.tradeoff.methods_under_test import MethodUnderTest, oracle_for

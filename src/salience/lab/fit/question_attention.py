@@ -1,21 +1,57 @@
-"""View saliency: attention from a picture's questions to its visual tokens, for any family.
-
-Each view has a budget of its own when it is pruned. So the shares of each view's tokens add up to 1: they compare
-tokens inside one tile, not tiles.
-"""
+"""Attention from a picture's questions to its visual tokens: of packed questions, or of each view for any family."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from salience.core.types import Selection
+from salience.lab.evaluate.encoded_pictures import EncodedPictures
+from salience.lab.evaluate.packing import pack, run
 from salience.lab.fit.attention_source import AttentionSource, join_questions
 from salience.lab.fit.picture_views import PictureViews, arguments, token_columns
 from salience.vlm.families import Adapter
 from salience.vlm.in_llm.llm_layers import LLMLayers, watch_layers
+
+
+@torch.no_grad()
+def text_saliency(
+    adapter: Adapter,
+    pictures: EncodedPictures,
+    sources: Sequence[AttentionSource],
+    *,
+    batch: int = 4,
+    tick: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Return (sources, P, n) float32: shares of the unpruned model's attention, mean over heads, adding up to 1.
+
+    Args:    batch: pictures that run together   tick: called with the number of pictures done
+    """
+    total, n = len(pictures), pictures.features.shape[1]
+    found = torch.zeros(len(sources), total, n)
+    every = torch.arange(n)
+    for start in range(0, total, batch):
+        span = range(start, min(start + batch, total))
+        packed = pack([pictures.prompts[i] for i in span], every.expand(len(span), n), n)
+        layers: list[Tensor] = []
+
+        def keep(layer: int, shares: Tensor, into: list[Tensor] = layers) -> None:
+            into.append(shares.cpu())
+
+        behind = torch.arange(packed.visual.stop, packed.ids.shape[1]).expand(len(span), -1)
+        with watch_layers(LLMLayers(adapter.language_model), behind, keep, columns=packed.visual):
+            run(adapter, packed, pictures.projected[span.start : span.stop])
+        stacked = torch.stack(layers)  # (layers, B, rows, n)
+        for row, picture in enumerate(span):
+            spans = [(first - packed.visual.stop, last - packed.visual.stop) for first, last in packed.spans[row]]
+            for index, source in enumerate(sources):
+                found[index, picture] = join_questions(stacked[:, row], spans, source)
+        if tick is not None:
+            tick(len(span))
+    return found
 
 
 def require_attention(adapter: Adapter) -> None:
@@ -32,7 +68,10 @@ def require_attention(adapter: Adapter) -> None:
 
 @torch.no_grad()
 def view_saliency(adapter: Adapter, picture: PictureViews, sources: Sequence[AttentionSource]) -> list[list[Tensor]]:
-    """Return for each source and each view (n_i,) float32 on the CPU: shares of the attention, adding up to 1."""
+    """Return for each source and each view (n_i,) float32 on the CPU: shares of the attention, adding up to 1.
+
+    The shares compare tokens inside one view, not views, because each view has a budget of its own when it is pruned.
+    """
     shares, spans = [], []
     start = 0
     for batch in picture.batches:
@@ -48,7 +87,7 @@ def view_saliency(adapter: Adapter, picture: PictureViews, sources: Sequence[Att
 
 
 def _text_after(batch: Mapping[str, Any], columns: Tensor) -> list[Tensor]:
-    """Return for each row the columns from behind the picture's last token to the end of the prompt."""
+    """Return for each row the columns behind the picture's last token."""
     mask = batch["attention_mask"].bool()
     places = torch.arange(mask.shape[1], device=mask.device)
     behind = mask & (places > columns.amax(1, keepdim=True))
@@ -70,7 +109,8 @@ def _attention(
         found = attention.gather(2, at).cpu()  # (B, R, n)
         layers.append(torch.cat([part[: len(row)] for part, row in zip(found, rows, strict=True)]))
 
-    options = arguments(adapter, picture, batch, picture.every(), generating=False)
+    every = [Selection(kept=torch.arange(len(view))) for view in picture.encoded.views]
+    options = arguments(adapter, picture, batch, every, generating=False)
     with watch_layers(LLMLayers(adapter.language_model), watched, keep):
         adapter.model(**options, use_cache=False, logits_to_keep=1)
     return torch.stack(layers)

@@ -21,7 +21,7 @@ def sheet(folder: Path, content: str | bytes) -> list[tuple[tuple[str, ...], int
     """The rows of a table: cells, number, line."""
     file = folder / "t.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [(row.cells, row.number, row.line) for row in read_sheet(file, fits).rows]
+    return [(row.cells, row.number, row.line) for row in read_sheet(file, fits)[1]]
 
 
 @pytest.mark.parametrize(

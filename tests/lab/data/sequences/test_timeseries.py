@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from salience.lab.data.readers.ucr_files import read_series
 from salience.lab.data.sequences import load
-from salience.lab.data.sequences.tasks.timeseries import hold_out
+from salience.lab.data.sequences.tasks.timeseries import hold_out, read_series
 
 TS = "#about\n@problemName Tiny\n@data\n"
 

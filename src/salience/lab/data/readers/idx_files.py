@@ -1,15 +1,21 @@
-"""IDX, the file format of MNIST: big-endian, gzipped or not."""
+"""Files of MNIST's format: IDX, big-endian, gzipped or not, and their download, once, with a checksum."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
+import os
+import urllib.error
+import urllib.request
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from salience.core.files import write_atomic
+from salience.core.progress import progress_bars
 
 #: published split -> names of its image and label files, without ".gz"
 FILES = {
@@ -17,6 +23,8 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 _MOST_BYTES = 1 << 30
+_BLOCK = 1 << 20  # bytes of a download's step
+_PATIENCE = 30  # seconds without a byte
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -34,7 +42,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def read_pair(folder: Path, split: str) -> tuple[Any, Any]:
+def read_pair(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return images (n, 28, 28) and labels (n,), both uint8, of one split of a folder like MNIST's.
 
     Raises:  ValueError, one sentence, where a file is missing or the two files don't match
@@ -52,3 +60,37 @@ def _find(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise ValueError(f"there is no {name}.gz in {folder}; four files named as MNIST's are needed.")
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloads: `$SALIENCE_CACHE/data`, else `~/.cache/salience/data`."""
+    return Path(os.environ.get("SALIENCE_CACHE") or Path.home() / ".cache" / "salience") / "data"
+
+
+def fetch(address: str, *, md5: str, folder: str, offline: str) -> Path:
+    """Return a file from an address; download it into the cache unless it is there already.
+
+    Args:    md5: the checksum that the file's authors publish   folder: its folder inside the cache
+             offline: advice for users without a network, the end of the error message
+    Raises:  OSError, one sentence, where the download fails; ValueError where the checksum differs
+    """
+    target = cache_folder() / folder / address.rsplit("/", 1)[-1]
+    if target.is_file():
+        if hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest() == md5:
+            return target
+        target.unlink()  # damaged on the disk
+    blocks: list[bytes] = []
+    try:
+        with urllib.request.urlopen(address, timeout=_PATIENCE) as answer, progress_bars() as bars:
+            total = int(answer.headers.get("Content-Length") or 0)
+            with bars.bar(f"downloading {target.name}", max(1, -(-total // _BLOCK))) as tick:
+                while block := answer.read(_BLOCK):
+                    blocks.append(block)
+                    tick()
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise OSError(f"{address} can't be downloaded ({reason}); {offline}.") from error
+    content = b"".join(blocks)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError(f"{address} is not the published file (its MD5 checksum differs); {offline}.")
+    return write_atomic(target, content)

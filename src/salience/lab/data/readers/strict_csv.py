@@ -27,22 +27,14 @@ class SheetRow:
     line: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """A table without its blank lines. header: names of the columns, stripped; no name but the empty one repeats"""
-
-    header: tuple[str, ...]
-    rows: tuple[SheetRow, ...]
-
-
 #: Whether a header, with its names as `column_name` gives them, is the expected one.
 Fits = Callable[[Sequence[str]], bool]
 
 
-def read_sheet(file: Path, fits: Fits, name: str = "") -> Sheet:
-    """Read a CSV file. The separator is the one that makes the header fit, else the one that splits it most.
+def read_sheet(file: Path, fits: Fits, name: str = "") -> tuple[tuple[str, ...], list[SheetRow]]:
+    """Return the names of a CSV file's columns, stripped, and its rows without blank lines. No name but "" repeats.
 
-    name: what messages call the file
+    The separator is the one that makes the header fit, else the one that splits it most. name: of the file in messages
 
     Raises:  ValueError, one sentence with the row, for another encoding, a row with more or fewer cells than the
              header, a quote that is not closed or not doubled, a column that is there twice
@@ -67,7 +59,7 @@ def read_sheet(file: Path, fits: Fits, name: str = "") -> Sheet:
             line = skipped + 1 + reader.line_num
     except csv.Error as error:
         raise ValueError(f"{name}, {place(max(1, len(rows)), line)}: {_reason(str(error))}") from None
-    return Sheet(header=tuple(header), rows=tuple(rows[1:]))
+    return tuple(header), rows[1:]
 
 
 def _reader(body: str, sign: str, *, strict: bool = False) -> Reader:

@@ -79,13 +79,13 @@ def _is_row(item: dict[str, Any]) -> bool:
 
 
 def _table(file: Path, source: str) -> QuestionFile:
-    sheet = read_sheet(file, lambda names: not needs_of(names), source)
-    columns = [column_name(name) for name in sheet.header]
-    for name, column in zip(columns, sheet.header, strict=True):
+    header, sheet = read_sheet(file, lambda names: not needs_of(names), source)
+    columns = [column_name(name) for name in header]
+    for name, column in zip(columns, header, strict=True):
         base = re.sub(r"\.\d+$", "", name)
         if base != name and base in columns and any(base in names for names in COLUMNS.values()):
             raise ValueError(f"{source}: the column {column!r} is {base!r} once more; rename or delete one of them.")
-    rows, filled = [], [row for row in sheet.rows if "".join(row.cells).strip()]  # Excel keeps rows that were emptied
+    rows, filled = [], [row for row in sheet if "".join(row.cells).strip()]  # Excel keeps rows that were emptied
     for row in filled:
         where = f"{source}, {place(row.number, row.line)}"
         for at, (name, cell) in enumerate(zip(columns, row.cells, strict=True)):
@@ -93,7 +93,7 @@ def _table(file: Path, source: str) -> QuestionFile:
                 raise ValueError(f"{where}: the cell {cell.strip()!r} stands in column {at + 1}, which has no name.")
         rows.append({name: cell for name, cell in zip(columns, row.cells, strict=True) if name})
     places = [place(row.number, row.line) for row in filled]
-    return QuestionFile(source=source, value=rows, places=places, header=sheet.header)
+    return QuestionFile(source=source, value=rows, places=places, header=header)
 
 
 def _named(item: Any, source: str, where: str) -> Any:

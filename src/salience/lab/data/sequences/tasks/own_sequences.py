@@ -101,11 +101,10 @@ def build(path: str, *, seed: int) -> SequenceTask:
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
-    sheet = read_sheet(file, lambda names: "label" in names)
-    header = [column_name(name) for name in sheet.header]
+    named, rows = read_sheet(file, lambda names: "label" in names)
+    header = [column_name(name) for name in named]
     if "label" not in header:
-        columns = ", ".join(sheet.header[:8])
-        raise ValueError(f"{file} has no column 'label' in its first line; its columns are {columns}.")
+        raise ValueError(f"{file} has no column 'label' in its first line; its columns are {', '.join(named[:8])}.")
     steps = [at for at, column in enumerate(header) if column not in _NAMED]
     for at in steps:
         if not header[at] or re.fullmatch(r"unnamed:_\d+", header[at]):
@@ -113,10 +112,10 @@ def _csv_rows(file: Path) -> Iterator[Row]:
                 f"{file}: column {at + 1} has no name; where it is pandas' index, which is no step, write index=False."
             )
     if not steps:
-        raise ValueError(f"{file} has no column besides {', '.join(sheet.header)}, but each step is one.")
-    for row in sheet.rows:
-        named = {key: row.cells[header.index(key)].strip() if key in header else "" for key in _NAMED}
-        yield _row([row.cells[at] for at in steps], named, f"{file}, line {row.line}")
+        raise ValueError(f"{file} has no column besides {', '.join(named)}, but each step is one.")
+    for row in rows:
+        about = {key: row.cells[header.index(key)].strip() if key in header else "" for key in _NAMED}
+        yield _row([row.cells[at] for at in steps], about, f"{file}, line {row.line}")
 
 
 def _json_rows(file: Path) -> Iterator[Row]:
@@ -244,8 +243,7 @@ def _deal(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
     for number, row in enumerate(rows):
         together.setdefault(top(number), []).append(row)
     # In the order of a hash, each bundle goes to the split that is furthest below its share.
-    order = sorted(together.values(), key=lambda bundle: _digest(f"{seed}/{_name(bundle[0])}".encode()))
-    for bundle in order:
+    for bundle in sorted(together.values(), key=lambda bundle: _digest(f"{seed}/{_name(bundle[0])}".encode())):
         behind = [len(found[split]) / share for split, share in zip(SPLITS, _SHARES, strict=True)]
         found[SPLITS[behind.index(min(behind))]].extend(bundle)
     return found

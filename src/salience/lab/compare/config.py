@@ -62,26 +62,22 @@ def read_model(text: str) -> ModelSpec:
     Raises:  ValueError, one sentence, for an unknown name (with the nearest one) or letter
     """
     name, colon, option = text.strip().partition(":")
-    pattern = ALIASES[name.lower()] if name.lower() in ALIASES else _letters(name)
+    pattern = ALIASES.get(name.lower()) or name
+    wrong = [letter for letter in pattern if letter not in LETTERS]
+    known = ", ".join(f"{letter} ({layer})" for letter, layer in LETTERS.items())
+    if not pattern or (wrong and not name.isupper()):
+        near = difflib.get_close_matches(name.lower(), MODELS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ValueError(
+            f"models must be of {', '.join(MODELS)}, or patterns such as MMMA of {known}, not {name!r}{hint}"
+        )
+    if wrong:
+        raise ValueError(f"models: the pattern {name!r} has an unknown letter {wrong[0]!r}; letters are {known}.")
     if colon and option != BOTH:
         raise ValueError(f"models: after a colon only {BOTH!r} may stand, not {option!r} (in {text!r}).")
     if colon and not set(pattern) & set(EITHER_WAY):
         raise ValueError(f"models: {text!r} has no layer that could read both ways; B is the Mamba that does.")
     return ModelSpec(name=text.strip(), pattern=pattern, causal=not colon)
-
-
-def _letters(name: str) -> str:
-    wrong = [letter for letter in name if letter not in LETTERS]
-    if name and not wrong:
-        return name
-    known = ", ".join(f"{letter} ({what})" for letter, what in LETTERS.items())
-    near = difflib.get_close_matches(name.lower(), MODELS, n=1)
-    if not name.isupper():
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise ValueError(
-            f"models must be of {', '.join(MODELS)}, or patterns such as MMMA of {known}, not {name!r}{hint}"
-        )
-    raise ValueError(f"models: the pattern {name!r} has an unknown letter {wrong[0]!r}; letters are {known}.")
 
 
 @dataclass(frozen=True, kw_only=True)

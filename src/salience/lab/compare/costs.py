@@ -44,7 +44,7 @@ def training_bytes(config: CompareConfig, model: ModelSpec, task: SequenceTask) 
 
     The saved tensors are counted on two short sequences and extrapolated as a line in the length.
     """
-    network = model_of(config, model, task, 0).network
+    network = model_of(config, model, task, 0)[0]
     kept = []
     for length in _PROBE:
         inputs = torch.zeros(1, length, dtype=torch.int64) if task.vocabulary else torch.zeros(1, length, task.d_input)
@@ -83,7 +83,7 @@ def available(device: str) -> float | None:
 
 def measure_lengths(config: CompareConfig, task: SequenceTask, device: str, bars: ProgressBars) -> list[LengthCost]:
     """Measure every untrained model at every length on one sequence; times are medians over `config.rounds` rounds."""
-    networks = {m.name: model_of(config, m, task, config.seed).network.to(device).eval() for m in config.read}
+    networks = {m.name: model_of(config, m, task, config.seed)[0].to(device).eval() for m in config.read}
     inputs = {length: _inputs(task, length).to(device) for length in config.lengths}
     calls = {(name, length): partial(_read, networks[name], x) for length, x in inputs.items() for name in networks}
     rounds = (_WARM + config.rounds) * len(calls)

@@ -72,24 +72,23 @@ class RunResult(ResultObject):
 def run(job: Job, bars: ProgressBars) -> RunResult:
     """Train and evaluate."""
     task, config = task_of(job), job.config
-    built = model_of(config, read_model(job.model), task, job.seed)
+    network, about = model_of(config, read_model(job.model), task, job.seed)
     fit = fit_sequence(
-        built.network, task, config.budget(job.rate, job.seed), aside=job.aside,
-        identity={"model": job.model, **built.about}, on="val" if job.purpose == "search" else "test",
+        network, task, config.budget(job.rate, job.seed), aside=job.aside,
+        identity={"model": job.model, **about}, on="val" if job.purpose == "search" else "test",
         device=job.device, bars=bars, label=job.label,
     )  # fmt: skip
-    rows = [
-        CompareRow(model=job.model, seed=job.seed, parameters=built.parameters, **asdict(epoch)) for epoch in fit.rows
-    ]
+    count = sum(parameter.numel() for parameter in network.parameters())
+    rows = [CompareRow(model=job.model, seed=job.seed, parameters=count, **asdict(epoch)) for epoch in fit.rows]
     if fit.last is None or fit.diverged is not None:
-        return RunResult(rows=tuple(rows), diverged=fit.diverged, rate=job.rate, **built.about)
+        return RunResult(rows=tuple(rows), diverged=fit.diverged, rate=job.rate, **about)
     right, asked = fit.last.right.numpy(), fit.last.asked.numpy()
     low, high = accuracy_interval(right[None], asked, seed=job.seed)
     rows[-1] = replace(rows[-1], accuracy_low=low, accuracy_high=high)
-    longer = _longer(built.network, task, job, bars) if job.purpose == "fit" else {}
+    longer = _longer(network, task, job, bars) if job.purpose == "fit" else {}
     return RunResult(
         rows=tuple(rows), right=tuple(right.tolist()), asked=tuple(asked.tolist()), longer=longer, rate=job.rate,
-        **built.about,
+        **about,
     )  # fmt: skip
 
 
@@ -118,17 +117,10 @@ def task_of(job: Job) -> SequenceTask:
     return whole.shuffled(job.seed) if job.purpose == "control" else whole
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuiltModel:
-    """An untrained model. about: its fields of `RunResult`"""
-
-    network: nn.Module
-    parameters: int
-    about: dict[str, Any]
-
-
-def model_of(config: CompareConfig, model: ModelSpec, task: SequenceTask, seed: int) -> BuiltModel:
-    """Return the model with weights drawn from the seed.
+def model_of(
+    config: CompareConfig, model: ModelSpec, task: SequenceTask, seed: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the model with weights drawn from the seed, and its pattern, d_model, n_layers and forwards.
 
     Raises:  ValueError where the task is to predict the next step and the model reads later steps
     """
@@ -144,5 +136,4 @@ def model_of(config: CompareConfig, model: ModelSpec, task: SequenceTask, seed: 
         torch.manual_seed(seed)
         network = SequenceModel(d_model=width, **options)
     about = {"pattern": model.pattern, "d_model": width, "n_layers": config.layers, "forwards": model.forwards}
-    count = sum(parameter.numel() for parameter in network.parameters())
-    return BuiltModel(network=network, parameters=count, about=about)
+    return network, about

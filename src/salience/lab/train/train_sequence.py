@@ -28,6 +28,7 @@ from salience.lab.train.sequence_loss import Evaluation, evaluate, logits_of, lo
 from salience.ssm.layers.parameter_groups import parameter_groups
 
 PRECISIONS = ("float32", "bfloat16")
+_CLIP = 1.0  # largest norm of the gradient
 _HOPELESS = 3.0  # an epoch's mean loss above so many times that of a uniform guess is a divergence
 
 
@@ -36,8 +37,8 @@ class SequenceFitConfig:
     """Training budget.
 
     batch: examples a step   lr, ssm_lr: full rates of the weights and of a state space's parameters (A, B, dt)
-    weight_decay: of the weights, by AdamW   clip: largest norm of the gradient
-    warmup: share of the steps   precision: "bfloat16" runs the model under autocast; weights and loss stay float32
+    weight_decay: of the weights, by AdamW
+    precision: "bfloat16" runs the model under autocast; weights and loss stay float32
     seed: of the batch order and of dropout, not of the model's weights
     save_every: steps between checkpoints
     """
@@ -47,17 +48,13 @@ class SequenceFitConfig:
     lr: float = 2e-3
     ssm_lr: float = 1e-3
     weight_decay: float = 0.01
-    clip: float = 1.0
-    warmup: float = 0.05
     precision: str = "float32"
     seed: int = 0
     save_every: int = 200
 
     def __post_init__(self) -> None:
         require_whole(self, ("epochs", "batch", "save_every"), 1)
-        require_positive(self, ("lr", "ssm_lr", "clip"))
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be a share from 0 to below 1, not {self.warmup!r}.")
+        require_positive(self, ("lr", "ssm_lr"))
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}.")
         if self.precision not in PRECISIONS:
@@ -203,7 +200,7 @@ class _Run:
         state, config = self.state, self.config
         # Dropout depends on seed and step alone, so a resumed run draws the same masks as an uninterrupted one.
         torch.manual_seed(config.seed * 1_000_003 + state.done + self.group.index * 1_000_000_007)
-        share = warmup_cosine(state.done, self.steps, config.warmup)
+        share = warmup_cosine(state.done, self.steps)
         for each in self.optimiser.param_groups:
             each["lr"] = each["full_lr"] * share
         batch = self.task.train.batch(self.group.part(index))
@@ -213,7 +210,7 @@ class _Run:
         total, (count,) = loss_sum(logits, targets), self.group.total(int((targets != IGNORE).sum()))
         self.optimiser.zero_grad(set_to_none=True)
         (total * self.group.count / count).backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
         read = batch.inputs.shape[0] * batch.inputs.shape[1] if batch.mask is None else int(batch.mask.sum())
         loss, tokens = self.group.total(float(total.detach()), read)
         size = float(norm)

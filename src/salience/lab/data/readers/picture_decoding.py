@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,29 @@ def open_picture(path: str | Path, note: Callable[[str], None] | None = None) ->
     """Return the picture in `path` as RGB, upright, with 8 bits a channel.
 
     Transparent parts become white. Grey values of 16 bits or in floating point are scaled to 8 bits. The EXIF
-    orientation is applied. Of an animation or a file of several pages the first picture is used.
+    orientation is applied. The first picture of an animation or of several pages is used.
 
     Args:    note: called with one sentence where only the first of several pictures is used
     Raises:  ValueError, one sentence, where there is no such file, it is no picture, it is broken or cut off, it is
              20,000 pixels or more on a side, more than 178,956,970 pixels in all, or a strip thinner than 1 to 200
     """
     path = Path(path)
-    _require_file(path)
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        raise ValueError(f"image: there is no file {path}.") from None
+    except OSError as error:
+        raise ValueError(f"image: {path} can't be read ({error.strerror}).") from error
+    if not regular:
+        raise ValueError(f"image: {path} is not a file; a picture such as a PNG or JPEG is needed.")
     with _opened(path) as picture:
-        _require_size(path, *picture.size)
+        width, height = picture.size
+        if max(width, height) >= LARGEST_SIDE or width * height > LARGEST_AREA:
+            raise ValueError(_too_large(path, f"is {width:,} x {height:,} pixels"))
+        if max(width, height) > LONGEST_STRIP * min(width, height):
+            raise ValueError(
+                f"image: {path} is {width:,} x {height:,} pixels; a strip thinner than 1 to {LONGEST_STRIP} is refused."
+            )
         if note is not None and picture.format != "MPO" and getattr(picture, "is_animated", False):
             note(f"{path.name} has {getattr(picture, 'n_frames', 'several')} frames: the first one is used.")
         try:
@@ -37,19 +51,9 @@ def open_picture(path: str | Path, note: Callable[[str], None] | None = None) ->
         except MemoryError:
             raise
         except Exception as error:  # decoders raise different errors for a broken file: OSError, SyntaxError, ...
-            raise ValueError(f"image: {path} is broken or cut off ({_reason(error)}).") from error
-        return _as_rgb(_upright(picture))
-
-
-def _require_file(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise ValueError(f"image: there is no file {path}.") from None
-    except OSError as error:
-        raise ValueError(f"image: {path} can't be read ({error.strerror}).") from error
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"image: {path} is not a file; a picture such as a PNG or JPEG is needed.")
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ValueError(f"image: {path} is broken or cut off ({reason}).") from error
+        return _as_rgb(picture)
 
 
 def _opened(path: Path) -> Image:
@@ -73,38 +77,18 @@ def _opened(path: Path) -> Image:
     return picture
 
 
-def _require_size(path: Path, width: int, height: int) -> None:
-    if max(width, height) >= LARGEST_SIDE or width * height > LARGEST_AREA:
-        raise ValueError(_too_large(path, f"is {width:,} x {height:,} pixels"))
-    if max(width, height) > LONGEST_STRIP * min(width, height):
-        raise ValueError(
-            f"image: {path} is {width:,} x {height:,} pixels; a strip thinner than 1 to {LONGEST_STRIP} is refused."
-        )
-
-
-def _too_large(path: Path, what: str) -> str:
+def _too_large(path: Path, size: str) -> str:
     return (
-        f"image: {path} {what}; less than {LARGEST_SIDE:,} on a side and at most {LARGEST_AREA:,} in all are allowed."
+        f"image: {path} {size}; less than {LARGEST_SIDE:,} on a side and at most {LARGEST_AREA:,} in all are allowed."
     )
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _upright(picture: Image) -> Image:
-    from PIL import ImageOps
-
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # the pixels behind a damaged EXIF block are still good
-        return picture
-
-
 def _as_rgb(picture: Image) -> Image:
-    from PIL import Image
+    """Return the picture upright, with 8 bits a channel and white in place of transparent parts."""
+    from PIL import Image, ImageOps
 
+    with suppress(Exception):  # the pixels behind a damaged EXIF block are still good
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _to_eight_bits(picture)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:

@@ -67,8 +67,9 @@ def _reader(body: str, sign: str, *, strict: bool = False) -> Reader:
 
 
 def _separator(text: str, body: str, fits: Fits) -> tuple[str, list[str]]:
-    """Return the separator and the header that it gives."""
-    found = {sign: _first_record(body, sign) for sign in _signs(text)}
+    """Return the separator, which Excel's first line may name, and the header that it gives."""
+    named = re.match(r"\s*\"?sep=([,;\t|])\"?[^\S\n]*\r?\n", text)
+    found = {sign: _first_record(body, sign) for sign in ([named[1]] if named else DELIMITERS)}
     for sign, names in found.items():
         if fits([column_name(name) for name in names]):
             return sign, names
@@ -86,12 +87,6 @@ def _body(text: str) -> tuple[str, int]:
             break
         text, skipped = rest, skipped + 1
     return text, skipped
-
-
-def _signs(text: str) -> list[str]:
-    """Return the separators to try: the one that the first line names, else all."""
-    named = re.match(r"\s*\"?sep=([,;\t|])\"?[^\S\n]*\r?\n", text)
-    return [named[1]] if named else list(DELIMITERS)
 
 
 def _first_record(body: str, sign: str) -> list[str]:

@@ -31,18 +31,15 @@ class SequenceTask:
         scalar      inputs (b, L, 1) float32; d_input is 1 and vocabulary 0
         patch       inputs (b, L, d_input) float32; vocabulary 0
 
-    **The data**: `train`, `val`, `test` are `splits.Split`s: `split.batch(index) -> Batch(inputs, targets, mask)` with
-    right padding and a mask (b, L), True for valid steps, or None where all are valid. The same name, options and
-    `seed` give the same data on every machine. The batch order depends only on the arguments of
-    `train.order(epoch, batch, seed)`, so all models of a comparison see the same batches. No example is in two splits;
-    `source` tells what else separates them (writers, files, sessions, groups). All choices are made on `val`; after
-    that `with_val_in_train()` adds the validation examples to training. `longer` has further test splits by length, all
-    longer than the training sequences (empty for most tasks).
+    **The data** are `splits.Split`s: `split.batch(index) -> Batch(inputs, targets, mask)`, padded on the right, with a
+    mask (b, L), True for valid steps, or None where all are valid. The same name, options and `seed` give the same data
+    on every machine, and `train.order(epoch, batch, seed)` the same batches to all models. No example is in two splits;
+    `source` tells what else separates them (writers, files, sessions, groups). All choices are made on `val`. `longer`
+    has further test splits by length, all longer than the training sequences (empty for most tasks).
 
     **The score** is accuracy: the share of targets (without -100) that the largest logit hits; `metric` describes one
-    target. The loss is the cross-entropy over the same targets, in nats. Intervals resample examples, not steps.
-    `majority` is the test accuracy of always giving the commonest training target; `chance` that of a uniform guess
-    among the answers that occur.
+    target. The loss is the cross-entropy over the same targets, in nats. `majority` is the test accuracy of always
+    giving the commonest training target; `chance` that of a uniform guess among the answers that occur.
 
     name: as given, with the options that differ from the default; `load` sets it
     source: origin of the data and of the splits   licence, credit: of the data, not of this package

@@ -23,10 +23,9 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 class PictureFiles:
     """The pictures below a folder.
 
-    A path is relative to the question file, to `images` beside it, to the folder, or to `images` in the folder, tried
-    in this order. A bare name may be anywhere below the folder if only one picture has it. A name without a suffix
-    matches any suffix; a number also matches a COCO picture. The case of a suffix and the Unicode form of an accent
-    make no difference.
+    A path is relative to the question file, to `images` beside it, to the folder, or to its `images`, in this order. A
+    bare name may be anywhere below the folder if only one picture has it. A name without a suffix matches any suffix; a
+    number also matches a COCO picture. The case of a suffix and the Unicode form of an accent make no difference.
     """
 
     def __init__(self, folder: Path, files: Iterable[Path]) -> None:

@@ -1,14 +1,12 @@
 """`copying` and `selective-copying`: repeat the data tokens at the end of the sequence.
 
-A sequence is `length` steps followed by `tokens` markers. Of the first `length` steps `tokens` hold a data token and
-the rest a blank: the first ones in `copying`, random ones in `selective-copying`. At the m-th marker the answer is the
-m-th data token; no other step has a target. Data tokens are 0..vocabulary-3, the blank vocabulary-2, the marker
-vocabulary-1. With a constant delay (`copying`) a linear time-invariant model can solve it. With random places the model
-must select by the input.
+Of the first `length` steps `tokens` hold a data token (0..vocabulary-3) and the others a blank (vocabulary-2): the
+first steps in `copying`, random ones in `selective-copying`. Then come `tokens` markers (vocabulary-1); the target of
+the m-th is the m-th data token. No other step has a target. A linear time-invariant model can solve `copying`, whose
+delay is constant; random places need a selection by the input.
 
 Source: Arjovsky, Shah and Bengio, arXiv:1511.06464 (copying); Gu and Dao, arXiv:2312.00752, section 4.1.1 (selective:
-16 tokens of a vocabulary of 16 among 4,096 steps, `tokens=16,length=4096,vocabulary=16`).
-Generated data without a licence.
+`tokens=16,length=4096,vocabulary=16`). Generated data without a licence.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """`induction`: the token that followed the special token before.
 
-Random tokens 0..vocabulary-2; the special token vocabulary-1 stands at one random place, with one token after it that
-is the answer, and again at the last step, the only one with a target. Trained at one length, tested at that and at
-twice, four times, ... the length up to `longest`. A model that learnt to search does not depend on the length.
+Random tokens 0..vocabulary-2. The special token vocabulary-1 stands at one random place, followed by the answer, and
+again at the last step, the only one with a target. Test splits have the training length and twice, four times, ... of
+it, up to `longest`: a model that learnt to search does not depend on the length.
 
 In training the special token stands at up to `times` places besides the last, each followed by the same answer, which
 is a target from the second place on. With one target among 256 steps every model stays at chance for thousands of
-steps; with several it learns within hundreds. Validation and test have the two places only; so has training with
-`times=1`.
+steps; with several it learns within hundreds.
 
 Source: Olsson et al., arXiv:2209.11895 (induction heads); Gu and Dao, arXiv:2312.00752, section 4.1.2 (vocabulary 16,
 trained at 256). Deviations: the places in training; the first place is drawn evenly over all steps but the last two.

@@ -1,12 +1,11 @@
 """`listops`: value of a nested list operation. `[MAX 4 3 [MIN 2 3 ] 1 0 [MED 1 5 8 9 2 ] ]` is 5.
 
-Grammar: an expression is a digit, or an operator with 2 to `max_args` expressions and a bracket that closes it. Each
-expression is an operation with probability 1/4, above the depth limit, and else a digit, all operators and digits
-alike. MIN, MAX, MED (the median, rounded down) and SM (the sum modulo 10) are the operators. Expressions outside the
-length limits (tokens, both included) are drawn anew, and no expression is drawn twice, so no two splits share one.
+An expression is a digit, or an operator with 2 to `max_args` expressions and a closing bracket. Each expression above
+the depth limit is an operation with probability 1/4. The operators are MIN, MAX, MED (the median, rounded down) and SM
+(the sum modulo 10). Expressions outside the length limits (tokens, both included) are drawn anew. No expression is
+drawn twice.
 
-The published long form (500 to 2,000 tokens, 96,000 / 2,000 / 2,000) is
-`listops:min_length=500,max_length=2000,train=96000,test=2000`; the default is shorter and smaller, for a CPU.
+The published long form is `listops:min_length=500,max_length=2000,train=96000,test=2000`; the default suits a CPU.
 
 Source: Nangia and Bowman, arXiv:1804.06028 (the grammar); Tay et al., arXiv:2011.04006 (depth 10, 10 arguments,
 lengths). Generated data without a licence.

@@ -1,15 +1,13 @@
 """`csv:PATH`: classification of your own labelled sequences, from a CSV or JSONL file.
 
-CSV     a header, then one sequence a row: a column `label`, and its steps as numbers in the other columns, in order.
-        Commas, semicolons or tabs between the cells; UTF-8, or UTF-16 with its mark.
+CSV     one sequence a row: a column `label`, and the steps as numbers in the other columns, in order. The cells are
+        separated by commas, semicolons or tabs; the text is UTF-8, or UTF-16 with its mark.
 JSONL   an object a line, or a JSON list of objects: "label", and "sequence": a list of numbers, a list of equally long
         lists of numbers (several a step), or a string, which is read as its UTF-8 bytes. Lengths may differ.
-Two more columns or keys are optional. `split` (train, val or test) assigns a row; then every row needs it. `group`
-(writer, patient, device, day) names the origin of a row: rows of one group stay in one split. Without `split`, groups
-are split 8 : 1 : 1, by the hash of their name and the seed. Equal rows count as one group, so no copy of a training row
-is in the test. Numbers are (x - mean) / deviation with constants of the training rows.
-
-The licence and the credit are the file's owner's.
+Two further columns or keys are optional. `split` (train, val or test) assigns a row; then every row needs it. `group`
+(writer, patient, device, day) names the origin of a row. Without `split`, rows are split 8 : 1 : 1 by a hash and the
+seed; rows of one group, and equal rows, stay in one split. Numbers are (x - mean) / deviation with constants of the
+training rows. The licence and the credit are the file's owner's.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """`text:PATH`: the next byte of your own text.
 
-PATH is a file or a folder (its `.txt`, `.md`, `.py`, ... files, hidden ones left out, sorted by name; of files with the
-same content one). Ten files or more are split as whole files, ordered by the hash of their content: one tenth each goes
-to val and test. With fewer, each file's first eight tenths are for training, the next tenth for val, the last for test.
-No stretch of text is in two splits. Windows of `length` bytes don't overlap; what is left over at the
-end of a stretch is dropped. Vocabulary: the 256 bytes.
+PATH is a file or a folder (its `.txt`, `.md`, `.py`, ... files, without hidden ones and copies). Ten files or more are
+split as whole files, ordered by the hash of their content: one tenth each goes to val and test. Of fewer, the first
+eight tenths of each file are for training, the next tenth for val, the last for test. Windows of `length` bytes don't
+overlap; the rest at the end of a stretch is dropped. Vocabulary: the 256 bytes.
 
 The licence and the credit are the text's owner's.
 """

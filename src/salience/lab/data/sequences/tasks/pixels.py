@@ -2,11 +2,10 @@
 
 smnist    pixel by pixel, row by row: 784 scalars                     psmnist   the same in one fixed random order
 digits49  49 patches of 4 x 4 pixels, row by row, 16 numbers each     fashion   as smnist, articles of clothing
-The digits are the 5,000 of `mnist_digits`, or with `folder=PATH` the whole of MNIST (or another set of its format) from
-its four files, gzipped or not. Fashion-MNIST comes from `folder=PATH`, else from Debian's package
-`dataset-fashion-mnist`, else from the cache, else from its authors' address. Of a published
-training set the last twelfth (5,000 of 60,000) is val; test is as published. Pixels are (x / 255 - mean) / deviation
-with two constants of the training pixels.
+The digits are the 5,000 of `mnist_digits`, or with `folder=PATH` the four files of MNIST or of another set of its
+format. Fashion-MNIST comes from `folder=PATH`, else from Debian's package `dataset-fashion-mnist`, else from the cache
+or its authors' address. The last twelfth of a published training set is val; test is as published. Pixels are
+(x / 255 - mean) / deviation with two constants of the training pixels.
 
 Source: Le, Jaitly and Hinton, arXiv:1504.00941 (pixel by pixel, permuted); Xiao, Rasul and Vollgraf, arXiv:1708.07747.
 """

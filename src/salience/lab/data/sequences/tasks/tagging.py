@@ -1,13 +1,11 @@
 """`digit-tagging`: the digit of each column in a strip of five handwritten digits.
 
-Five pictures of 28 x 28 stand side by side: 140 columns, each a patch of 28 pixels from top to bottom. The label of a
-column is the digit (0 to 9) in whose picture it lies, from the picture's first column to its last, blank margins
-included. A digit's first columns (four or more of them blank) can only be labelled from the columns *after* them, its
-last ones only from the columns before. A model that reads one way must guess at the beginning of every digit, about one
-column in four. A single column tells little (see `tests`), so the model needs context.
+A strip is 140 columns, each a patch of 28 pixels from top to bottom. The label of a column is the digit (0 to 9) in
+whose picture it lies, blank margins included. A single column tells little. The first columns of a digit are blank, so
+a model that reads one way must guess there, about one column in four.
 
-The digits are the 5,000 of `mnist_digits`, drawn evenly; a strip has digits of its own split only. Training strips
-never repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
+The digits are the 5,000 of `mnist_digits`, drawn evenly; each split has digits of its own. Training strips never
+repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """`timeseries`: real series of 1,460 and more steps, from the UCR archive.
 
-ACSF1 (the default): the power that ten kinds of household appliances draw, 100 / 100 series of 1,460 steps.
-PigCVP: whose central venous pressure is it, 52 pigs, 104 / 208 series of 2,000 steps (two a pig to learn from: hard).
-Two PyPI packages carry them; only their files are read, so their dependencies aren't needed. `folder=PATH` reads any
-data set of the archive from `NAME_TRAIN` and `NAME_TEST` (.ts, .tsv or .txt; series of several channels and of
-different lengths too), `timeseries:name=GunPoint,folder=PATH`.
+ACSF1 (default)  power that ten kinds of household appliances draw: 100 / 100 series of 1,460 steps
+PigCVP           central venous pressure of 52 pigs, of which one is asked: 104 / 208 series of 2,000 steps
+Two PyPI packages carry them; only their files are read, so their dependencies are not needed. `folder=PATH` reads any
+data set of the archive from `NAME_TRAIN` and `NAME_TEST` (.ts, .tsv or .txt, also with several channels and different
+lengths): `timeseries:name=GunPoint,folder=PATH`.
 
-The test split is the published one; val is every fifth training series of each class (none where a class has one only).
-As published, two recording sessions of one appliance (ACSF1), or two stretches of one pig's (PigCVP), may lie in
-training and test. Every value is (x - mean) / deviation with one constant a channel from the training series.
+The test split is the published one; val is every fifth training series of each class. As published, two sessions of one
+appliance, or two stretches of one pig's, may lie in training and test. Values are (x - mean) / deviation, with one
+constant a channel from the training series.
 
 Licence: the archive states none; it asks for a citation of Dau et al., arXiv:1810.07758, and of each set's authors.
 """

@@ -103,14 +103,12 @@ def _longer(network: nn.Module, task: SequenceTask, job: Job, bars: ProgressBars
     return found
 
 
-@functools.lru_cache(maxsize=4)
-def _loaded(name: str, seed: int) -> SequenceTask:
-    return load(name, seed=seed)
+_load = functools.lru_cache(maxsize=4)(load)
 
 
 def task_of(job: Job) -> SequenceTask:
     """Return the task as this job trains on it."""
-    task = _loaded(job.config.task, job.config.seed)
+    task = _load(job.config.task, seed=job.config.seed)
     if job.purpose == "search":
         return task
     whole = task.with_val_in_train()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from salience.lab.data.scenes import Sample
-    from salience.lab.data.sequences.sequence_task import SequenceTask
+from salience.lab.data import scenes
+from salience.lab.data.sequences import load as sequence_task
 
 TASKS = ("scenes",)
 
 
-def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) -> list[Sample]:
+def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) -> list[scenes.Sample]:
     """Load samples of a task of pictures and questions: see `salience.lab.data.scenes.load`.
 
     For sequence tasks (`smnist`, `copying`, ...) see `sequence_task`.
@@ -20,16 +17,7 @@ def load(task: str, *, split: str, n: int, seed: int = 0, questions: int = 1) ->
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}")
-    from salience.lab.data import scenes
-
     return scenes.load(split=split, n=n, seed=seed, questions=questions)
-
-
-def sequence_task(name: str, *, seed: int = 0, **options: Any) -> SequenceTask:
-    """Load a task for sequence models, "smnist" or "csv:PATH": see `salience.lab.data.sequences.load`."""
-    from salience.lab.data import sequences
-
-    return sequences.load(name, seed=seed, **options)
 
 
 __all__ = ["TASKS", "load", "sequence_task"]

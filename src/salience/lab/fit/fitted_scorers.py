@@ -11,7 +11,7 @@ from salience.vlm.scorers.scorer import Scorer
 
 
 def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
-    """Return seed -> scorer for all scorers that were made for exactly this model.
+    """Return seed -> scorer for all scorers that were made for exactly this model; the next number without a seed.
 
     They lie in `salience` in the model's folder or hub repository and its subfolders `seed-*`, else they are the
     bundled ones.
@@ -25,12 +25,7 @@ def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
     for folder in [home, *sorted(home.glob("seed-*"))]:
         scorer = Scorer.from_pretrained(folder)
         require_same_tower(Saliency(scorer=scorer), adapter)
-        found[_seed(scorer, found)] = scorer
+        training: Any = scorer.config.training or {}
+        seed = training.get("seed", len(found))
+        found[seed if seed not in found else max(found) + 1] = scorer
     return found
-
-
-def _seed(scorer: Scorer, taken: dict[int, Scorer]) -> int:
-    """Return the seed that it was fitted with, else the next free number."""
-    training: Any = scorer.config.training or {}
-    seed = training.get("seed", len(taken))
-    return seed if seed not in taken else max(taken) + 1

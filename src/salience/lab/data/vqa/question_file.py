@@ -47,6 +47,11 @@ class QuestionFile:
         """First item of a list, or None."""
         return self.value[0] if isinstance(self.value, list) and self.value else None
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns: keys of the first object, or the header of a table without rows."""
+        return list(self.first if isinstance(self.first, dict) else self.header or ())
+
 
 def read_content(file: Path, source: str) -> QuestionFile:
     """Read a file with a suffix of SUFFIXES.

@@ -100,20 +100,17 @@ def _read_all(folder: Path, files: Sequence[Path], only: Path | None) -> tuple[s
 def _require_whole(contents: Sequence[QuestionFile]) -> None:
     """Refuse a table of questions that lacks a column, beside others that are read."""
     for content in contents:
-        columns = list(content.first) if isinstance(content.first, dict) else []
-        if content.header is not None and not columns:
-            columns = list(content.header)
-        missing = needs_of(columns)
-        if "question" not in missing and "question" in columns and missing:
+        missing = needs_of(content.columns)
+        if "question" not in missing and "question" in content.columns and missing:
             raise ValueError(f"task: {content.source} {_lacking(content, missing)}.")
 
 
 def _unknown(folder: Path, only: Path | None, contents: Sequence[QuestionFile], files: Sequence[Path]) -> str:
     """Return the message for a folder without a known layout: what the likeliest file lacks."""
     for content in sorted(contents, key=lambda content: (content.header is None, content.source)):
-        columns = list(content.header or content.first) if isinstance(content.first, dict) or content.header else []
-        if content.header is not None or (columns and len(needs_of(columns)) < 3):
-            return f"task: {content.source} {_lacking(content, needs_of(columns))}."
+        missing = needs_of(content.columns)
+        if content.header is not None or (content.columns and len(missing) < 3):
+            return f"task: {content.source} {_lacking(content, missing)}."
     for content in contents:
         if isinstance(content.value, dict) and not needs_of([column_name(key) for key in content.value]):
             by_rows = "to_json('questions.jsonl', orient='records', lines=True)"
@@ -128,9 +125,8 @@ def _lacking(content: QuestionFile, missing: Sequence[str]) -> str:
     columns = content.header or tuple(content.first)
     if not content.value:
         return f"has the columns {', '.join(columns)} and no row"
-    said = (
-        f"has no column {' and no column '.join(missing)} but {', '.join(name or '(no name)' for name in columns[:8])}"
-    )
+    named = ", ".join(name or "(no name)" for name in columns[:8])
+    said = f"has no column {' and no column '.join(missing)} but {named}"
     if content.header is not None and len(missing) == 3:
         return f"{said}; its first line must name the columns image, question and answer"
     return f"{said}; rename the column that is meant"

@@ -13,7 +13,7 @@ lengths). Generated data without a licence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,13 +38,15 @@ _OPERATION = 0.25  # the share of expressions that are operations
 _TRIES = 20_000  # rejected expressions in a row after which the limits count as impossible
 _BUFFER = 1 << 16
 
+Draw = Callable[[], float]
+
 
 def build(
     task: str, *, seed: int, min_length: int, max_length: int, max_depth: int, max_args: int, train: int, test: int
 ) -> SequenceTask:
     """Make the task."""
     between(task, "min_length", min_length, 4, max_length)
-    draw = _Draws(seed)
+    draw = _draws(seed).__next__
     seen: set[bytes] = set()
     limits = (min_length, max_length, max_depth, max_args)
     tested, val, learnt = (_split(draw, seen, size, limits) for size in (test, test, train))
@@ -67,21 +69,14 @@ def build(
     )
 
 
-class _Draws:
-    """Uniform draws one at a time, from a buffer, because trees take millions of draws."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = np.random.Generator(np.random.PCG64(seed))
-        self._left: Iterator[float] = iter(())
-
-    def __call__(self) -> float:
-        for value in self._left:
-            return value
-        self._left = iter(self._rng.random(_BUFFER).tolist())
-        return self()
+def _draws(seed: int) -> Iterator[float]:
+    """Yield uniform draws from a buffer, because trees take millions of draws."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    while True:
+        yield from rng.random(_BUFFER).tolist()
 
 
-def _split(draw: _Draws, seen: set[bytes], size: int, limits: tuple[int, int, int, int]) -> Stored:
+def _split(draw: Draw, seen: set[bytes], size: int, limits: tuple[int, int, int, int]) -> Stored:
     low, high, depth, args = limits
     found: list[list[int]] = []
     values: list[int] = []
@@ -106,7 +101,7 @@ def _split(draw: _Draws, seen: set[bytes], size: int, limits: tuple[int, int, in
     return replace(Stored.padded(rows, values, prepare=torch.Tensor.long), length=high)
 
 
-def expression(draw: _Draws, tokens: list[int], longest: int, depth: int, args: int) -> int | None:
+def expression(draw: Draw, tokens: list[int], longest: int, depth: int, args: int) -> int | None:
     """Append a random expression's tokens. Returns its value, or None once it is longer than `longest`."""
     if depth <= 1 or draw() > _OPERATION:
         tokens.append(int(draw() * 10))

@@ -90,7 +90,7 @@ def _files(path: Path) -> list[bytes]:
         raise ValueError(f"text: there is no file or folder {path}.")
     if not found:
         raise ValueError(f"text: no text file ({', '.join(SUFFIXES[:5])}, ...) is in {path}.")
-    texts = list(dict.fromkeys(_read(file) for file in found))
+    texts = list(dict.fromkeys(map(_read, found)))
     if not any(texts):
         raise ValueError(f"text: the files in {path} are empty.")
     return texts

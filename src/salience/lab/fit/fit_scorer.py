@@ -22,7 +22,7 @@ from salience.lab.evaluate.packing import can_pack
 from salience.lab.fit.attention_source import candidate_sources
 from salience.lab.fit.config import OBJECTIVES, FitConfig
 from salience.lab.fit.question_attention import require_attention
-from salience.lab.fit.training_pictures import PackedPictures, PerToken, TrainingPictures, ViewPictures
+from salience.lab.fit.training_pictures import PackedPictures, PerToken, TrainingPictures, ViewPictures, prepare
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.vlm.families import Adapter, adapter_for
@@ -53,8 +53,10 @@ def fit(model: Any, config: FitConfig, *, processor: Any, out: str | Path, quiet
     aside = target_folder.parent / f".{target_folder.name}.unfinished"
     checkpoint.claim(aside, {"config": config.describe(), "model": adapter.fingerprint(), "torch": torch.__version__})
     with progress_bars(quiet=quiet) as bars:
-        engine: type[PackedPictures | ViewPictures] = PackedPictures if can_pack(adapter) else ViewPictures
-        pictures: TrainingPictures = engine(adapter, processor, config, bars)
+        pictures: TrainingPictures = ViewPictures(adapter, processor, config, bars)
+        if can_pack(adapter):
+            train = prepare(adapter, processor, config, "train", bars)
+            pictures = PackedPictures(adapter, processor, config, bars, train)
         target = load_target(aside, lambda: make_target(adapter, config, pictures))
         scorer = distil(adapter, config, pictures.features, target, aside=aside, bars=bars)
     scorer.save_pretrained(target_folder)

@@ -7,7 +7,8 @@ by itself through the model's own forward, for any family.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,24 +29,6 @@ PerToken = Tensor | Sequence[Tensor]
 Chosen = tuple[AttentionSource, list[dict[str, Any]]]
 
 
-class TrainingPictures(Protocol):
-    """Pictures with questions, and the model's attention on them."""
-
-    def choose_source(self, sources: Sequence[AttentionSource]) -> Chosen:
-        """Return the source whose highest-ranked tokens answer best, and the measures of all sources as JSON.
-
-        The validation pictures keep the tokens that the source's exact attention ranks highest, as a perfect scorer
-        would, and the frozen model answers. Measures are means over the keep ratios `FitConfig.keeps`.
-        """
-
-    def shares(self, source: AttentionSource) -> PerToken:
-        """Return each token's share of the source's attention on the training pictures, (P, n) or (n_i,) a view."""
-
-    @property
-    def features(self) -> PerToken:
-        """Vision features of the training pictures, (P, n, d) or (n_i, d) a view."""
-
-
 def draw(config: FitConfig, split: str, bars: ProgressBars) -> list[list[Sample]]:
     """Return the pictures of "train" or "val", each with its samples."""
     count = config.pictures if split == "train" else config.validation
@@ -64,25 +47,27 @@ def prepare(
         return encode_pictures(adapter, processor, groups, keys=keys, tick=tick)
 
 
+@dataclass(eq=False)
 class PackedPictures:
-    """Pictures of one size whose questions run together. train: encoded pictures, drawn unless they are given"""
+    """Pictures of one size whose questions run together. train: the training pictures"""
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        processor: Any,
-        config: FitConfig,
-        bars: ProgressBars,
-        train: EncodedPictures | None = None,
-    ) -> None:
-        self.adapter, self.processor, self.config, self.bars = adapter, processor, config, bars
-        self.train = train or prepare(adapter, processor, config, "train", bars)
+    adapter: Adapter
+    processor: Any
+    config: FitConfig
+    bars: ProgressBars
+    train: EncodedPictures
 
     @property
     def features(self) -> Tensor:
+        """Vision features of the training pictures, (P, n, d)."""
         return self.train.features
 
     def choose_source(self, sources: Sequence[AttentionSource]) -> Chosen:
+        """Return the source whose highest-ranked tokens answer best, and the measures of all sources as JSON.
+
+        The validation pictures keep the tokens that the source's exact attention ranks highest, as a perfect scorer
+        would, and the frozen model answers. Measures are means over the keep ratios `FitConfig.keeps`.
+        """
         chosen_on = prepare(self.adapter, self.processor, self.config, "val", self.bars)
         with self.bars.bar("choosing the attention source", len(sources)) as tick:
             accuracies = []
@@ -94,17 +79,20 @@ class PackedPictures:
         return best_source(sources, [{"accuracy": accuracy} for accuracy in accuracies])
 
     def shares(self, source: AttentionSource) -> Tensor:
+        """Return each token's share of the source's attention on the training pictures, (P, n)."""
         with self.bars.bar("attention of the training questions", len(self.train)) as tick:
             return text_saliency(self.adapter, self.train, [source], tick=tick)[0]
 
 
+@dataclass(eq=False)
 class ViewPictures:
-    """Pictures of any family, in views of any size. Features and shares are on the CPU."""
+    """Pictures of any family, in views of n_i tokens. Features (n_i, d) and shares (n_i,) of each are on the CPU."""
 
-    def __init__(self, adapter: Adapter, processor: Any, config: FitConfig, bars: ProgressBars) -> None:
-        self.adapter, self.processor, self.config, self.bars = adapter, processor, config, bars
-        self._train = draw(config, "train", bars)
-        self._features: list[Tensor] = []
+    adapter: Adapter
+    processor: Any
+    config: FitConfig
+    bars: ProgressBars
+    _features: list[Tensor] = field(default_factory=list, init=False)
 
     @property
     def features(self) -> list[Tensor]:
@@ -113,7 +101,7 @@ class ViewPictures:
         return self._features
 
     def choose_source(self, sources: Sequence[AttentionSource]) -> Chosen:
-        """See `TrainingPictures`. Of sources with equal accuracy the one whose true answers are likeliest wins."""
+        """See `PackedPictures`. Of sources with equal accuracy the one whose true answers are likeliest wins."""
         groups = draw(self.config, "val", self.bars)
         right, likely = torch.zeros(2, len(sources), dtype=torch.float64).unbind()
         asked = len(self.config.keeps) * sum(map(len, groups))
@@ -136,10 +124,14 @@ class ViewPictures:
     def _encode(self, label: str, source: AttentionSource | None) -> list[Tensor]:
         """Encode the training pictures. Returns: the shares of each view; none without a source."""
         self._features, shares = [], []
-        with self.bars.bar(label, len(self._train)) as tick:
-            for group in self._train:
+        groups = draw(self.config, "train", self.bars)
+        with self.bars.bar(label, len(groups)) as tick:
+            for group in groups:
                 picture = view_picture(self.adapter, self.processor, group, questions=source is not None)
                 self._features += [tokens.cpu() for tokens in picture.encoded.views]
                 shares += [] if source is None else view_saliency(self.adapter, picture, [source])[0]
                 tick()
         return shares
+
+
+TrainingPictures = PackedPictures | ViewPictures

@@ -18,6 +18,8 @@ _BOMS = {  # longer ones first: UTF-32's begins with UTF-16's
 MISSING = frozenset("nan NaN -nan -NaN <NA> NA N/A n/a null NULL None 1.#QNAN 1.#IND".split())
 #: What a spreadsheet writes where a formula failed; a word in no language.
 _FAILED = frozenset("#N/A #NA #REF! #VALUE! #DIV/0! #NAME? #NULL! #NUM! #SPILL! #CALC!".split()) | {"#N/A N/A"}
+#: A number as text.
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
 _BINARY = {  # first bytes of binary files that are named like text
     b"PK\x03\x04": "a spreadsheet or another ZIP archive", b"\xd0\xcf\x11\xe0": "an old Excel spreadsheet",

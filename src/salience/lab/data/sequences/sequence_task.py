@@ -5,6 +5,7 @@ Glossary: n examples of a split, b of a batch; L steps; K classes; V ids of a to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -42,6 +43,7 @@ class SequenceTask:
     giving the commonest training target; `chance` that of a uniform guess among the answers that occur.
 
     name: as given, with the options that differ from the default; `load` sets it
+    guess: `majority` and `chance` where all targets are equally likely; else both are counted
     source: origin of the data and of the splits   licence, credit: of the data, not of this package
     classes: names of the classes, if they have names
     """
@@ -56,8 +58,7 @@ class SequenceTask:
     test: Split
     longer: Mapping[int, Split] = field(default_factory=dict)
     metric: str
-    majority: float
-    chance: float
+    guess: float | None = None
     source: str
     licence: str
     credit: str
@@ -77,6 +78,26 @@ class SequenceTask:
         """L of the training sequences, the longest if they vary."""
         return self.train.length
 
+    @property
+    def majority(self) -> float:
+        """Test accuracy of the commonest training target."""
+        return self._without_input[0]
+
+    @property
+    def chance(self) -> float:
+        """Test accuracy of a uniform guess among the training targets."""
+        return self._without_input[1]
+
+    @functools.cached_property
+    def _without_input(self) -> tuple[float, float]:
+        if self.guess is not None:
+            return self.guess, self.guess
+        seen, asked = torch.zeros(2, self.n_classes, dtype=torch.int64)
+        for split, counts in ((self.train, seen), (self.test, asked)):
+            for batch in split.batches(256, _COUNTED):
+                counts += torch.bincount(batch.targets[batch.targets != IGNORE], minlength=self.n_classes)
+        return float(asked[int(seen.argmax())] / asked.sum()), 1.0 / int((seen > 0).sum())
+
     def with_val_in_train(self) -> SequenceTask:
         """Return the task that trains on `train` and `val` together, after all choices on `val` are made.
 
@@ -90,12 +111,3 @@ class SequenceTask:
         """Return the control: each training example has the targets of another one, so no model can learn more than
         `majority`."""
         return replace(self, name=f"{self.name} (shuffled labels)", train=self.train.shuffled(seed))
-
-
-def majority_and_chance(train: Split, test: Split, n_classes: int) -> tuple[float, float]:
-    """Return the test accuracy of the commonest training target, and of a uniform guess among training targets."""
-    seen, asked = torch.zeros(2, n_classes, dtype=torch.int64)
-    for split, counts in ((train, seen), (test, asked)):
-        for batch in split.batches(256, _COUNTED):
-            counts += torch.bincount(batch.targets[batch.targets != IGNORE], minlength=n_classes)
-    return float(asked[int(seen.argmax())] / asked.sum()), 1.0 / int((seen > 0).sum())

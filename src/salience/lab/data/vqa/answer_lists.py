@@ -8,11 +8,11 @@ import re
 from typing import Any
 
 from salience.lab.data.readers.strict_json import Written
+from salience.lab.data.readers.text_files import NUMBER
 from salience.lab.data.vqa.sample import plain_text
 
 _STRING = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_LITERAL = f"{_STRING}|{_NUMBER}|None|[nN]a[nN]|<NA>|True|False"
+_LITERAL = f"{_STRING}|{NUMBER.pattern}|None|[nN]a[nN]|<NA>|True|False"
 _ITEM = re.compile(rf"(?:(?:np|numpy)\.\w+\(\s*)?({_LITERAL})(?:\s*\))?")
 _ITEMS = re.compile(rf"(?:(?>(?:(?:np|numpy)\.\w+\(\s*)?(?:{_LITERAL})(?:\s*\))?)(?>\s*,\s*|\s+|$))*+")
 _LIST = re.compile(

@@ -42,11 +42,10 @@ def build(task: str, *, seed: int, length: int, tokens: int, vocabulary: int, ep
 
         return Generated(make=make, size=size, length=length + tokens, endless=endless)
 
-    guess = 1 / (vocabulary - 2)
     return SequenceTask(
         kind="tag", n_classes=vocabulary, vocabulary=vocabulary,
         train=split(0, epoch, endless=True), val=split(1, test), test=split(2, test),
-        metric="accuracy per copied token", majority=guess, chance=guess,
+        metric="accuracy per copied token", guess=1 / (vocabulary - 2),
         source=f"made from a seed: {tokens} of {vocabulary - 2} tokens among {length} steps, then {tokens} markers; "
         "training never repeats an example",
         licence="none needed: made data", credit="Arjovsky et al. 2016 (copying); Gu and Dao 2023 (selective copying)",

@@ -57,12 +57,11 @@ def build(
         return Generated(make=make, size=size, length=steps, endless=endless)
 
     lengths = [length << k for k in range(1, 21) if length << k <= longest]
-    guess = 1 / (vocabulary - 1)
     return SequenceTask(
         kind="tag", n_classes=vocabulary, vocabulary=vocabulary,
         train=split(0, epoch, length, endless=True), val=split(1, test, length), test=split(2, test, length),
         longer={steps: split(steps, _LONG_TEST, steps) for steps in lengths},
-        metric="accuracy of the last step", majority=guess, chance=guess,
+        metric="accuracy of the last step", guess=1 / (vocabulary - 1),
         source=f"made from a seed: {vocabulary - 1} tokens and a special one; training never repeats an example",
         licence="none needed: made data", credit="Olsson et al. 2022; Gu and Dao 2023",
     )  # fmt: skip

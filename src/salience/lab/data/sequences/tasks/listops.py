@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options, between
 
@@ -50,7 +50,6 @@ def build(
     seen: set[bytes] = set()
     limits = (min_length, max_length, max_depth, max_args)
     tested, val, learnt = (_split(draw, seen, size, limits) for size in (test, test, train))
-    majority, chance = majority_and_chance(learnt, tested, 10)
     return SequenceTask(
         kind="classify",
         n_classes=10,
@@ -59,8 +58,6 @@ def build(
         val=val,
         test=tested,
         metric="accuracy per expression",
-        majority=majority,
-        chance=chance,
         source=f"made from a seed: {min_length} to {max_length} tokens, depth {max_depth}, {max_args} arguments; "
         "no expression is in two splits",
         licence="none needed: made data",

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from salience.lab.data.readers.strict_csv import read_sheet
 from salience.lab.data.readers.strict_json import JsonLine, read_json
-from salience.lab.data.readers.text_files import MISSING, as_seen, column_name, failed_formula, how_to_save
-from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.readers.text_files import MISSING, NUMBER, as_seen, column_name, failed_formula, how_to_save
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 from salience.lab.data.sequences.tasks.timeseries import normaliser, stored
@@ -37,7 +37,6 @@ SPLITS = ("train", "val", "test")
 _SHARES = (8, 1, 1)
 Values = NDArray[np.float64] | NDArray[np.int64]
 _NAMED = ("label", "split", "group")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -78,7 +77,6 @@ def build(path: str, *, seed: int) -> SequenceTask:
             raise ValueError(f"{row.where}: no training row has the label {row.label!r}.")
     token = rows[0].values.ndim == 1
     splits = _splits(by_split, classes, token)
-    majority, chance = majority_and_chance(splits["train"], splits["test"], len(classes))
     return SequenceTask(
         kind="classify",
         n_classes=len(classes),
@@ -88,8 +86,6 @@ def build(path: str, *, seed: int) -> SequenceTask:
         val=splits["val"],
         test=splits["test"],
         metric="accuracy per sequence",
-        majority=majority,
-        chance=chance,
         source=f"{file.name}: {' / '.join(str(len(by_split[s])) for s in SPLITS)} rows, "
         f"{'split as the file says' if rows[0].split else 'equal rows and rows of one group in one split'}",
         licence="as the file's owner says",
@@ -194,7 +190,7 @@ def _require_labels(rows: Sequence[Row]) -> None:
             )
     gap = next((row for row in rows if row.label in MISSING), None)
     others = [row for row in rows if row.label not in MISSING]
-    numbers = [row for row in others if _NUMBER.fullmatch(row.label)]
+    numbers = [row for row in others if NUMBER.fullmatch(row.label)]
     if gap is not None and others and len(numbers) == len(others):
         raise ValueError(f"{gap.where}: the label is missing (it is {gap.label}, and all others are numbers).")
     for row in numbers:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from salience.lab.data.readers.text_files import is_litter
-from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 
@@ -47,7 +47,6 @@ def build(path: str, *, seed: int, length: int) -> SequenceTask:
                 f"text: {path} has {len(stretches[split])} stretch(es) for {split}, none of more than {length} bytes; "
                 "more text or a smaller length is needed."
             )
-    majority, chance = majority_and_chance(splits["train"], splits["test"], 256)
     return SequenceTask(
         kind="next-token",
         n_classes=256,
@@ -56,8 +55,6 @@ def build(path: str, *, seed: int, length: int) -> SequenceTask:
         val=splits["val"],
         test=splits["test"],
         metric="accuracy per byte",
-        majority=majority,
-        chance=chance,
         source=f"{len(files)} text(s), {'whole files' if len(files) >= _MANY else 'the end of each file'} held out",
         licence="as the text's owner says",
         credit="as the text's owner says",

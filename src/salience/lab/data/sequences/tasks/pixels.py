@@ -21,7 +21,7 @@ from torch import Tensor
 from salience.lab.data.readers.idx_files import FILES, fetch, read_pair
 from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, DigitImages, split_digits
 from salience.lab.data.sequences.draws import order_of
-from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 
@@ -63,7 +63,6 @@ def build(task: str, *, seed: int, folder: str, train: int, test: int) -> Sequen
     pictures = {split: _first(found, limits[split]) for split, found in pictures.items()}
     mean, deviation = (float(f(pictures["train"].images) / 255) for f in (np.mean, np.std))
     splits = {split: _split(task, found, mean, deviation) for split, found in pictures.items()}
-    majority, chance = majority_and_chance(splits["train"], splits["test"], 10)
     return SequenceTask(
         kind="classify",
         n_classes=10,
@@ -72,8 +71,6 @@ def build(task: str, *, seed: int, folder: str, train: int, test: int) -> Sequen
         val=splits["val"],
         test=splits["test"],
         metric="accuracy per picture",
-        majority=majority,
-        chance=chance,
         source=f"{where}; no picture is in two splits, a writer or an article may be",
         licence=licence,
         credit=credit,

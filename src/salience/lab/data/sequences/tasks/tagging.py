@@ -17,7 +17,7 @@ from torch import Tensor
 
 from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, split_digits
 from salience.lab.data.sequences.draws import Indices, integers
-from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Generated
 from salience.lab.data.sequences.task_options import Options
 
@@ -31,7 +31,6 @@ def build(task: str, *, seed: int, digits: int, epoch: int, test: int) -> Sequen
         split: _split(split, stream, seed, digits, size)
         for stream, (split, size) in enumerate((("train", epoch), ("val", test), ("test", test)))
     }
-    majority, chance = majority_and_chance(splits["train"], splits["test"], 10)
     return SequenceTask(
         kind="tag",
         n_classes=10,
@@ -40,8 +39,6 @@ def build(task: str, *, seed: int, digits: int, epoch: int, test: int) -> Sequen
         val=splits["val"],
         test=splits["test"],
         metric="accuracy per column",
-        majority=majority,
-        chance=chance,
         source=f"strips of {digits} MNIST digits made from a seed; each split has digits of its own, "
         "a writer may be in two",
         licence=LICENCE,

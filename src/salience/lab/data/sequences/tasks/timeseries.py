@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from salience.lab.data.readers.text_files import read_text
-from salience.lab.data.sequences.sequence_task import SequenceTask, majority_and_chance
+from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
 from salience.lab.data.sequences.task_options import Options
 
@@ -80,11 +80,10 @@ def build(task: str, *, seed: int, name: str, folder: str) -> SequenceTask:
     train = split(kept, compress(labels, free))
     val = split(compress(series, held), compress(labels, held))
     test = split(asked, answers)
-    majority, chance = majority_and_chance(train, test, len(classes))
     carrier = CARRIERS.get(name)
     return SequenceTask(
         kind="classify", n_classes=len(classes), d_input=series[0].shape[1], train=train, val=val, test=test,
-        metric="accuracy per series", majority=majority, chance=chance,
+        metric="accuracy per series",
         source=f"UCR archive, {name}, the published split; val from training. One appliance, person or "
         "animal may be in training and test, as published",
         licence="none stated; cite Dau et al., arXiv:1810.07758",

@@ -7,17 +7,15 @@ text: 07 stays 07, and nan, NA and None are words. A missing value (an empty cel
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from salience.lab.data.readers.text_files import MISSING
+from salience.lab.data.readers.text_files import MISSING, NUMBER
 from salience.lab.data.vqa.answer_lists import answers_in, several
 from salience.lab.data.vqa.question_file import COLUMNS, QuestionFile
 from salience.lab.data.vqa.sample import Entry, commonest, kind_of, text_of
 
 _NOTHING = ("nan", "NaN", "None", "null", "<NA>")  # how programs write a missing value
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 def reads(content: QuestionFile) -> bool:
@@ -70,7 +68,7 @@ def _require_no_gaps(found: Sequence[Entry], cells: Sequence[str]) -> None:
     missing = [cell.strip() in MISSING for cell in cells]
     gaps = [entry for entry, gap in zip(found, missing, strict=True) if gap]
     others = [entry for entry, gap in zip(found, missing, strict=True) if not gap]
-    numbers = others and all(_NUMBER.fullmatch(answer) for entry in others for answer in entry.answers)
+    numbers = others and all(NUMBER.fullmatch(answer) for entry in others for answer in entry.answers)
     if gaps and (numbers or any(cell.lstrip().startswith("[") for cell in cells)):
         kind = "numbers" if numbers else "lists"
         raise ValueError(f"{gaps[0].row} has no answer (it is {gaps[0].answers[0]}, and others are {kind}).")

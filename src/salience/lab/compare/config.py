@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass, replace
 
 from salience.lab.config_checks import require_whole
-from salience.lab.train.train_sequence import SequenceFitConfig
 from salience.ssm.models.pattern import ALIASES, EITHER_WAY, is_causal
 
 #: name -> one line for a list of models; their patterns are in `salience.ssm.models.pattern`
@@ -85,8 +84,7 @@ class CompareConfig:
     """Task, models and the budget that every model gets. The defaults are those of `salience compare`.
 
     models: see `read_model`   seeds: number of runs of each model, counted from `seed`, which also makes the data
-    width, n_layers, mlp: of every model; n_layers 0 means 2, or the number of letters of the longest pattern; mlp
-        "auto" adds one behind layers that have no gate
+    width, n_layers: of every model; n_layers 0 means 2, or the number of letters of the longest pattern
     parameters: 0, or a number of parameters that every model's width is chosen for
     rates: full learning rates; of several, each model gets the one with the best accuracy on the validation split
     control: also train every model on shuffled labels, with the first seed
@@ -101,14 +99,9 @@ class CompareConfig:
     epochs: int = 5
     width: int = 64
     n_layers: int = 0
-    mlp: int | str = "auto"
-    dropout: float = 0.0
     parameters: int = 0
     batch: int = 32
     rates: tuple[float, ...] = (4e-3,)
-    ssm_lr: float = 1e-3
-    weight_decay: float = 0.01
-    precision: str = "float32"
     control: bool = False
     lengths: tuple[int, ...] = LENGTHS
     rounds: int = 7
@@ -116,17 +109,12 @@ class CompareConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        require_whole(self, ("seeds", "width", "rounds", "processes"), 1)
+        require_whole(self, ("seeds", "epochs", "width", "batch", "rounds", "processes"), 1)
         require_whole(self, ("seed", "n_layers", "parameters", "threads"), 0)
         if wrong := [length for length in self.lengths if not isinstance(length, int) or length < 1]:
             raise ValueError(f"lengths must be whole numbers of at least 1, not {wrong[0]!r}.")
         if not self.rates or any(not (rate > 0 and math.isfinite(rate)) for rate in self.rates):
             raise ValueError(f"rates must be one or more numbers above 0, not {self.rates!r}.")
-        if self.mlp != "auto":
-            require_whole(self, ("mlp",), 0)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}.")
-        self.budget(self.rates[0], self.seed)  # checks its own fields
         if not self.models:
             raise ValueError("models must name at least one model.")
         object.__setattr__(self, "models", tuple(dict.fromkeys(name.strip() for name in self.models)))
@@ -154,10 +142,3 @@ class CompareConfig:
     def layers(self) -> int:
         """Number of layers of every model."""
         return self.n_layers or max(2, *(len(model.pattern) for model in self.read))
-
-    def budget(self, rate: float, seed: int) -> SequenceFitConfig:
-        """Return the budget of one training run."""
-        return SequenceFitConfig(
-            epochs=self.epochs, batch=self.batch, lr=rate, ssm_lr=self.ssm_lr, weight_decay=self.weight_decay,
-            precision=self.precision, seed=seed,
-        )  # fmt: skip

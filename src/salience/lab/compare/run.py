@@ -26,11 +26,12 @@ from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.costs import measure_lengths, require_memory
 from salience.lab.compare.metrics import INTERVAL, TEST, Counts, accuracy_interval, compare_pairs
 from salience.lab.compare.process_pool import run_all
-from salience.lab.compare.training_run import Job, Purpose, RunResult
+from salience.lab.compare.training_run import MLP, Job, Purpose, RunResult
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data_parallel import ProcessGroup, process_group
 from salience.lab.result_cache import ResultCache
+from salience.lab.train.train_sequence import SSM_LR, WEIGHT_DECAY
 
 #: Model -> the results of its seeds, in order.
 Fits = dict[str, list[RunResult]]
@@ -231,8 +232,8 @@ def _described(config: CompareConfig, task: SequenceTask, fits: Fits, tried: Tri
         "credit": task.credit, "train_examples": len(task.with_val_in_train().train), "test_examples": len(task.test),
         "models": list(fits), "seeds": config.seeds, "seed": config.seed, "epochs": config.epochs,
         "batch": config.batch, "rates": {name: model[0].rate for name, model in fits.items()},
-        "rates_tried": list(config.rates), "validation_accuracies": tried, "ssm_lr": config.ssm_lr,
-        "weight_decay": config.weight_decay, "precision": config.precision, "mlp": config.mlp,
-        "dropout": config.dropout, "parameters_target": config.parameters or None, "processes": config.processes,
+        "rates_tried": list(config.rates), "validation_accuracies": tried, "ssm_lr": SSM_LR,
+        "weight_decay": WEIGHT_DECAY, "precision": "float32", "mlp": MLP, "dropout": 0.0,
+        "parameters_target": config.parameters or None, "processes": config.processes,
         "threads": config.threads or torch.get_num_threads(), "test": TEST, "interval": INTERVAL,
     }  # fmt: skip

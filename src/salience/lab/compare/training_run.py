@@ -19,12 +19,13 @@ from salience.lab.compare.metrics import accuracy_interval
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.train.sequence_loss import evaluate
-from salience.lab.train.train_sequence import fit_sequence
+from salience.lab.train.train_sequence import SequenceFitConfig, fit_sequence
 from salience.ssm.models.matching import match_width
 from salience.ssm.models.sequence_model import SequenceModel
 
 Purpose = Literal["fit", "search", "control"]
 _EVALUATED = 128 * 1024  # tokens in one batch of an evaluation
+MLP = "auto"  # of every model: one behind each layer that has no gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,9 @@ def run(job: Job, bars: ProgressBars) -> RunResult:
     """Train and evaluate."""
     task, config = task_of(job), job.config
     network, about = model_of(config, read_model(job.model), task, job.seed)
+    budget = SequenceFitConfig(epochs=config.epochs, batch=config.batch, lr=job.rate, seed=job.seed)
     fit = fit_sequence(
-        network, task, config.budget(job.rate, job.seed), aside=job.aside,
+        network, task, budget, aside=job.aside,
         identity={"model": job.model, **about}, on="val" if job.purpose == "search" else "test",
         device=job.device, bars=bars, label=job.label,
     )  # fmt: skip
@@ -126,7 +128,7 @@ def model_of(
         raise ValueError(f"models: {model.name!r} reads both ways, but {task.name} asks which step comes next.")
     options: dict[str, Any] = {
         "mixer": model.pattern, "n_layers": config.layers, "head": task.kind, "n_classes": task.n_classes,
-        "mlp": config.mlp, "dropout": config.dropout, "causal": model.causal,
+        "mlp": MLP, "causal": model.causal,
     }  # fmt: skip
     options |= {"vocab_size": task.vocabulary} if task.vocabulary else {"d_input": task.d_input}
     width = match_width(config.parameters, **options)[0] if config.parameters else config.width

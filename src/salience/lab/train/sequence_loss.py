@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,15 +25,8 @@ class Evaluation:
     asked: Tensor
 
 
-def evaluate(
-    model: nn.Module,
-    split: Split,
-    *,
-    batch: int = 128,
-    device: str | torch.device = "cpu",
-    tick: Callable[[int], object] | None = None,
-) -> Evaluation:
-    """Evaluate every example of the split. The model keeps its mode. tick: called with the number of examples done"""
+def evaluate(model: nn.Module, split: Split, *, batch: int = 128, device: str | torch.device = "cpu") -> Evaluation:
+    """Evaluate every example of the split. The model keeps its mode."""
     training = model.training
     model.eval()
     total, right, asked = 0.0, [], []
@@ -46,8 +38,6 @@ def evaluate(
                 hit = (logits.argmax(-1) == targets).view(len(targets), -1)  # (b, targets an example)
                 right.append(hit.sum(1).cpu())
                 asked.append((targets != IGNORE).view(len(targets), -1).sum(1).cpu())
-                if tick is not None:
-                    tick(len(targets))
     finally:
         model.train(training)
     hits, count = torch.cat(right), torch.cat(asked)

@@ -27,7 +27,8 @@ from salience.lab.train.schedule import warmup_cosine
 from salience.lab.train.sequence_loss import Evaluation, evaluate, logits_of, loss_sum
 from salience.ssm.layers.parameter_groups import parameter_groups
 
-PRECISIONS = ("float32", "bfloat16")
+SSM_LR = 1e-3  # full rate of a state space's parameters (A, B, dt)
+WEIGHT_DECAY = 0.01  # of the weights, by AdamW
 _CLIP = 1.0  # largest norm of the gradient
 _HOPELESS = 3.0  # an epoch's mean loss above so many times that of a uniform guess is a divergence
 
@@ -36,29 +37,19 @@ _HOPELESS = 3.0  # an epoch's mean loss above so many times that of a uniform gu
 class SequenceFitConfig:
     """Training budget.
 
-    batch: examples a step   lr, ssm_lr: full rates of the weights and of a state space's parameters (A, B, dt)
-    weight_decay: of the weights, by AdamW
-    precision: "bfloat16" runs the model under autocast; weights and loss stay float32
-    seed: of the batch order and of dropout, not of the model's weights
+    batch: examples a step   lr: full rate of the weights   seed: of the batch order and of dropout, not of the weights
     save_every: steps between checkpoints
     """
 
     epochs: int = 5
     batch: int = 32
     lr: float = 2e-3
-    ssm_lr: float = 1e-3
-    weight_decay: float = 0.01
-    precision: str = "float32"
     seed: int = 0
     save_every: int = 200
 
     def __post_init__(self) -> None:
         require_whole(self, ("epochs", "batch", "save_every"), 1)
-        require_positive(self, ("lr", "ssm_lr"))
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        require_positive(self, ("lr",))
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,7 @@ def fit_sequence(
     group = process_group(device)
     device = group.device
     model.to(device)
-    rates = parameter_groups(model, lr=config.lr, weight_decay=config.weight_decay, ssm_lr=config.ssm_lr)
+    rates = parameter_groups(model, lr=config.lr, weight_decay=WEIGHT_DECAY, ssm_lr=SSM_LR)
     optimiser = torch.optim.AdamW(rates)
     for each in optimiser.param_groups:
         each["full_lr"] = each["lr"]
@@ -205,8 +196,7 @@ class _Run:
             each["lr"] = each["full_lr"] * share
         batch = self.task.train.batch(self.group.part(index))
         self.model.train()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits, targets = logits_of(self.wrapped, batch, self.device)
+        logits, targets = logits_of(self.wrapped, batch, self.device)
         total, (count,) = loss_sum(logits, targets), self.group.total(int((targets != IGNORE).sum()))
         self.optimiser.zero_grad(set_to_none=True)
         (total * self.group.count / count).backward()  # type: ignore[no-untyped-call]

@@ -62,19 +62,17 @@ def _find(folder: Path, name: str) -> Path:
     raise ValueError(f"there is no {name}.gz in {folder}; four files named as MNIST's are needed.")
 
 
-def cache_folder() -> Path:
-    """Return the folder of downloads: `$SALIENCE_CACHE/data`, else `~/.cache/salience/data`."""
-    return Path(os.environ.get("SALIENCE_CACHE") or Path.home() / ".cache" / "salience") / "data"
-
-
 def fetch(address: str, *, md5: str, folder: str, offline: str) -> Path:
     """Return a file from an address; download it into the cache unless it is there already.
+
+    The cache is `$SALIENCE_CACHE/data`, else `~/.cache/salience/data`.
 
     Args:    md5: the checksum that the file's authors publish   folder: its folder inside the cache
              offline: advice for users without a network, the end of the error message
     Raises:  OSError, one sentence, where the download fails; ValueError where the checksum differs
     """
-    target = cache_folder() / folder / address.rsplit("/", 1)[-1]
+    cache = Path(os.environ.get("SALIENCE_CACHE") or Path.home() / ".cache" / "salience")
+    target = cache / "data" / folder / address.rsplit("/", 1)[-1]
     if target.is_file():
         if hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest() == md5:
             return target

@@ -50,7 +50,10 @@ def build(
         def make(index: Indices) -> tuple[Tensor, Tensor]:
             tokens = integers(seed, 2 * stream, index, steps, vocabulary - 1)
             if endless and times > 1:
-                return repeated(tokens, _pairs(seed, index, times, steps), vocabulary)
+                # 1 to `times` pairs of steps; every number and every set are equally likely.
+                ranks = uniform(seed, _PLACES, index, (steps - 2) // 2).argsort(axis=1).argsort(axis=1)
+                pairs = ranks < 1 + integers(seed, _COUNTS, index, 1, times)
+                return repeated(tokens, pairs, vocabulary)
             first = integers(seed, 2 * stream + 1, index, 1, steps - 2)
             return sequences(tokens, first[:, 0], vocabulary)
 
@@ -92,9 +95,3 @@ def repeated(tokens: Indices, pairs: Chosen, vocabulary: int) -> tuple[Tensor, T
     inputs = inputs.masked_fill(special, vocabulary - 1)
     asked = special & (special.cumsum(dim=1) > 1)
     return inputs, torch.where(asked, answers, IGNORE)
-
-
-def _pairs(seed: int, index: Indices, times: int, steps: int) -> Chosen:
-    """Choose 1 to `times` pairs of steps for each example; every number and every set are equally likely."""
-    ranks = uniform(seed, _PLACES, index, (steps - 2) // 2).argsort(axis=1).argsort(axis=1)
-    return ranks < 1 + integers(seed, _COUNTS, index, 1, times)

@@ -36,7 +36,8 @@ def table(results: Results, source: Path) -> str:
         raise ValueError(f"{source.name} is of a quick run, which measures nothing; the table needs a whole study.")
     view = TradeoffData(records[0])
     methods = [method for method in METHODS if method in view.methods]
-    head = ["visual tokens kept", *(title(method) for method in methods), "LM prefill", "of four", "first token"]
+    titles = ["LM prefill, batch 1", "LM prefill, batch 4", "first token"]
+    head = ["visual tokens kept", *(title(method) for method in methods), *titles]
     rows = []
     for keep in view.keeps:
         tokens = view.tokens(keep)

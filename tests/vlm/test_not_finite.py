@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_a_tower_that_overflows(
 class Ratio(salience.Method):
     """Somebody's own, with a division by zero in it."""
 
-    name: ClassVar[str] = "ratio"
+    name = "ratio"
 
     def score(self, ctx: TokenContext) -> Tensor:
         zero = torch.zeros(len(ctx.features))

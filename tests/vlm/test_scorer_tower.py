@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def model(tiny_llava: Callable[..., Any]) -> Any:
 class Ensemble(salience.Method):
     """Somebody's own method around scorers."""
 
-    name: ClassVar[str] = "ensemble"
+    name = "ensemble"
     scorers: Sequence[salience.Scorer]
 
     def score(self, ctx: TokenContext) -> Tensor:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -242,18 +242,17 @@ def _first_line(error: Exception) -> str:
 class _Half(Method):
     """Keep every second token, without the first."""
 
-    name: ClassVar[str] = "half"
-    scored: ClassVar[bool] = False
+    name = "half"
+    scored = False
 
     def score(self, ctx: TokenContext) -> Tensor:
         return torch.arange(ctx.features.shape[0]) % 2
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _InLLMHalf(InLLMMethod):
     """Keep half of the tokens, dropping some before every layer but the first."""
 
-    name: ClassVar[str] = "half in the language model"
+    name = "half in the language model"
 
     @staticmethod
     def reading(looks: Literal["last", "next"], rows: Literal["last", "text"]) -> InLLMMethod:

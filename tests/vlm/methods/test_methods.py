@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ from salience.vlm.scorers.scorer import Scorer, untrained_scorer
 class Given(Method):
     """Scores given from outside."""
 
-    name: ClassVar[str] = "given"
+    name = "given"
     values: Tensor
 
     def score(self, ctx: TokenContext) -> Tensor:

@@ -52,7 +52,7 @@ def poisoned(field: str, value: float) -> TokenContext:
 class Given(Method):
     """Somebody's own method, by scores."""
 
-    name: ClassVar[str] = "given"
+    name = "given"
     values: Tensor
 
     def score(self, ctx: TokenContext) -> Tensor:
@@ -63,7 +63,7 @@ class Given(Method):
 class Chosen(Method):
     """Somebody's own method, by what is kept."""
 
-    name: ClassVar[str] = "chosen"
+    name = "chosen"
     kept: Tensor
     values: Tensor | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from salience.vlm.methods.in_llm_method import InLLMMethod
 class _Scored(Method):
     """A method with known scores."""
 
-    name: ClassVar[str] = "scored"
+    name = "scored"
     scores: Tensor
 
     def score(self, ctx: TokenContext) -> Tensor:

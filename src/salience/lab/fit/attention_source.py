@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from salience.vlm.families import Adapter
+from salience.vlm.methods.base import require_finite
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.finite import require_finite
 
 ROWS = ("answer", "question")
 JOINS = ("mean", "turns")

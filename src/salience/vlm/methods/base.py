@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from salience.core.types import Selection, TokenContext
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.finite import require_finite
 from salience.vlm.scorers.scorer import Scorer
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Method:
     """A pruning method. A subclass gives `name` and `score`.
 
@@ -31,11 +28,11 @@ class Method:
     needs_all: it depends on places or layers, so it can't choose among the tokens that another method kept.
     """
 
-    name: ClassVar[str] = "method"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    scored: ClassVar[bool] = True
-    in_tower: ClassVar[bool] = False
-    needs_all: ClassVar[bool] = False
+    name: str = "method"
+    needs: frozenset[str] = frozenset()
+    scored: bool = True
+    in_tower: bool = False
+    needs_all: bool = False
 
     def score(self, ctx: TokenContext) -> Tensor:
         """(n,) one number for each token; the highest are kept."""
@@ -165,3 +162,20 @@ def _towers(value: object) -> Iterator[Mapping[str, Any]]:
             yield from _towers(one)
     elif isinstance(value, dict):
         yield from _towers(list(value.values()))
+
+
+def require_finite(values: Tensor, method: str, what: str, *, dtype: torch.dtype | None = None) -> None:
+    """Raise a ValueError unless all of `values` are finite: torch sorts NaN first, so tokens 0 .. k - 1 would stay.
+
+    Args:    method: whose ranking it is   what: a plural noun for the values
+             dtype: in which they were computed, if not their own
+    """
+    if values.is_meta:  # shapes alone: nothing is computed
+        return
+    wrong = values.numel() - int(values.isfinite().sum())
+    if wrong:
+        narrow = str(dtype or values.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"method {method!r} ranks tokens by {what} that must be finite, and {wrong} of {values.numel()} are NaN or "
+            f"infinite: a weight may be damaged, or {narrow} too narrow for what is computed (try float32)."
+        )

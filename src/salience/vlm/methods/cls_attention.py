@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from torch import Tensor
 
 from salience.core.types import TokenContext
 from salience.vlm.methods.base import Method
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class ClsAttention(Method):
     """Keep the tokens [CLS] pays most attention, mean over heads, in the layer whose output the model uses.
 
@@ -19,8 +15,8 @@ class ClsAttention(Method):
     Where the tower has no [CLS], the average attention of all tokens to a token replaces it, which is not in the paper.
     """
 
-    name: ClassVar[str] = "cls-attention"
-    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention"})
+    name = "cls-attention"
+    needs = frozenset({"cls_attention"})
 
     def score(self, ctx: TokenContext) -> Tensor:
         assert ctx.cls_attention is not None  # checked by select_all

@@ -62,22 +62,18 @@ def _require_follows(method: Method) -> None:
         raise ValueError(f"method {method.name!r} needs all tokens of a picture: it can only come first.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class _Pair(Method):
     """Two methods. The second sees the remaining tokens as one row; if it only ranks, it sees the whole picture."""
 
+    scored = False
     first: Method
     second: Method
 
     def __post_init__(self) -> None:
-        _set(
-            self,
-            name=f"{self.first.name} {type(self).__name__.lower()} {self.second.name}",
-            needs=self.first.needs | self.second.needs,
-            in_tower=self.first.in_tower,
-            needs_all=self.first.needs_all,
-            scored=False,
-        )
+        self.name = f"{self.first.name} {type(self).__name__.lower()} {self.second.name}"
+        self.needs = self.first.needs | self.second.needs
+        self.in_tower, self.needs_all = self.first.in_tower, self.first.needs_all
 
     def check(self, *, d_features: int) -> None:
         self.first.check(d_features=d_features)
@@ -93,7 +89,7 @@ class _Pair(Method):
         return "; ".join(filter(None, (method.remark(contexts) for method in (self.first, self.second))))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Then(_Pair):
     """See `then`. The second sees the tokens that the first merged, and may merge them again."""
 
@@ -115,7 +111,7 @@ class Then(_Pair):
         return [_composed(a, b, n) for a, b in zip(left, found, strict=True)]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class ThenInLLM(InLLMMethod):
     """See `then`: `first` before the language model, `second` inside it."""
 
@@ -125,16 +121,9 @@ class ThenInLLM(InLLMMethod):
 
     def __post_init__(self) -> None:
         first, second = self.first, self.second
-        _set(
-            self,
-            name=f"{first.name} then {second.name}",
-            needs=first.needs,
-            scored=second.scored,
-            looks=second.looks,
-            rows=second.rows,
-            in_tower=first.in_tower,
-            needs_all=first.needs_all,
-        )
+        self.name = f"{first.name} then {second.name}"
+        self.needs, self.in_tower, self.needs_all = first.needs, first.in_tower, first.needs_all
+        self.scored, self.looks, self.rows = second.scored, second.looks, second.rows
 
     def check(self, *, d_features: int) -> None:
         self.first.check(d_features=d_features)
@@ -165,7 +154,7 @@ class ThenInLLM(InLLMMethod):
         return self.second.stay(ctx, budget, entered=entered, stage=stage, stages=stages)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Union(_Pair):
     """See `union`. If the first finds fewer tokens than its share, the second gets more."""
 
@@ -189,12 +178,6 @@ class Union(_Pair):
         seconds = _among(self.second, contexts, rests, counts)
         composed = [_composed(rest, second, n) for rest, second in zip(rests, seconds, strict=True)]
         return [_joined(a, b) for a, b in zip(firsts, composed, strict=True)]
-
-
-def _set(method: Method, **values: object) -> None:
-    """Set attributes of the class on one frozen instance: those of a pair depend on its two methods."""
-    for name, value in values.items():
-        object.__setattr__(method, name, value)
 
 
 def _among(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +14,6 @@ from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class DivPrune(Method):
     """Keep tokens by max-min diversity: first the one whose nearest neighbour is farthest, then always the one farthest
     from those chosen; distance is 1 - cosine, after the projector.
@@ -25,9 +22,9 @@ class DivPrune(Method):
     distances are float32 in any model, chosen tokens can't be chosen again, and what is kept stays in raster order.
     """
 
-    name: ClassVar[str] = "divprune"
-    needs: ClassVar[frozenset[str]] = frozenset({"projected"})
-    scored: ClassVar[bool] = False
+    name = "divprune"
+    needs = frozenset({"projected"})
+    scored = False
 
     def choose(self, contexts: Sequence[TokenContext], budget: Budget) -> list[Selection]:
         tokens = torch.stack([ctx.projected for ctx in contexts if ctx.projected is not None])

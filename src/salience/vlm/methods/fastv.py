@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from salience.vlm.methods.in_llm_method import InLLMMethod
 
@@ -19,7 +18,7 @@ class FastV(InLLMMethod):
     budget.
     """
 
-    name: ClassVar[str] = "fastv"
+    name = "fastv"
     layer: int = 2
 
     def __post_init__(self) -> None:

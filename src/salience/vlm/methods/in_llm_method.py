@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class InLLMMethod(Method):
     """A method that drops tokens inside the language model, in one or more stages. Subclasses give `drops` and `score`.
 
@@ -28,8 +26,8 @@ class InLLMMethod(Method):
     rows: tokens whose queries it reads, the prompt's "last" one or every "text" token after a picture.
     """
 
-    looks: ClassVar[Literal["last", "next"]] = "last"
-    rows: ClassVar[Literal["last", "text"]] = "last"
+    looks: Literal["last", "next"] = "last"
+    rows: Literal["last", "text"] = "last"
 
     def drops(self, depth: int) -> tuple[int, ...]:
         """Numbers of layers, of a language model's `depth`, after which tokens are dropped: rising, 1 to depth - 1.
@@ -81,11 +79,7 @@ def at_depths(depths: Sequence[float], depth: int) -> tuple[int, ...]:
     return tuple(sorted({min(depth - 1, max(1, math.floor(part * depth + 0.5))) for part in depths}))
 
 
-def checked_depths(depths: Sequence[float]) -> tuple[float, ...]:
-    """The fractions as a tuple.
-
-    Raises:  ValueError when there are none, or one is not between 0 and 1
-    """
+def require_depths(depths: Sequence[float]) -> None:
+    """Raise a ValueError when there are no fractions, or one is not between 0 and 1."""
     if not depths or any(not 0 < part < 1 for part in depths):
         raise ValueError(f"depths must be fractions of the layers above 0 and below 1, not {depths!r}.")
-    return tuple(depths)

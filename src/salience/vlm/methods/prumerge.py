@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,9 +27,9 @@ class PruMerge(Method):
     raster order; no extra token for all that is dropped.
     """
 
-    name: ClassVar[str] = "prumerge"
-    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention", "keys"})
-    scored: ClassVar[bool] = False
+    name = "prumerge"
+    needs = frozenset({"cls_attention", "keys"})
+    scored = False
     neighbours: int = 32
 
     def __post_init__(self) -> None:
@@ -62,7 +61,6 @@ class PruMerge(Method):
         return Selection(kept=kept, scores=attention, merge=merge)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PruMergePlus(PruMerge):
     """PruMerge with evenly spaced tokens added, in raster order, up to the budget: exactly k are kept and merged into.
 
@@ -70,7 +68,7 @@ class PruMergePlus(PruMerge):
     where the paper's follows from the share of outliers.
     """
 
-    name: ClassVar[str] = "prumerge+"
+    name = "prumerge+"
 
     def kept(self, outliers: Tensor, n: int, k: int) -> Tensor:
         """(k,) rising: the outliers, then every (n - outliers) / missing-th of the others."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, checked_depths
+from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, require_depths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,13 +20,13 @@ class PyramidDrop(InLLMMethod):
     that fall on one layer of a shallow model become one.
     """
 
-    name: ClassVar[str] = "pyramiddrop"
-    scored: ClassVar[bool] = False
+    name = "pyramiddrop"
+    scored = False
     looks = "next"
     depths: tuple[float, ...] = (0.25, 0.5, 0.75)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", checked_depths(self.depths))
+        require_depths(self.depths)
 
     def drops(self, depth: int) -> tuple[int, ...]:
         return at_depths(self.depths, depth)

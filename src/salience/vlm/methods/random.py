@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ class Random(Method):
     wherever the picture stands in a batch, and different pictures get different ones.
     """
 
-    name: ClassVar[str] = "random"
-    needs: ClassVar[frozenset[str]] = frozenset({"digest"})
-    scored: ClassVar[bool] = False
+    name = "random"
+    needs = frozenset({"digest"})
+    scored = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Saliency(Method):
     any_tower: allow a vision tower that the scorer was not trained on, such as one trained further since.
     """
 
-    name: ClassVar[str] = "saliency"
+    name = "saliency"
     scorer: Scorer
     any_tower: bool = False
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from salience.core.types import Merge, Selection, TokenContext
+from salience.vlm.methods.base import require_finite
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.finite import require_finite
-from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, checked_depths
+from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, require_depths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,15 +33,15 @@ class SparseVLM(InLLMMethod):
     rater; without text after it, the prompt's last token is the rater.
     """
 
-    name: ClassVar[str] = "sparsevlm"
-    scored: ClassVar[bool] = False
+    name = "sparsevlm"
+    scored = False
     rows = "text"
     depths: tuple[float, ...] = (2 / 32, 6 / 32, 15 / 32)
     recycled: float = 0.3
     merged: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", checked_depths(self.depths))
+        require_depths(self.depths)
         for name in ("recycled", "merged"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share from 0 to 1, not {getattr(self, name)!r}.")

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from salience.core.types import Selection, TokenContext
-from salience.vlm.methods.base import Method
+from salience.vlm.methods.base import Method, require_finite
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.finite import require_finite
 from salience.vlm.methods.uniform import bayer_rank
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Temporal(Method):
     """Drop the tokens of a video's frames that are most like the token at the same place in the previous frame.
 
@@ -32,10 +28,10 @@ class Temporal(Method):
     (there pixels, by their L1 distance); the first frame is not always kept whole; no frame loses all its tokens.
     """
 
-    name: ClassVar[str] = "temporal"
-    needs: ClassVar[frozenset[str]] = frozenset({"frame"})
-    scored: ClassVar[bool] = False
-    needs_all: ClassVar[bool] = True
+    name = "temporal"
+    needs = frozenset({"frame"})
+    scored = False
+    needs_all = True
 
     def remark(self, contexts: Sequence[TokenContext]) -> str:
         if not any(ctx.frame is None for ctx in contexts):

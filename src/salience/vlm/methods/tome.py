@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 from salience.core.types import Selection, TokenContext
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class ToMe(Method):
     """Merge, in each layer of the vision tower, the r pairs of tokens with the most similar keys, until k remain.
 
@@ -29,10 +26,10 @@ class ToMe(Method):
     in the order after merging, with [CLS] protected in the first half).
     """
 
-    name: ClassVar[str] = "tome"
-    scored: ClassVar[bool] = False
-    in_tower: ClassVar[bool] = True
-    needs_all: ClassVar[bool] = True
+    name = "tome"
+    scored = False
+    in_tower = True
+    needs_all = True
 
     def merges(self, n: int, layers: int, budget: Budget) -> Sequence[int]:
         """See `Method.merges`.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,15 +11,14 @@ from salience.core.types import TokenContext
 from salience.vlm.methods.base import Method
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Uniform(Method):
     """Keep the first k cells in Bayer order, the order of ordered dithering: every prefix of it covers the grid evenly.
 
     Source: Bayer, "An optimum method for two-level rendition of continuous-tone pictures", ICC 1973.
     """
 
-    name: ClassVar[str] = "uniform"
-    scored: ClassVar[bool] = False
+    name = "uniform"
+    scored = False
 
     def score(self, ctx: TokenContext) -> Tensor:
         return -bayer_rank(ctx.grid.rows, ctx.grid.columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,9 +28,9 @@ class VisionZip(Method):
     [CLS] itself isn't kept; the paper's code adds the others' mean to the target in place of averaging both.
     """
 
-    name: ClassVar[str] = "visionzip"
-    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention", "keys"})
-    scored: ClassVar[bool] = False
+    name = "visionzip"
+    needs = frozenset({"cls_attention", "keys"})
+    scored = False
     contextual: float = 10 / 64
 
     def __post_init__(self) -> None:

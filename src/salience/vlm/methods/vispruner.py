@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,9 +28,9 @@ class VisPruner(Method):
     when `important` is not in [0, 1].
     """
 
-    name: ClassVar[str] = "vispruner"
-    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention"})
-    scored: ClassVar[bool] = False
+    name = "vispruner"
+    needs = frozenset({"cls_attention"})
+    scored = False
     important: float = 0.5
 
     def __post_init__(self) -> None:

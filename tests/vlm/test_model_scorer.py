@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import salience
-from salience.lab.fit.fitted_scorers import scorers_for
+from salience.lab.fit.fit_scorer import scorers_for
 from salience.vlm.families import adapter_for
 from salience.vlm.model_scorer import own_scorer
 

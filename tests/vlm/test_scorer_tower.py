@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import salience
 from salience.core.types import TokenContext
-from salience.lab.fit.fitted_scorers import scorers_for
+from salience.lab.fit.fit_scorer import scorers_for
 from salience.vlm.families import adapter_for, same_tower
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.compose import then, union

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from salience.lab import data
 from salience.lab.data import scenes
-from salience.lab.data.readers.mnist_digits import split_digits
+from salience.lab.data.readers.mnist import split_digits
 from salience.lab.data.scene_pictures import (
     CELL,
     COLOURS,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from salience.lab.data.readers.mnist_digits import split_digits
+from salience.lab.data.readers.mnist import split_digits
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Train a saliency scorer for a frozen vision-language model.
+"""Training of a saliency scorer for a frozen vision-language model, and the scorers that a model has.
 
 The pictures are encoded once and the target is computed once. Then a small MLP learns to predict, from the vision
 features alone, the attention of the model's own questions. The model only ever runs forward.
@@ -26,6 +26,8 @@ from salience.lab.fit.training_pictures import PackedPictures, PerToken, Trainin
 from salience.lab.train import checkpoint
 from salience.lab.train.schedule import warmup_cosine
 from salience.vlm.families import Adapter, adapter_for
+from salience.vlm.methods.saliency import Saliency
+from salience.vlm.model_scorer import model_scorer, require_same_tower
 from salience.vlm.scorers.scorer import Scorer, untrained_scorer
 
 
@@ -162,3 +164,24 @@ def load_target(aside: Path, make: Callable[[], Target]) -> Target:
         views = stored.get_tensor("sizes").tolist() if "sizes" in stored.keys() else None  # noqa: SIM118
         about = json.loads(stored.metadata()["about"])
     return Target(shares=found if views is None else torch.split(found, views), about=about)
+
+
+def scorers_for(adapter: Adapter) -> dict[int, Scorer]:
+    """Return seed -> scorer for all scorers that were made for exactly this model; the next number without a seed.
+
+    They lie in `salience` in the model's folder or hub repository and its subfolders `seed-*`, else they are the
+    bundled ones.
+
+    Raises:  ValueError where one in the model's own folder was trained on another vision tower
+    """
+    home = model_scorer(adapter).folder
+    if home is None:
+        return {}
+    found: dict[int, Scorer] = {}
+    for folder in [home, *sorted(home.glob("seed-*"))]:
+        scorer = Scorer.from_pretrained(folder)
+        require_same_tower(Saliency(scorer=scorer), adapter)
+        training: Any = scorer.config.training or {}
+        seed = training.get("seed", len(found))
+        found[seed if seed not in found else max(found) + 1] = scorer
+    return found

@@ -19,8 +19,7 @@ from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.run import compare, identity
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.fit.config import FitConfig
-from salience.lab.fit.fit_scorer import distil, load_target, make_target
-from salience.lab.fit.fitted_scorers import scorers_for
+from salience.lab.fit.fit_scorer import distil, load_target, make_target, scorers_for
 from salience.lab.fit.training_pictures import PackedPictures, prepare
 from salience.lab.profile.machine_load import Machine
 from salience.lab.result_cache import ResultCache

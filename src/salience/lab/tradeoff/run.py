@@ -20,7 +20,7 @@ from salience.lab.evaluate.packed_evaluator import evaluator_for
 from salience.lab.evaluate.packing import can_pack
 from salience.lab.evaluate.picture_tasks import QUESTION_ONLY, PictureTask, picture_task
 from salience.lab.evaluate.ranking import works_inside
-from salience.lab.fit.fitted_scorers import scorers_for
+from salience.lab.fit.fit_scorer import scorers_for
 from salience.lab.result_cache import ResultCache
 from salience.lab.tradeoff.config import TradeoffConfig
 from salience.lab.tradeoff.contact_sheets import save_contact_sheets

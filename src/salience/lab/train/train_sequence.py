@@ -154,14 +154,8 @@ class _Run:
     def __post_init__(self) -> None:
         self.device = self.group.device
         self.wrapped = self.group.wrap(self.model)
-
-    @property
-    def per_epoch(self) -> int:
-        return -(-len(self.task.train) // self.config.batch)
-
-    @property
-    def steps(self) -> int:
-        return self.per_epoch * self.config.epochs
+        self.per_epoch = -(-len(self.task.train) // self.config.batch)
+        self.steps = self.per_epoch * self.config.epochs
 
     def train(self, split: Split, tick: Tick, label: str) -> Evaluation | None:
         """Run the remaining steps and evaluate after each epoch. Returns the last evaluation."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from salience.lab.data.readers.mnist_digits import split_digits
+from salience.lab.data.readers.mnist import split_digits
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.splits import IGNORE
 from salience.lab.data.sequences.tasks import copying, induction, listops, tagging

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from salience.lab.data.readers.idx_files import FILES, read_idx
-from salience.lab.data.readers.mnist_digits import split_digits
+from salience.lab.data.readers.mnist import FILES, read_idx, split_digits
 from salience.lab.data.sequences import load
 from salience.lab.data.sequences.tasks import pixels
 

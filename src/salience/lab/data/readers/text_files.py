@@ -1,7 +1,4 @@
-"""Text files that users hand over: encoding, names of columns, words for a row's place.
-
-What is there is read as it is written; what is unclear is refused.
-"""
+"""Text files of users: encoding, names of columns, and the place of a row in messages. Unclear content is refused."""
 
 from __future__ import annotations
 

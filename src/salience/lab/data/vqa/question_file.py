@@ -54,10 +54,7 @@ class QuestionFile:
 
 
 def read_content(file: Path, source: str) -> QuestionFile:
-    """Read a file with a suffix of SUFFIXES.
-
-    Raises:  ValueError, one sentence with the row, where it can't be read
-    """
+    """Read a file with a suffix of SUFFIXES. Raises ValueError, one sentence with the row, where it can't be read."""
     if file.suffix.lower() in (".csv", ".tsv"):
         return _table(file, source)
     value = read_json(file, source)

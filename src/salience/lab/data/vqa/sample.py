@@ -17,36 +17,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A row of a question file, before its picture is found.
+class AskedRow:
+    """A question in a file.
 
-    source: the file's path below the folder   row: "file, row 3, line 4", for messages
+    answers: of each person asked (ten in VQAv2 and TextVQA), or one   choices: to choose from, if any
+    kind: of question, as the data call it   row: "file, row 3, line 4", for messages
     """
 
-    image: str
     question: str
     answers: tuple[str, ...]
-    source: str
     row: str
     kind: str = ""
     choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class VqaSample:
-    """A question whose picture is a file.
+class Entry(AskedRow):
+    """A question before its picture is found. source: the file's path below the folder"""
 
-    answers: of each person asked (ten in VQAv2 and TextVQA), or one   choices: to choose from, if any
-    kind: of question, as the data call it   picture: number of the picture in the task   row: place, for messages
-    """
+    image: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaSample(AskedRow):
+    """A question whose picture is a file. picture: its number in the task"""
 
     path: Path
-    question: str
-    answers: tuple[str, ...]
-    kind: str
     picture: int
-    row: str
-    choices: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:
@@ -82,18 +80,15 @@ def text_of(row: object, names: Sequence[str], where: str) -> str:
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no object with fields but {type(row).__name__}.")
     name = next((name for name in names if name in row), None)
-    if name is not None:
-        if isinstance(row[name], str) and failed_formula(row[name]):
-            raise ValueError(f"{where} has no {name} (it is {row[name].strip()}, a formula that failed).")
-        return plain_text(row[name], name, where)
-    raise ValueError(f"{where} has no {' or '.join(names)}.")
+    if name is None:
+        raise ValueError(f"{where} has no {' or '.join(names)}.")
+    if isinstance(row[name], str) and failed_formula(row[name]):
+        raise ValueError(f"{where} has no {name} (it is {row[name].strip()}, a formula that failed).")
+    return plain_text(row[name], name, where)
 
 
 def plain_text(value: object, name: str, where: str) -> str:
-    """Return a text or a number as text.
-
-    Raises:  ValueError that names the row, for any other value
-    """
+    """Return a text or a number as text. Raises ValueError that names the row, for any other value."""
     if isinstance(value, bool):
         raise ValueError(f'{where}: its {name} is {str(value).lower()}, but text or a number is needed, such as "yes".')
     if isinstance(value, float) and not math.isfinite(value):
@@ -111,8 +106,6 @@ def plain_text(value: object, name: str, where: str) -> str:
 
 def kind_of(row: dict[str, object], names: Sequence[str]) -> str:
     """Return the kind of question from the first of these fields that has one, else an empty text."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return str(value).strip()
-    return ""
+    values = (row.get(name) for name in names)
+    texts = (str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool))
+    return next(filter(None, texts), "")

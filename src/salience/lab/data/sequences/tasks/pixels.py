@@ -2,7 +2,7 @@
 
 smnist    pixel by pixel, row by row: 784 scalars                     psmnist   the same in one fixed random order
 digits49  49 patches of 4 x 4 pixels, row by row, 16 numbers each     fashion   as smnist, articles of clothing
-The digits are the 5,000 of `mnist_digits`, or with `folder=PATH` the four files of MNIST or of another set of its
+The digits are the 5,000 of `readers.mnist`, or with `folder=PATH` the four files of MNIST or of another set of its
 format. Fashion-MNIST comes from `folder=PATH`, else from Debian's package `dataset-fashion-mnist`, else from the cache
 or its authors' address. The last twelfth of a published training set is val; test is as published. Pixels are
 (x / 255 - mean) / deviation with two constants of the training pixels.
@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.lab.data.readers.idx_files import FILES, fetch, read_pair
-from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, DigitImages, split_digits
+from salience.lab.data.readers.mnist import CREDIT, FILES, LICENCE, DigitImages, fetch, read_pair, split_digits
 from salience.lab.data.sequences.draws import order_of
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Stored
@@ -96,10 +95,7 @@ def _split(task: str, pictures: DigitImages, mean: float, deviation: float) -> S
 
 
 def _published(folder: Path) -> dict[str, DigitImages]:
-    found = {}
-    for split in FILES:
-        images, labels = read_pair(folder, split)
-        found[split] = DigitImages(images=images, labels=labels.astype(np.int64))
+    found = {split: read_pair(folder, split) for split in FILES}
     whole = found["train"]
     held = -(-len(whole.labels) // 12)
     if held >= len(whole.labels):

@@ -4,7 +4,7 @@ A strip is 140 columns, each a patch of 28 pixels from top to bottom. The label 
 whose picture it lies, blank margins included. A single column tells little. The first columns of a digit are blank, so
 a model that reads one way must guess there, about one column in four.
 
-The digits are the 5,000 of `mnist_digits`, drawn evenly; each split has digits of its own. Training strips never
+The digits are the 5,000 of `readers.mnist`, drawn evenly; each split has digits of its own. Training strips never
 repeat. Pixels are (x / 255 - mean) / deviation with two constants of the training digits.
 """
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from salience.lab.data.readers.mnist_digits import CREDIT, LICENCE, split_digits
+from salience.lab.data.readers.mnist import CREDIT, LICENCE, split_digits
 from salience.lab.data.sequences.draws import Indices, integers
 from salience.lab.data.sequences.sequence_task import SequenceTask
 from salience.lab.data.sequences.splits import Generated

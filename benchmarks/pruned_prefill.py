@@ -20,7 +20,7 @@ from harness import arguments, median_ms, refuse_unless_close, report
 from torch import Tensor
 
 import salience
-from salience.lab.profile.flops import count_flops
+from salience.lab.profile.operator_counts import count_flops
 from salience.lab.profile.peak_memory import peak_bytes
 from salience.vlm.families import adapter_for
 

@@ -19,7 +19,7 @@ from harness import arguments, median_ms, refuse_unless_close, report
 from torch import Tensor
 
 import salience
-from salience.lab.profile.flops import count_flops
+from salience.lab.profile.operator_counts import count_flops
 from salience.lab.profile.shapes_only import shapes_only
 from salience.ops.farthest_first import farthest_first
 from salience.vlm.families import Adapter, EncodedViews, adapter_for

@@ -76,9 +76,8 @@ def profile(
     import torch
 
     from salience.core.backend import resolve_device
-    from salience.lab.profile.profile_config import ProfileConfig
+    from salience.lab.profile.profile_config import ProfileConfig, PromptShape
     from salience.lab.profile.profile_model import profile_model
-    from salience.lab.profile.prompt_shape import PromptShape
 
     with stdout_for_results(as_json):
         config = ProfileConfig(

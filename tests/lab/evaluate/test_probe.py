@@ -109,8 +109,6 @@ def test_a_picture_counts_with_its_questions() -> None:
 def test_the_interval_is_seeded_and_checked() -> None:
     picture = torch.arange(20)
     correct = picture % 3 == 0
-    assert interval(correct, picture, seed=3) == interval(correct, picture, seed=3)
-    with pytest.raises(ValueError, match="level"):
-        interval(correct, picture, level=1.0)
+    assert interval(correct, picture) == interval(correct, picture)
     with pytest.raises(ValueError, match="at least one question"):
         interval(correct[:0], picture[:0])

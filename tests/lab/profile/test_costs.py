@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from salience.lab.profile.flops import count_flops
 from salience.lab.profile.latency import Stopwatch, measure
+from salience.lab.profile.operator_counts import count_flops
 from salience.lab.profile.peak_memory import kv_bytes, peak_bytes
 
 

@@ -12,11 +12,11 @@ import torch
 
 import salience
 from salience.core.transformers_names import cache_of_output
-from salience.lab.profile.flops import count_flops
+from salience.lab.profile.counted_stages import vision_dominates_at
+from salience.lab.profile.operator_counts import count_flops
 from salience.lab.profile.peak_memory import kv_bytes
 from salience.lab.profile.roofline import Roofline
 from salience.lab.profile.shapes_only import shapes_only
-from salience.lab.profile.tower_bound import vision_dominates_at
 from salience.vlm.methods import method_class
 from salience.vlm.methods.compose import then
 from salience.vlm.methods.fastv import FastV
@@ -154,7 +154,7 @@ def test_batch_images_and_decoding_add_up(tiny_llava: Any) -> None:
         from salience.lab.profile.counted_stages import CountedModel
         from salience.lab.profile.meta_model import build
         from salience.lab.profile.picture_arguments import PictureInputs
-        from salience.lab.profile.prompt_shape import PromptShape
+        from salience.lab.profile.profile_config import PromptShape
 
         prompt = PromptShape(text_tokens=4, **options)
         found = CountedModel(build(config, torch.float32), prompt, PictureInputs(count=prompt.batch * prompt.images))

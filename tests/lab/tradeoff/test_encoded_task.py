@@ -34,7 +34,7 @@ def task(tiny_llava: Callable[..., Any], tiny_processor: Callable[[int], Any]) -
 
 
 def metrics(task: EncodedTask, method: Method | None, keep: float) -> TokenMetrics:
-    under_test = None if method is None else MethodUnderTest(name="any", seed=0, method=method, cost="any")
+    under_test = None if method is None else MethodUnderTest(name="any", seed=0, method=method)
     return token_metrics(task, *task.kept(under_test, keep))
 
 
@@ -118,9 +118,7 @@ def test_the_oracle_keeps_items(task: EncodedTask) -> None:
     assert found.item_share is not None and whole.item_share is not None
     assert found.item_share > 2 * whole.item_share > 0
     assert task.train is not None  # the probe learns on the items of its own pictures
-    _, train = task.kept(
-        MethodUnderTest(name="oracle", seed=0, method=oracle_for(task.test.pictures.samples), cost=""), 0.05
-    )
+    _, train = task.kept(MethodUnderTest(name="oracle", seed=0, method=oracle_for(task.test.pictures.samples)), 0.05)
     wanted = Ranking(oracle_for(task.train.pictures.samples), task.train.pictures).kept(0.05)
     assert train is not None and all(map(torch.equal, train.kept, wanted))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import salience
-from salience.lab.profile.in_llm_counts import in_llm_method
+from salience.lab.profile.profile_config import ProfileConfig
 from salience.lab.tradeoff.config import TradeoffConfig, named_inside
 from salience.vlm.methods import method_class
 from salience.vlm.methods.class_path import is_class_path
@@ -79,9 +79,10 @@ def test_other_commands_take_it(own_methods: str) -> None:
     config = TradeoffConfig(methods=("uniform", last, late))
     assert config.methods == ("uniform", last, late)
     assert [named_inside(name) for name in config.methods] == [False, False, True]
-    assert in_llm_method(late).drops(2) == (1,)
+    inside = ProfileConfig(method=late).in_llm
+    assert inside is not None and inside.drops(2) == (1,)
     with pytest.raises(ValueError, match="an InLLMMethod of your own as 'module:Class', or None"):
-        in_llm_method(last)
+        ProfileConfig(method=last)
 
 
 @pytest.mark.parametrize(("path", "sentence"), [

@@ -19,8 +19,6 @@ from salience.lab.data.scenes import Sample
 from salience.lab.evaluate.prompts import Prompt, encode_prompt
 from salience.vlm.families import Adapter
 
-Tick = Callable[[], object]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedPictures:
@@ -84,21 +82,20 @@ def encode_pictures(
     *,
     batch: int = 8,
     keys: bool = False,
-    tick: Tick | None = None,
+    tick: Callable[[], object] | None = None,
 ) -> EncodedPictures:
     """Encode each picture once.
 
     `keys`: of the tower's attention too, for methods that read them. `tick` is called after each picture, for a
     progress bar.
     """
-    device = next(adapter.model.parameters()).device
     features, projected, attention, grid = [], [], [], None
     digests: list[int] = []
     read: list[Tensor] = []
     for start in range(0, len(groups), batch):
         images = [group[0].image for group in groups[start : start + batch]]
         pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
-        encoded = adapter.encode(pixels.to(device, adapter_dtype(adapter)))
+        encoded = adapter.encode(pixels.to(adapter.device, adapter.model.dtype))
         features.append(encoded.features)
         projected.append(adapter.project(encoded.features))
         if adapter.tower_attention is not None:
@@ -128,9 +125,3 @@ def encode_pictures(
         grid=grid,
         keys=torch.stack(read) if read else None,
     )
-
-
-def adapter_dtype(adapter: Adapter) -> torch.dtype:
-    """The dtype that the model computes in."""
-    dtype: torch.dtype = next(adapter.model.parameters()).dtype
-    return dtype

@@ -65,7 +65,7 @@ class GenerateEvaluator:
                 for start in range(0, len(group), BATCH):
                     batch = group[start : start + BATCH]
                     inputs = self.inputs(group[0].image, [sample.question for sample in batch])
-                    texts += self._texts(inputs)
+                    texts += self.texts(inputs)
                     if start == 0:
                         tokens.append(_tokens_read(inputs, pruned, len(batch), self.model))
                     chosen += self._chosen(inputs, batch)
@@ -102,11 +102,12 @@ class GenerateEvaluator:
         if method is None:
             return contextlib.nullcontext()
         return prune(
-            self.model, method_for_picture(method, picture), keep=budget.keep, tokens=budget.tokens, mass=budget.mass,
+            self.model, _for_picture(method, picture), keep=budget.keep, tokens=budget.tokens, mass=budget.mass,
             min=budget.min, max=budget.max, positions=self.settings.positions,
         )  # fmt: skip
 
-    def _texts(self, inputs: Mapping[str, Any]) -> list[str]:
+    def texts(self, inputs: Mapping[str, Any]) -> list[str]:
+        """Return the greedy answer to each question."""
         ids = self.model.generate(**inputs, max_new_tokens=self.settings.max_new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
         decoded: list[str] = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -125,8 +126,8 @@ class GenerateEvaluator:
         ]
 
 
-def method_for_picture(method: Method, picture: int) -> Method:
-    """Return the method for calls with that picture alone. An oracle counts pictures from the first of a call."""
+def _for_picture(method: Method, picture: int) -> Method:
+    """The method for calls with that picture alone. An oracle counts pictures from the first of a call."""
     if not isinstance(method, Oracle):
         return method
     return Oracle(boxes=[method.boxes[picture]] * BATCH, image_size=method.image_size)

@@ -68,8 +68,8 @@ def _same_prefix(adapter: Adapter, processor: Any) -> bool:
     return True
 
 
-class PackedEvaluator:
-    """`Evaluator` by packed runs. See `evaluator_for` for the arguments."""
+class PackedEvaluator(GenerateEvaluator):
+    """`Evaluator` by packed runs where they are possible. See `evaluator_for` for the arguments."""
 
     def __init__(
         self,
@@ -80,20 +80,14 @@ class PackedEvaluator:
         *,
         encoded: RankedPictures | None = None,
     ) -> None:
-        self.adapter, self.processor, self.groups, self.encoded = adapter, processor, groups, encoded
-        self.generate = GenerateEvaluator(adapter.model, processor, groups, settings)
-        self.settings = self.generate.settings
+        super().__init__(adapter.model, processor, groups, settings)
+        self.adapter, self.encoded = adapter, encoded
         self._part_pictures: dict[range, EncodedPictures] = {}
-
-    @property
-    def samples(self) -> list[PictureQuestion]:
-        """The Q questions."""
-        return self.generate.samples
 
     def parts(self, method: Method | None) -> list[range]:
         """See `Evaluator.parts`."""
         if self.encoded is None or not self._can_pack(method):
-            return self.generate.parts(method)
+            return super().parts(method)
         return [range(len(self.groups))]
 
     @torch.no_grad()
@@ -102,7 +96,7 @@ class PackedEvaluator:
     ) -> Answers:
         """See `Evaluator.run`."""
         if not self._can_pack(method):
-            return self.generate.run(method, budget, part=part, tick=tick)
+            return super().run(method, budget, part=part, tick=tick)
         if self.encoded is not None:
             return self._marked(self.encoded, method, budget, tick)
         return Answers.joined(

@@ -17,7 +17,7 @@ from salience.lab.profile.meta_model import language_model, projectors
 from salience.lab.profile.operator_counts import CountOperators, Work
 from salience.lab.profile.peak_memory import kv_bytes, peak_bytes
 from salience.lab.profile.picture_arguments import PictureInputs
-from salience.lab.profile.prompt_shape import PromptShape
+from salience.lab.profile.profile_config import PromptShape
 from salience.lab.profile.shapes_only import shapes_only
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.in_llm_method import InLLMMethod
@@ -100,12 +100,31 @@ class CountedLLM:
         return tokens * self.step.flops + self.more_flops * tokens * (tokens - 1) // 2
 
 
+def vision_dominates_at(counted: CountedModel) -> int:
+    """The most tokens of a picture whose work after the tower is at most the tower's own; 0 if one token has more.
+
+    With this number or fewer, pruning all other tokens would save less than the tower costs. The language model's work
+    is quadratic in the number of tokens, so three counts determine all: those of the rows, if there are three.
+    """
+    n = counted.n
+    three = list(dict.fromkeys([*counted.counts, n, 0, max(1, n // 2)]))[:3]  # fewer if there are no three from 0 to n
+    (x, y), *others = ((kept, counted.language(kept).prefill.flops) for kept in three)
+    slopes = [((other - y) / (kept - x), kept) for kept, other in others]  # y + slope (kept - x) through each
+    (first, middle), (second, last) = slopes[0], slopes[-1]
+    b = (second - first) / (last - middle) if last != middle else 0.0  # text + a k + b k^2 through all
+    a = first - b * (x + middle) + counted.projector.flops / n
+    kept = 0
+    while kept < n and a * (kept + 1) + b * (kept + 1) ** 2 <= counted.vision.flops:
+        kept += 1
+    return kept
+
+
 def _language(model: Any, prompt: PromptShape, visual: int, within: AbstractContextManager[None]) -> CountedLLM:
     counted, caches = CountOperators("llm"), []
 
     def run() -> None:
         with counted:
-            caches.append(_prefill(model, prompt, visual))
+            caches.append(_forward(model, prompt, prompt.text_tokens + visual))
 
     with shapes_only():
         with within:
@@ -123,26 +142,22 @@ def _language(model: Any, prompt: PromptShape, visual: int, within: AbstractCont
     )
 
 
-def _prefill(model: Any, prompt: PromptShape, visual: int) -> Any:
-    """The cache of a prompt with `visual` tokens a row, after the head has run on the last position."""
-    length = prompt.text_tokens + visual
-    embedded = torch.empty(prompt.batch, length, _width(model), dtype=model.dtype)
-    mask = torch.ones(prompt.batch, length, dtype=torch.int64)
-    out = language_model(model)(inputs_embeds=embedded, attention_mask=mask, use_cache=True)
+def _forward(model: Any, prompt: PromptShape, tokens: int, cache: Any = None) -> Any:
+    """The cache behind `tokens` more tokens a row, after the head has run on the last position."""
+    seen = 0 if cache is None else cache.get_seq_length()
+    out = language_model(model)(
+        inputs_embeds=torch.empty(prompt.batch, tokens, _width(model), dtype=model.dtype),
+        attention_mask=torch.ones(prompt.batch, seen + tokens, dtype=torch.int64),
+        use_cache=True,
+        **({} if cache is None else passed_cache(language_model(model), cache)),
+    )
     model.get_output_embeddings()(out.last_hidden_state[:, -1])
     return cache_of_output(out)
 
 
 def _step(model: Any, prompt: PromptShape, cache: Any) -> Work:
-    mask = torch.ones(prompt.batch, cache.get_seq_length() + 1, dtype=torch.int64)
     with CountOperators("llm") as counted:
-        out = language_model(model)(
-            inputs_embeds=torch.empty(prompt.batch, 1, _width(model), dtype=model.dtype),
-            attention_mask=mask,
-            use_cache=True,
-            **passed_cache(language_model(model), cache),
-        )
-        model.get_output_embeddings()(out.last_hidden_state[:, -1])
+        _forward(model, prompt, 1, cache)
     work: Work = counted.work["llm"]
     return work
 

@@ -8,34 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from salience.core.types import Selection, TokenContext
-from salience.lab.profile.prompt_shape import PromptShape
+from salience.lab.profile.profile_config import PromptShape
 from salience.vlm.in_llm.layer_hooks import Prefill
 from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.class_path import is_class_path
 from salience.vlm.methods.compose import ThenInLLM
 from salience.vlm.methods.in_llm_method import InLLMMethod
-
-
-def in_llm_method(method: str | InLLMMethod) -> InLLMMethod:
-    """Return the method inside the language model by its name, or the method itself.
-
-    Raises:  ValueError when it is no such method
-    """
-    known = sorted(name for name in METHODS if issubclass(method_class(name), InLLMMethod))
-    named = isinstance(method, str) and (method in known or is_class_path(method))
-    found = method_class(str(method))() if named else method
-    if not isinstance(found, InLLMMethod):
-        raise ValueError(
-            f"method must be one of {', '.join(known)}, an InLLMMethod of your own as 'module:Class', or None for "
-            f"pruning before the language model, not {method!r}."
-        )
-    return found
 
 
 def entering(method: InLLMMethod, kept: int, n: int) -> int:
@@ -81,5 +62,5 @@ class _First(InLLMMethod):
         return self.method.drops(depth)
 
     def stay(self, ctx: TokenContext, budget: Budget, *, entered: int, stage: int, stages: int) -> Selection:
-        kept: Tensor = torch.arange(min(self.count(entered, budget.count(entered), stage, stages), len(ctx.features)))
-        return Selection(kept=kept)
+        kept = self.count(entered, budget.count(entered), stage, stages)
+        return Selection(kept=torch.arange(min(kept, len(ctx.features))))

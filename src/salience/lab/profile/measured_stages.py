@@ -16,8 +16,8 @@ from salience.lab.profile.counted_stages import CountedModel
 from salience.lab.profile.latency import Stopwatch, measure
 from salience.lab.profile.meta_model import language_model, projectors
 from salience.lab.profile.picture_arguments import PictureInputs
+from salience.lab.profile.profile_config import PromptShape
 from salience.lab.profile.profile_rows import STAGES
-from salience.lab.profile.prompt_shape import PromptShape
 from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.in_llm.layer_hooks import layer_masks
 from salience.vlm.in_llm.llm_layers import LLMLayers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +103,9 @@ def language_model(model: Any) -> Any:
 
 def projectors(model: Any) -> list[nn.Module]:
     """The projector's modules; empty if the tower itself returns the language model's tokens."""
-    return list(_projectors(model.base_model))
-
-
-def _projectors(base: nn.Module) -> Iterator[nn.Module]:
-    for path, module in base.named_modules():
+    found = []
+    for path, module in model.base_model.named_modules():
         parent, _, name = path.rpartition(".")
         if name in _PROJECTORS or parent.rpartition(".")[2] in _PROJECTOR_LISTS:
-            yield module
+            found.append(module)
+    return found

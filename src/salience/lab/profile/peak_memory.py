@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -79,11 +79,5 @@ def peak_bytes(call: Callable[[], object], weights: Iterable[torch.Tensor] = ())
 
 def kv_bytes(cache: Any) -> int:
     """Bytes of the keys and values in a transformers cache."""
-    return sum(tensor.nbytes for tensor in _cached(cache))
-
-
-def _cached(cache: Any) -> Iterator[torch.Tensor]:
-    for layer in cache.layers:
-        if isinstance(getattr(layer, "keys", None), torch.Tensor):
-            yield layer.keys
-            yield layer.values
+    layers = [layer for layer in cache.layers if isinstance(getattr(layer, "keys", None), torch.Tensor)]
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

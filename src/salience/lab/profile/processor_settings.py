@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -28,14 +29,6 @@ class PreparedPicture:
     note: str = ""
 
 
-def prepared_by(processor: Any, size: tuple[int, int]) -> PreparedPicture:
-    """Output of a processor, or an image processor, for a picture of `size`, width and height in pixels.
-
-    Raises:  ValueError when it returns no pixel_values
-    """
-    return _prepared(processor, size, {})
-
-
 def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, local: bool = False) -> PreparedPicture:
     """The same with the processor in a model's folder, or of a hub id; only its image processor if need be.
 
@@ -54,7 +47,7 @@ def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, l
             found = kind.from_pretrained(str(source), local_files_only=local)
             loaded = True
             usual = {} if hasattr(found, "image_processor") else _usual(model_type, found)
-            return _prepared(found, size, usual)
+            return prepared_by(found, size, usual)
         except Exception as error:  # transformers, the hub, the network and missing packages share no base class
             line = str(error).strip().partition("\n")[0].strip().rstrip(".")
             reasons.append(f"{type(error).__name__}: {line}" if line else type(error).__name__)
@@ -66,7 +59,14 @@ def prepared_in(source: str | Path, model_type: str, size: tuple[int, int], *, l
     return PreparedPicture(values={}, note=f"its processor can't be loaded ({reasons[-1]})")
 
 
-def _prepared(processor: Any, size: tuple[int, int], usual: Mapping[str, Any]) -> PreparedPicture:
+def prepared_by(
+    processor: Any, size: tuple[int, int], usual: Mapping[str, Any] = MappingProxyType({})
+) -> PreparedPicture:
+    """Return the output of a processor, or an image processor, for a picture of `size`, width and height in pixels.
+
+    usual: arguments of the image processor
+    Raises:  ValueError when it returns no pixel_values
+    """
     from PIL import Image
 
     picture = Image.new("RGB", size, "grey")

@@ -10,16 +10,14 @@ import torch
 
 from salience.core.backend import resolve_device
 from salience.core.record import ProfileRecord
-from salience.lab.profile.counted_stages import CountedModel
+from salience.lab.profile.counted_stages import CountedModel, vision_dominates_at
 from salience.lab.profile.machine_load import Machine
 from salience.lab.profile.meta_model import build, dtype_of, read_config
 from salience.lab.profile.picture_arguments import DEFAULT_SIZE
 from salience.lab.profile.processor_settings import PreparedPicture, prepared_by, prepared_in
-from salience.lab.profile.profile_config import ProfileConfig
+from salience.lab.profile.profile_config import ProfileConfig, PromptShape
 from salience.lab.profile.profile_rows import profile_row
-from salience.lab.profile.prompt_shape import PromptShape
 from salience.lab.profile.roofline import Roofline, measure_roof
-from salience.lab.profile.tower_bound import vision_dominates_at
 from salience.vlm.methods.in_llm_method import InLLMMethod
 
 

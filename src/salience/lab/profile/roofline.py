@@ -45,16 +45,12 @@ class Roofline:
         return max(flops / self.flops_per_s, moved / self.bytes_per_s, self.launch_s)
 
 
-def measure_roof(device: torch.device | str, dtype: torch.dtype) -> Roofline:
+@functools.cache
+def measure_roof(device: torch.device, dtype: torch.dtype) -> Roofline:
     """The limits of `device` for matrices of `dtype`, measured once in a process, in about a second.
 
     Each figure is the best of a few tries, to reduce the effect of other work on the machine.
     """
-    return _measured(torch.device(device), dtype)
-
-
-@functools.cache
-def _measured(device: torch.device, dtype: torch.dtype) -> Roofline:
     with torch.no_grad():
         return Roofline(
             flops_per_s=_flops_per_s(device, dtype),

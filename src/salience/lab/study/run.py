@@ -76,7 +76,7 @@ def run(
         given = scorers_for(adapter)
         found = tradeoff.run(
             model, chosen.tradeoff, processor=processor, name=name, out=folder, train=train, cache=cache, bars=bars,
-            scorers={**given, chosen.fit.seed: fresh}, controls={SHUFFLED: shuffled},
+            scorers={**given, chosen.fit.seed: fresh}, shuffled=shuffled,
         )  # fmt: skip
         machine.sample()
         sequences = _compared(chosen.compare, device=device, cache=cache, bars=bars)

@@ -19,7 +19,8 @@ class RunContext:
     """Model, configuration and services of one run.
 
     name: of the model in the record   out: folder of pictures, None stores none
-    cache: finished results, shared by the processes of the run   scorers: by seed   controls: scorers by method name
+    cache: finished results, shared by the processes of the run   scorers: by seed
+    shuffled: a scorer fitted to shuffled targets
     """
 
     adapter: Adapter
@@ -30,4 +31,4 @@ class RunContext:
     bars: ProgressBars
     out: Path | None = None
     scorers: Mapping[int, Scorer] = field(default_factory=dict)
-    controls: Mapping[str, Scorer] = field(default_factory=dict)
+    shuffled: Scorer | None = None

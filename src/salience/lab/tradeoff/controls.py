@@ -6,6 +6,7 @@ Both ask questions in another order than the rows: Q questions, numbered in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -24,8 +25,7 @@ from salience.vlm.methods.oracle import Oracle
 
 def first_questions(pictures: EncodedPictures) -> list[int]:
     """Return the number of each picture's first question among all, and the number of questions at the end."""
-    numbers: list[int] = torch.tensor([0, *(len(group) for group in pictures.samples)]).cumsum(0).tolist()
-    return numbers
+    return list(accumulate(map(len, pictures.samples), initial=0))
 
 
 def full_accuracy(test: RankedPictures, pictures: int) -> float:

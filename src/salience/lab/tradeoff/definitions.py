@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from salience.lab.tradeoff.paired_differences import DEFINITION as DIFFERENCES
-from salience.lab.tradeoff.stage_costs import DEFINITION as INSIDE_COSTS
-
+_INSIDE_COSTS = (
+    "null for methods that work inside the model: what they choose with is part of prefill_ms and flops_llm (between "
+    "the language model's layers) or of encode_ms and flops_vision (merging in the tower)"
+)
+_DIFFERENCES = (
+    "accuracy minus that of another method at the same ratio (random: the mean of its draws) or of all tokens, on the "
+    "same questions, a method's seeds averaged first; by_seed: of each seed alone; "
+    "blind_differences: all tokens minus answers without the picture; kind_differences: on one kind of question, minus "
+    "all tokens; 95 % percentile bootstrap, 2,000 draws of whole "
+    "pictures; no correction for their number"
+)
 _INTERVAL = {"accuracy_low, accuracy_high": "95 % percentile bootstrap, 2,000 draws of whole pictures"}
 
 #: Where pictures are encoded and know the boxes of their items.
@@ -23,7 +31,7 @@ _ENCODED = {
     "item_share": "share of the kept tokens whose middle lies in an item's box, mean over pictures",
     "tokens_kept": "mean over pictures for a method that finds its own count (prumerge), whose cost columns are those"
     " of the whole budget; merged tokens count as the ones they were merged into, also in saliency_mass and item_share",
-    "differences": DIFFERENCES,
+    "differences": _DIFFERENCES,
     "oracle-question": "each question keeps the items it is about; measured on the first pictures only, no probe",
 }
 #: Where answers are generated.
@@ -35,7 +43,7 @@ _GENERATED = {
     "loglikelihood_accuracy": "share of the questions with choices whose right one has the highest log-likelihood",
     "tokens_kept": "mean over pictures of the visual tokens that the language model read",
     "first_token_ms, decode_ms_per_token": "of the first question, processor left out, `generate` as a whole; median",
-    "differences": DIFFERENCES,
+    "differences": _DIFFERENCES,
 }
 
 
@@ -43,4 +51,4 @@ def definitions(*, encoded: bool, inside: bool) -> dict[str, str]:
     """Return column -> definition. inside: whether a method works inside the vision tower or the language model"""
     if not encoded:
         return _GENERATED
-    return {**_ENCODED, **({"select_ms, flops_scorer": INSIDE_COSTS} if inside else {})}
+    return {**_ENCODED, **({"select_ms, flops_scorer": _INSIDE_COSTS} if inside else {})}

@@ -10,28 +10,26 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from salience.core.files import write_atomic
 from salience.core.result_tables import Example, ExampleCut
 from salience.lab.data.scenes import Sample
-from salience.lab.evaluate.generate_evaluator import method_for_picture
+from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.packed_answers import answer
-from salience.lab.evaluate.prompts import prompt_text
 from salience.lab.evaluate.ranking import RankedPictures, Ranking
 from salience.lab.tradeoff.config import DEFAULT_METHODS
 from salience.lab.tradeoff.context import RunContext
 from salience.lab.tradeoff.controls import first_questions
 from salience.lab.tradeoff.encoded_task import EncodedTask
 from salience.lab.tradeoff.methods_under_test import MethodUnderTest
-from salience.vlm.prune import prune
+from salience.vlm.methods.budget import Budget
 
 _CANDIDATES = 32
 _SHOWN = ("saliency", "random", "cls-attention")
-MAX_NEW_TOKENS = 8
 
 
-def examples(context: RunContext, task: EncodedTask, methods: Sequence[MethodUnderTest]) -> tuple[Example, ...]:
+def examples(
+    context: RunContext, generate: GenerateEvaluator, task: EncodedTask, methods: Sequence[MethodUnderTest]
+) -> tuple[Example, ...]:
     """Return the samples, stored in the cache; their pictures go to `<out>/figures`."""
     shown = {method.name: method for method in reversed(methods) if method.name in _SHOWN}
     keeps, count = context.config.pruned, context.config.examples
@@ -42,7 +40,10 @@ def examples(context: RunContext, task: EncodedTask, methods: Sequence[MethodUnd
 
     def made() -> list[dict[str, object]]:
         chosen = choose(task.test, subject, keeps, count)
-        return [_example(context, task.test, place, sample, ordered).to_json() for place, sample in enumerate(chosen)]
+        return [
+            _example(context, generate, task.test, place, sample, ordered).to_json()
+            for place, sample in enumerate(chosen)
+        ]
 
     with context.bars.bar("samples", 1) as tick:
         found = tuple(Example.from_json(one, "examples") for one in context.cache.get("examples", made))
@@ -69,22 +70,34 @@ def choose(test: RankedPictures, subject: MethodUnderTest, keeps: Sequence[float
 
 
 def _example(
-    context: RunContext, test: RankedPictures, place: int, chosen: tuple[int, int], methods: Sequence[MethodUnderTest]
+    context: RunContext,
+    generate: GenerateEvaluator,
+    test: RankedPictures,
+    place: int,
+    chosen: tuple[int, int],
+    methods: Sequence[MethodUnderTest],
 ) -> Example:
     """One sample, answered by `generate`."""
     picture, number = chosen
     sample, grid = test.pictures.samples[picture][number], test.pictures.grid
+    inputs = generate.inputs(sample.image, [sample.question])
+
+    def cut(method: MethodUnderTest, keep: float) -> ExampleCut:
+        with generate.pruned(method.method, Budget(keep=keep), picture) as pruned:
+            assert pruned is not None  # there is a method
+            (text,) = generate.texts(inputs)
+            kept = tuple(pruned.trace.images[0].kept.tolist())
+        return ExampleCut(method=method.name, keep=keep, kept=kept, answer=text)
+
     return Example(
         image=None if context.out is None else _store(sample, context.out, place),
         question=sample.question,
         answer=sample.answer,
-        full_answer=_generate(context, sample),
+        full_answer=generate.texts(inputs)[0],
         kind=sample.kind,
         boxes=sample.boxes,
         grid=(grid.rows, grid.columns),
-        cuts=tuple(
-            _cut(context, sample, method, keep, picture) for method in methods for keep in context.config.pruned
-        ),
+        cuts=tuple(cut(method, keep) for method in methods for keep in context.config.pruned),
     )
 
 
@@ -94,21 +107,3 @@ def _store(sample: Sample, out: Path, place: int) -> str:
     name = f"figures/sample_{place}.png"
     write_atomic(out / name, stream.getvalue())
     return name
-
-
-def _cut(context: RunContext, sample: Sample, method: MethodUnderTest, keep: float, picture: int) -> ExampleCut:
-    own = method_for_picture(method.method, picture)
-    with prune(context.adapter.model, own, keep=keep, positions=context.config.positions) as pruned:
-        text = _generate(context, sample)
-        kept = tuple(pruned.trace.images[0].kept.tolist())
-    return ExampleCut(method=method.name, keep=keep, kept=kept, answer=text)
-
-
-@torch.no_grad()
-def _generate(context: RunContext, sample: Sample) -> str:
-    model, processor = context.adapter.model, context.processor
-    inputs = processor(images=sample.image, text=prompt_text(processor, sample.question), return_tensors="pt")
-    inputs = inputs.to(model.device, dtype=model.dtype)
-    ids = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    text: str = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return text.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from salience.lab.data.scene_pictures import SIDE
@@ -31,6 +32,8 @@ from salience.vlm.methods.saliency import Saliency
 from salience.vlm.methods.uniform import Uniform
 from salience.vlm.scorers.scorer import untrained_scorer
 
+#: Controls, and an oracle that is measured in another way.
+_SAME_COST = {SHUFFLED: "saliency", UNTRAINED: "saliency", ORACLE_QUESTION: ORACLE}
 _NO_SCORER = (
     "methods name 'saliency', but there is no scorer made for exactly this model: train one with `salience fit`, or "
     "leave it out."
@@ -41,13 +44,17 @@ _NO_SCORER = (
 class MethodUnderTest:
     """One method of the comparison.
 
-    name, seed: as the rows have them   method: for the test pictures   cost: name of the method whose cost is the same
+    name, seed: as the rows have them   method: for the test pictures
     """
 
     name: str
     seed: int
     method: Method
-    cost: str
+
+    @property
+    def cost(self) -> str:
+        """Name of the method whose cost is the same."""
+        return _SAME_COST.get(self.name, self.name)
 
 
 def methods_under_test(context: RunContext, task: PictureTask, *, boxes: bool) -> list[MethodUnderTest]:
@@ -60,16 +67,16 @@ def methods_under_test(context: RunContext, task: PictureTask, *, boxes: bool) -
     named = config.methods or ()
     if "saliency" in named and not context.scorers:
         raise ValueError(_NO_SCORER)
-    require_measurable(named, config.task, boxes=boxes, controls=context.controls)
+    require_measurable(named, config.task, boxes=boxes, shuffled=context.shuffled is not None)
     names = named or _default_names(context, DEFAULT_METHODS if boxes else WITHOUT_BOXES)
     found = [method for method in _all(context, task, names) if method.name in names]
     # Without boxes the rows come in the order in which methods were named.
     return found if boxes else sorted(found, key=lambda method: names.index(method.name))
 
 
-def require_measurable(names: Collection[str], task: str, *, boxes: bool, controls: Collection[str] = ()) -> None:
+def require_measurable(names: Collection[str], task: str, *, boxes: bool, shuffled: bool = False) -> None:
     """Raise ValueError for a method that needs boxes or training which there are not."""
-    if SHUFFLED in names and SHUFFLED not in controls:
+    if SHUFFLED in names and not shuffled:
         raise ValueError(
             f"methods name {SHUFFLED!r}, a scorer fitted to shuffled targets, which only `salience study` makes."
         )
@@ -105,32 +112,24 @@ def _default_names(context: RunContext, names: Sequence[str]) -> list[str]:
 def _all(context: RunContext, task: PictureTask, names: Sequence[str]) -> Iterator[MethodUnderTest]:
     """Every method that this run has or that is named."""
     config, seed = context.config, context.config.seed
+    row = partial(MethodUnderTest, seed=seed)
     for fitted_with, scorer in context.scorers.items():
-        yield _learned("saliency", fitted_with, Saliency(scorer=scorer.eval()))
+        yield row(name="saliency", seed=fitted_with, method=Saliency(scorer=scorer.eval()))
     for draw in range(seed, seed + config.draws):
-        yield _plain("random", draw, Random(seed=draw))
-    yield _plain("uniform", seed, Uniform())
-    yield _plain("cls-attention", seed, ClsAttention())
-    published = [_plain(name, seed, method_class(name)()) for name in config.methods or RIVALS if of_table(name)]
+        yield row(name="random", seed=draw, method=Random(seed=draw))
+    yield row(name="uniform", method=Uniform())
+    yield row(name="cls-attention", method=ClsAttention())
+    published = [row(name=name, method=method_class(name)()) for name in config.methods or RIVALS if of_table(name)]
     yield from (method for method in published if not named_inside(method.name))
     if ORACLE in names:
-        yield _plain(ORACLE, seed, oracle_for(task.groups))
-    for name, scorer in context.controls.items():
-        yield _learned(name, seed, Saliency(scorer=scorer.eval()))
+        yield row(name=ORACLE, method=oracle_for(task.groups))
+    if context.shuffled is not None:
+        yield row(name=SHUFFLED, method=Saliency(scorer=context.shuffled.eval()))
     if UNTRAINED in names and (context.scorers or config.methods):
         hidden = next((scorer.config.hidden for scorer in context.scorers.values()), 64)
         for own in range(seed, seed + config.untrained):
             scorer = untrained_scorer(context.adapter.d_features, seed=own, hidden=hidden)
-            yield _learned(UNTRAINED, own, Saliency(scorer=scorer.eval()))
+            yield row(name=UNTRAINED, seed=own, method=Saliency(scorer=scorer.eval()))
     if ORACLE_QUESTION in names:
-        yield MethodUnderTest(name=ORACLE_QUESTION, seed=seed, method=oracle_for(task.groups), cost=ORACLE)
+        yield row(name=ORACLE_QUESTION, method=oracle_for(task.groups))
     yield from (method for method in published if named_inside(method.name))
-
-
-def _plain(name: str, seed: int, method: Method) -> MethodUnderTest:
-    return MethodUnderTest(name=name, seed=seed, method=method, cost=name)
-
-
-def _learned(name: str, seed: int, method: Method) -> MethodUnderTest:
-    """A scorer; controls, under other names, cost what `saliency` costs."""
-    return MethodUnderTest(name=name, seed=seed, method=method, cost="saliency")

@@ -6,8 +6,9 @@ the difference itself is resampled. Every verdict of the report comes from these
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import TypedDict
 
@@ -16,14 +17,6 @@ from torch import Tensor
 
 from salience.core.result_tables import ALL_TOKENS, AccuracyDifference, KindDifference, SeedDifference
 from salience.lab.evaluate.bootstrap import intervals
-
-DEFINITION = (
-    "accuracy minus that of another method at the same ratio (random: the mean of its draws) or of all tokens, on the "
-    "same questions, a method's seeds averaged first; by_seed: of each seed alone; "
-    "blind_differences: all tokens minus answers without the picture; kind_differences: on one kind of question, minus "
-    "all tokens; 95 % percentile bootstrap, 2,000 draws of whole "
-    "pictures; no correction for their number"
-)
 
 _Place = tuple[str, float]
 
@@ -54,12 +47,7 @@ def differences(rows: Sequence[PairedMarks], picture: Tensor) -> list[AccuracyDi
     if not each:
         return []
     mean = _means(each)
-    bounds = intervals(picture)
-
-    def interval(apart: Tensor) -> _Interval:
-        low, high = bounds(apart)
-        return {"difference": float(apart.mean()), "low": low, "high": high}
-
+    interval = partial(_interval, bounds=intervals(picture))
     found = []
     for (method, keep), own in mean.items():
         if keep == 1:
@@ -94,12 +82,8 @@ def blind_differences(
     for name, right in blind.items():
         if whole is not None and len(right) == len(picture):
             apart = whole - torch.tensor([float(mark) for mark in right], dtype=torch.float64)
-            low, high = intervals(picture)(apart)
-            found.append(
-                AccuracyDifference(
-                    method=ALL_TOKENS, keep=1.0, against=name, difference=float(apart.mean()), low=low, high=high
-                )
-            )
+            known = _interval(apart, intervals(picture))
+            found.append(AccuracyDifference(method=ALL_TOKENS, keep=1.0, against=name, **known))
     return found
 
 
@@ -116,13 +100,13 @@ def kind_differences(rows: Sequence[PairedMarks], picture: Tensor, kinds: Sequen
         for (method, keep), own in mean.items():
             if keep < 1 and (method, 1.0) in mean:
                 apart = (own - mean[method, 1.0])[mine]
-                low, high = bounds(apart)
-                found.append(
-                    KindDifference(
-                        method=method, keep=keep, kind=kind, difference=float(apart.mean()), low=low, high=high
-                    )
-                )
+                found.append(KindDifference(method=method, keep=keep, kind=kind, **_interval(apart, bounds)))
     return found
+
+
+def _interval(apart: Tensor, bounds: Callable[[Tensor], tuple[float, float]]) -> _Interval:
+    low, high = bounds(apart)
+    return {"difference": float(apart.mean()), "low": low, "high": high}
 
 
 def _by_place(rows: Sequence[PairedMarks]) -> dict[_Place, list[tuple[int, Tensor]]]:

@@ -11,10 +11,10 @@ from salience.core.result_rows import TradeoffRow
 from salience.lab.evaluate.bootstrap import interval
 from salience.lab.evaluate.marks import further_marks
 from salience.lab.evaluate.picture_tasks import PictureTask
+from salience.lab.tradeoff.costs import CostColumns, Costs
 from salience.lab.tradeoff.measurements import ALL, Key, Measurement
 from salience.lab.tradeoff.methods_under_test import MethodUnderTest
 from salience.lab.tradeoff.paired_differences import PairedMarks
-from salience.lab.tradeoff.stage_costs import CostColumns, Costs
 
 
 def tradeoff_rows(

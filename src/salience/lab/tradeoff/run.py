@@ -22,7 +22,7 @@ from salience.lab.evaluate.picture_tasks import QUESTION_ONLY, PictureTask, pict
 from salience.lab.evaluate.ranking import works_inside
 from salience.lab.fit.fit_scorer import scorers_for
 from salience.lab.result_cache import ResultCache
-from salience.lab.tradeoff.config import TradeoffConfig
+from salience.lab.tradeoff.config import SHUFFLED, TradeoffConfig
 from salience.lab.tradeoff.contact_sheets import save_contact_sheets
 from salience.lab.tradeoff.context import RunContext
 from salience.lab.tradeoff.controls import full_accuracy, other_picture
@@ -52,7 +52,7 @@ def run(
     name: str | None = None,
     out: str | Path | None = None,
     scorers: Mapping[int, Scorer] | None = None,
-    controls: Mapping[str, Scorer] | None = None,
+    shuffled: Scorer | None = None,
     train: EncodedPictures | None = None,
     cache: ResultCache | None = None,
     bars: ProgressBars | None = None,
@@ -65,7 +65,8 @@ def run(
 
     Args:    model, processor: a transformers VLM of a known family, left as it is   name: of the model in the record
              out: folder of the samples' pictures, and of finished results while the run lasts; None stores nothing
-             scorers: seed -> scorer; None for those that belong to the model   controls: method name -> scorer
+             scorers: seed -> scorer; None for those that belong to the model
+             shuffled: a scorer fitted to shuffled targets, a control
              train: training pictures already encoded, for the probe   cache, bars: of a larger study
     Raises:  ValueError for a model of no known family, for a method that can't be measured on it, for a scorer that was
              trained on another vision tower, and for a picture that can't be read, naming its row
@@ -73,13 +74,14 @@ def run(
     adapter = adapter_for(model)
     folder = None if out is None else Path(out)
     fitted = dict(scorers_for(adapter) if scorers is None else scorers)
-    for scorer in (*fitted.values(), *(controls or {}).values()):
+    under_test = [*fitted.items(), *([] if shuffled is None else [(SHUFFLED, shuffled)])]
+    for _, scorer in under_test:
         require_same_tower(Saliency(scorer=scorer), adapter)
     group = process_group(adapter.device)
     identity = {
         "config": asdict(config),
         "model": tower_fingerprint(model),
-        "scorers": [[key, tower_fingerprint(own)] for key, own in (*fitted.items(), *(controls or {}).items())],
+        "scorers": [[key, tower_fingerprint(own)] for key, own in under_test],
         "torch": torch.__version__,
     }
     with contextlib.ExitStack() as stack:
@@ -92,7 +94,7 @@ def run(
             bars=bars or stack.enter_context(progress_bars(quiet=quiet or not group.first)),
             out=folder,
             scorers=fitted,
-            controls=controls or {},
+            shuffled=shuffled,
         )
         record = _record(context, train)
     group.wait()  # the caller may remove files that the other processes still read
@@ -138,7 +140,7 @@ def _record(context: RunContext, train: EncodedPictures | None) -> TradeoffRecor
         "timed_batch": 1,
         "control_other_picture_accuracy": None,
         "substitute": substitute,
-        "pictures_saved": context.cache.get("pictures", lambda: save_contact_sheets(context, task, methods)),
+        "pictures_saved": context.cache.get("pictures", lambda: save_contact_sheets(context, generate, methods)),
     }
     return TradeoffRecord(
         config={**about, "full_accuracy": rows[0].accuracy, **_about_encoded(context, task, encoded)},
@@ -146,7 +148,7 @@ def _record(context: RunContext, train: EncodedPictures | None) -> TradeoffRecor
         differences=tuple(differences(marks, task.picture)),
         blind_differences=tuple(blind_differences(marks, task.picture, task.blind)),
         kind_differences=tuple(kind_differences(marks, task.picture, task.kinds)),
-        examples=() if encoded is None else examples(context, encoded, methods),
+        examples=() if encoded is None else examples(context, generate, encoded, methods),
     )
 
 

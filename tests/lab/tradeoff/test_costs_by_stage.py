@@ -12,7 +12,7 @@ import salience
 from salience.core.result_rows import TRADEOFF_COSTS
 from salience.core.transformers_names import cache_of_output
 from salience.lab.evaluate.prompts import encode_prompt, prompt_inputs
-from salience.lab.tradeoff.stage_costs import measure_costs, rounds
+from salience.lab.tradeoff.costs import measure_costs, rounds
 from salience.lab.tradeoff.stage_pipeline import InsidePipeline, TimedPrompt
 from salience.vlm.families import adapter_for
 from salience.vlm.methods.base import Method
@@ -59,11 +59,9 @@ def test_columns(asked: tuple[Any, TimedPrompt, dict[str, Any]]) -> None:
     """Between all tokens' and those of a method that drops as many before the language model."""
     model, case, _ = asked
     adapter = adapter_for(model)
-    inside, ticks = {method.name: method for method in METHODS}, []
-    found = measure_costs(
-        adapter, case, {"uniform": Uniform()}, inside, (1.0, 0.25), repeats=1, tick=lambda: ticks.append(None)
-    )
-    assert len(ticks) == rounds(1, len(METHODS), 2, repeats=1)
+    methods, ticks = {method.name: method for method in (Uniform(), *METHODS)}, []
+    found = measure_costs(adapter, case, methods, (1.0, 0.25), repeats=1, tick=lambda: ticks.append(None))
+    assert len(ticks) == rounds(methods, (1.0, 0.25), repeats=1)
     columns: dict[tuple[str, float], Any] = {key: each.to_json() for key, each in found.items()}
     whole, early = columns["uniform", 1.0], columns["uniform", 0.25]
     for method in METHODS:
@@ -84,5 +82,5 @@ def test_methods_inside_by_themselves(asked: tuple[Any, TimedPrompt, dict[str, A
     model, case, _ = asked
     ticks: list[None] = []
     inside = {"tome": ToMe()}
-    found = measure_costs(adapter_for(model), case, {}, inside, (1.0, 0.25), repeats=1, tick=lambda: ticks.append(None))
-    assert set(found) == {("tome", 1.0), ("tome", 0.25)} and len(ticks) == rounds(0, 1, 2, repeats=1)
+    found = measure_costs(adapter_for(model), case, inside, (1.0, 0.25), repeats=1, tick=lambda: ticks.append(None))
+    assert set(found) == {("tome", 1.0), ("tome", 0.25)} and len(ticks) == rounds(inside, (1.0, 0.25), repeats=1)

@@ -13,7 +13,7 @@ from salience.lab.evaluate.packing import Pack, pack, run
 from salience.lab.evaluate.prompts import Prompt
 from salience.vlm.families import Adapter
 
-# Columns of all rows of a batch. More brings nothing on a CPU and costs memory everywhere.
+# Limit of a batch's columns. A larger batch is no faster on a CPU and takes more memory.
 _COLUMNS = 6000
 
 
@@ -90,7 +90,7 @@ def divergence(full: PackedAnswers, pruned: PackedAnswers) -> Tensor:
     each = (full.log_probs.exp() * (full.log_probs - pruned.log_probs)).sum(-1)  # (A,)
     total = torch.zeros(len(full.correct)).index_add_(0, full.question, each)
     tokens = torch.zeros(len(full.correct)).index_add_(0, full.question, torch.ones_like(each))
-    # Rounding can leave a divergence of nothing a hair below zero.
+    # Rounding can make a divergence of zero slightly negative.
     return (total / tokens).clamp_min(0.0)
 
 

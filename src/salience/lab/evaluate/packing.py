@@ -1,8 +1,7 @@
 """Packed questions: many questions behind one picture in one run, exactly as if each were asked alone.
 
-A picture's row is [prefix][k visual tokens][question 1][question 2]...: every question sees the prefix, the visual
-tokens and itself (causally), never another question, and its positions start where the picture's end. That is the
-same arithmetic as one run a question, with the prefix computed once.
+A picture's row is [prefix][k visual tokens][question 1][question 2]... Each question attends to the prefix, the visual
+tokens and itself (causally), and its positions start behind the picture's. So the prefix is computed once.
 
 Glossary: B pictures, each with k visual tokens; p prefix length; n visual tokens before pruning; L row length;
 A answer tokens of all questions of all pictures together; V vocabulary.

@@ -1,13 +1,11 @@
 """Probe of information loss: a small classifier that reads the kept tokens, trained anew for each method and ratio.
 
-It names the (digit, colour) pairs in a picture. Each token is rated by a small network: how much it belongs to an
-item, which digit and which colour. A pair's rate is the sum over tokens of weight x share of the digit x share of the
-colour, and the pair is there with probability 1 - exp(-rate). The sum attends to the tokens with large weights, so
-background tokens do not dilute it, as they do a mean over tokens.
+It names the (digit, colour) pairs in a picture. A small network gives each token a weight (whether it belongs to an
+item) and distributions over digits and colours. A pair's rate is the sum over tokens of weight x digit share x colour
+share; the pair is present with probability 1 - exp(-rate). A sum is not diluted by background tokens, as a mean is.
 
-Accuracy: of the m pairs in a picture, the share that is among the m pairs it rates highest. (Counting right yes-or-no
-verdicts instead would start at 92 % by saying "none is there", 74 of 80 pairs being absent.) The majority line is the
-same share for always naming the commonest pairs of the training pictures.
+Accuracy: of the m pairs in a picture, the share among the m that are rated highest. (Yes-or-no accuracy would start at
+92 %, because 74 of 80 pairs are absent.) The majority line always names the commonest pairs of the training pictures.
 
 Glossary: P pictures, k tokens of a picture after the projector, d their width, w whitened directions.
 """

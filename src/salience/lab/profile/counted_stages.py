@@ -72,8 +72,31 @@ class CountedModel:
             within: AbstractContextManager[None] = nullcontext()
             if method is not None:
                 within = dropping(language_model(self.model), method, self.prompt, kept=kept, entered=entered)
-            self._seen[kept, method] = _language(self.model, self.prompt, self.prompt.images * entered, within)
+            self._seen[kept, method] = self._counted(entered, within)
         return self._seen[kept, method]
+
+    def _counted(self, entered: int, within: AbstractContextManager[None]) -> CountedLLM:
+        model, prompt = self.model, self.prompt
+        counted, caches = CountOperators("llm"), []
+
+        def prefill() -> None:
+            with counted:
+                caches.append(_forward(model, prompt, prompt.text_tokens + prompt.images * entered))
+
+        with shapes_only():
+            with within:
+                peak = peak_bytes(prefill, model.parameters())
+            (cache,) = caches
+            filled = kv_bytes(cache)
+            steps = [_step(model, prompt, cache) for _ in range(2 if prompt.decode else 0)] or [Work()] * 2
+            grown = (kv_bytes(cache) - filled) // 2
+        return CountedLLM(
+            prefill=counted.work["llm"],
+            peak_bytes=peak,
+            step=steps[0],
+            more_flops=steps[1].flops - steps[0].flops,
+            kv_bytes=filled + prompt.decode * grown,
+        )
 
     @property
     def counts(self) -> list[int]:
@@ -117,29 +140,6 @@ def vision_dominates_at(counted: CountedModel) -> int:
     while kept < n and a * (kept + 1) + b * (kept + 1) ** 2 <= counted.vision.flops:
         kept += 1
     return kept
-
-
-def _language(model: Any, prompt: PromptShape, visual: int, within: AbstractContextManager[None]) -> CountedLLM:
-    counted, caches = CountOperators("llm"), []
-
-    def run() -> None:
-        with counted:
-            caches.append(_forward(model, prompt, prompt.text_tokens + visual))
-
-    with shapes_only():
-        with within:
-            peak = peak_bytes(run, model.parameters())
-        (cache,) = caches
-        filled = kv_bytes(cache)
-        steps = [_step(model, prompt, cache) for _ in range(2 if prompt.decode else 0)] or [Work()] * 2
-        grown = (kv_bytes(cache) - filled) // 2
-    return CountedLLM(
-        prefill=counted.work["llm"],
-        peak_bytes=peak,
-        step=steps[0],
-        more_flops=steps[1].flops - steps[0].flops,
-        kv_bytes=filled + prompt.decode * grown,
-    )
 
 
 def _forward(model: Any, prompt: PromptShape, tokens: int, cache: Any = None) -> Any:

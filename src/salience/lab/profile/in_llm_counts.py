@@ -28,8 +28,8 @@ def entering(method: InLLMMethod, kept: int, n: int) -> int:
 def dropping(model: Any, method: InLLMMethod, prompt: PromptShape, *, kept: int, entered: int) -> Iterator[None]:
     """Drop tokens while a language model runs on a prompt: of a picture's `entered` tokens `kept` remain at the end.
 
-    The work does not depend on which tokens remain. A count that follows from values unknown here, SparseVLM's ranks,
-    is replaced by equal steps.
+    The work does not depend on which tokens remain. Counts that depend on values (SparseVLM's ranks) are replaced by
+    equal steps.
     """
     real = torch.ones(prompt.batch, prompt.text_tokens + prompt.images * entered, dtype=torch.int64)
     pictures = [

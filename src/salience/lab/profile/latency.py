@@ -51,11 +51,7 @@ def measure(
     device: torch.device | str = "cpu",
     tick: Callable[[], object] | None = None,
 ) -> dict[Case, dict[str, float]]:
-    """Median milliseconds of each case's stages, over the rounds of `measure_rounds`.
-
-    Returns: case -> stage -> median milliseconds over `repeats` rounds.
-    Raises:  ValueError when repeats < 1 or warmup < 0.
-    """
+    """Return case -> stage -> median milliseconds over the rounds of `measure_rounds`, which see."""
     seen = measure_rounds(cases, repeats=repeats, warmup=warmup, device=device, tick=tick)
     return {
         case: {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]} for case, laps in seen.items()

@@ -25,7 +25,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add(tensor, counted=False)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Inputs existed before: they only count if an operator of this call made them.
+        # Tensors that existed before the call do not count.
         for leaf in tree_leaves((args, kwargs)):
             if isinstance(leaf, torch.Tensor):
                 self._add(leaf, counted=False)

@@ -57,22 +57,21 @@ class PictureInputs:
 
         Raises:  ValueError when the size of pictures is not in the configuration
         """
-        if self.prepared:
-            made = {name: value for name, value in self.prepared.items() if takes is None or name in takes}
-            return {name: self._repeated(value, device, dtype) for name, value in made.items()}
-        shapes, numbers = self._shapes(config)
-        found = {"pixel_values": torch.randn(*shapes, device=device, dtype=dtype)}
         # whole numbers keep their values where the pixels are only shapes
         where = "cpu" if torch.device(device).type == "meta" else device
-        return found | {name: torch.tensor(value, device=where) for name, value in numbers.items()}
-
-    def _repeated(self, value: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-        """One picture's argument repeated for all pictures along its first axis."""
-        shape = (self.count * value.shape[0], *value.shape[1:])
-        if value.is_floating_point():
-            return torch.randn(*shape, device=device, dtype=dtype)
-        where = "cpu" if torch.device(device).type == "meta" else device
-        return value.repeat(self.count, *[1] * (value.dim() - 1)).to(where)
+        if not self.prepared:
+            shape, numbers = self._shapes(config)
+            found = {"pixel_values": torch.randn(*shape, device=device, dtype=dtype)}
+            return found | {name: torch.tensor(value, device=where) for name, value in numbers.items()}
+        found = {}
+        for name, value in self.prepared.items():
+            if takes is None or name in takes:
+                if value.is_floating_point():
+                    shape = [self.count * value.shape[0], *value.shape[1:]]
+                    found[name] = torch.randn(*shape, device=device, dtype=dtype)
+                else:
+                    found[name] = value.repeat(self.count, *[1] * (value.dim() - 1)).to(where)
+        return found
 
     def _shapes(self, config: Any) -> tuple[list[int], dict[str, list[list[int]]]]:
         """The shape of `pixel_values`, and the arguments that go with it."""

@@ -62,15 +62,13 @@ class _WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _shape(value: Any) -> Any:
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta") if _real(value) else value
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_meta
+    if not isinstance(value, Tensor) or value.is_meta:
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
 def _known(value: Any) -> Any:
-    """Whole numbers that depend on unknown floats become zeros."""
+    """The value, with zeros for whole numbers that depend on unknown floats."""
     if isinstance(value, Tensor) and value.is_meta and not (value.is_floating_point() or value.is_complex()):
         return torch.zeros(value.shape, dtype=value.dtype, device="cpu")
     return value

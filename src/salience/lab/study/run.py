@@ -4,7 +4,6 @@ training. Writes the results.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from salience.core import record
 from salience.core.backend import resolve_device
 from salience.core.bundled import bundled_model
 from salience.core.progress import ProgressBars, progress_bars
-from salience.lab.compare.config import CompareConfig
 from salience.lab.compare.run import compare, identity
 from salience.lab.evaluate.encoded_pictures import EncodedPictures
 from salience.lab.fit.config import FitConfig
@@ -66,6 +64,9 @@ def run(
         "compare": [identity(one) for one in chosen.compare], "torch": torch.__version__,
     }  # fmt: skip
     cache = ResultCache(folder, depends_on)
+    comparisons = chosen.compare
+    if resolve_device(device).type != "cpu":  # a fit has the device alone
+        comparisons = tuple(replace(one, processes=1, threads=0) for one in comparisons)
     with progress_bars(quiet=quiet) as bars:
         # One set of training pictures serves both: the scorer learns on the first of them, the probe on all.
         pictures = max(chosen.fit.pictures, chosen.tradeoff.probe_pictures)
@@ -79,7 +80,7 @@ def run(
             scorers={**given, chosen.fit.seed: fresh}, shuffled=shuffled,
         )  # fmt: skip
         machine.sample()
-        sequences = _compared(chosen.compare, device=device, cache=cache, bars=bars)
+        sequences = [compare(one, device=device, cache=cache, bars=bars) for one in comparisons]
     origin = {str(key): "bundled" for key in given} | {str(chosen.fit.seed): "fitted in this run"}
     records = [
         replace(found, config={**found.config, "scorer_origin": origin, "quick": quick}),
@@ -90,15 +91,6 @@ def run(
     path = record.write(folder / RESULTS, written)
     cache.finish()
     return path
-
-
-def _compared(
-    configs: Sequence[CompareConfig], *, device: str, cache: ResultCache, bars: ProgressBars
-) -> list[record.CompareRecord]:
-    """The comparisons one after the other; off the CPU a fit has the device alone."""
-    alone = resolve_device(device).type != "cpu"
-    chosen = [replace(one, processes=1, threads=0) if alone else one for one in configs]
-    return [compare(one, device=device, cache=cache, bars=bars) for one in chosen]
 
 
 def _fitted(

@@ -67,9 +67,9 @@ _SHARED = ""
 def costs(
     context: RunContext, generate: GenerateEvaluator, test: RankedPictures | None, methods: Sequence[MethodUnderTest]
 ) -> Costs:
-    """Measure the first question in the run's first process alone, once for all methods of the same cost.
+    """Measure the first question, in the first process only; methods of the same cost are measured once.
 
-    Args:    generate: asks the questions in any case   test: the encoded pictures, whose stages can be measured
+    Args:    generate: for models without measurable stages   test: encoded pictures; their stages are measured
     """
     config, adapter = context.config, context.adapter
     by_cost = {method.cost: method.method.to(adapter.device) for method in methods}

@@ -1,7 +1,8 @@
 """Samples: the same picture and question at every ratio, with the tokens that were kept and the answer.
 
-Not picked by eye. Of the first pictures one question each is looked at, the kinds taking turns. Half of the samples are
-the first that the subject answers rightly at every ratio, half the first that it gets right with all tokens and loses.
+The choice is a rule. Candidates are one question of each of the first pictures, with alternating kinds. Half of the
+samples are the first that the subject answers correctly at every ratio. The other half are the first that it answers
+correctly with all tokens but not at every ratio.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def examples(
 
 
 def choose(test: RankedPictures, subject: MethodUnderTest, keeps: Sequence[float], count: int) -> list[tuple[int, int]]:
-    """Return (picture, question) of the samples, half held and half lost where there are so many."""
+    """Return (picture, question) of the samples, half answered at every ratio and half lost, where there are enough."""
     pictures, before = test.pictures.first(_CANDIDATES), first_questions(test.pictures)
     numbers = [picture % len(group) for picture, group in enumerate(pictures.samples)]
     prompts = [[group[number]] for group, number in zip(pictures.prompts, numbers, strict=True)]

@@ -40,7 +40,7 @@ class _Interval(TypedDict):
 def differences(rows: Sequence[PairedMarks], picture: Tensor) -> list[AccuracyDifference]:
     """Return a difference for each method at each ratio below 1 against random, against all tokens, and between two.
 
-    Args:    rows: the order decides which of two methods is held against the other
+    Args:    rows: of two methods the earlier one is compared with the later one
              picture: (Q,) the picture each question belongs to
     """
     each = _by_place(rows)

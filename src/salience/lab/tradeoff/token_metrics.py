@@ -1,4 +1,4 @@
-"""Metrics of the kept tokens themselves: what is left in them, whatever the model answers."""
+"""Metrics of the information in the kept tokens, independent of the model's answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from salience.lab.tradeoff.encoded_task import EncodedTask, KeptTokens
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMetrics(ResultObject):
-    """Columns of a `TradeoffRow` that say what is left in the kept tokens; None for what was not measured.
+    """Columns of a `TradeoffRow` on the information in the kept tokens; None where not measured.
 
     probe_accuracy: share of the (digit, colour) pairs that a probe names, trained anew on the kept training tokens
     feature_cosine: between the mean of the kept projected tokens and that of all, mean over pictures

@@ -44,13 +44,6 @@ SAME_JOB = {
     "triton_kernels": "Triton kernels of one operator",
 }
 
-#: Known exceptions, to be emptied.
-CYCLES: list[list[str]] = [
-    ["salience.ssm.layers.bimamba", "salience.ssm.layers.hydra"],
-    ["salience.ssm.models.decoding", "salience.ssm.models.mamba_lm"],
-]
-CLASSES = {"Block", "Past", "Selection"}
-
 
 @cache
 def modules() -> dict[str, ast.Module]:
@@ -128,7 +121,7 @@ def basenames() -> dict[str, list[str]]:
 
 
 def test_no_import_cycle() -> None:
-    assert [group for group in cycles(graph(modules())) if group not in CYCLES] == []
+    assert cycles(graph(modules())) == []
 
 
 def test_no_relative_import() -> None:
@@ -152,7 +145,7 @@ def test_one_class_name_one_class() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 defined[node.name].append(module)
-    assert {name: places for name, places in defined.items() if len(places) > 1 and name not in CLASSES} == {}
+    assert {name: places for name, places in defined.items() if len(places) > 1} == {}
 
 
 def parsed(**sources: str) -> dict[str, ast.Module]:

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from salience import BiMamba, Mamba
 from salience.ssm.layers.attention import Attention
-from salience.ssm.layers.hydra import Hydra
 from salience.ssm.layers.lstm import LSTM
 from salience.ssm.layers.s4 import S4
 from salience.ssm.layers.s4d import S4D
@@ -29,7 +28,7 @@ MASK = torch.tensor([[1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 1, 1]]).bool()
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "Mamba": (Mamba, {}),
     "BiMamba": (BiMamba, {}),
-    "Hydra": (Hydra, {}),
+    "Hydra": (BiMamba, {"form": "hydra"}),
     "S4": (S4, {"d_state": 4}),
     "S4D": (S4D, {"d_state": 4}),
     "S5": (S5, {"d_state": 4}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from torch.func import grad, jvp, vmap
 
 from salience import BiMamba, Mamba
 from salience.ssm.layers.attention import Attention
-from salience.ssm.layers.hydra import Hydra
 from salience.ssm.layers.lstm import LSTM
 from salience.ssm.layers.s4 import S4
 from salience.ssm.layers.s4d import S4D
@@ -22,7 +22,8 @@ from salience.ssm.layers.windowed import WindowedAttention
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 LAYERS: dict[str, Callable[[int], Any]] = {
-    "Mamba": Mamba, "BiMamba": BiMamba, "Hydra": Hydra, "S4": S4, "S4D": S4D, "S5": S5, "LSTM": LSTM,
+    "Mamba": Mamba, "BiMamba": BiMamba, "Hydra": partial(BiMamba, form="hydra"),
+    "S4": S4, "S4D": S4D, "S5": S5, "LSTM": LSTM,
     "Attention": lambda width: Attention(width, n_heads=2),
     "WindowedAttention": lambda width: WindowedAttention(width, n_heads=2, window=2),
 }  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from salience.core.cache_guard import refuse_guarded
 
 
-class Past:
+class MixerCache:
     """What a layer of the cache holds, and how it is written.
 
     Before the first call it holds neither.   conv: (B, E, width)   state: (B, E, N), a view into the cache

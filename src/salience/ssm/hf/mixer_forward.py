@@ -21,7 +21,7 @@ from salience.core.backend import eager
 from salience.core.transformers_names import CACHE_NAMES, cache_in
 from salience.ops.selective_scan import selective_scan, selective_scan_step
 from salience.ssm.hf.forward_override import Override
-from salience.ssm.hf.mixer_cache import Past
+from salience.ssm.hf.mixer_cache import MixerCache
 from salience.ssm.hf.mixer_parts import Family
 from salience.ssm.layers.convolutions import convolve, convolve_step
 from salience.ssm.layers.projections import project
@@ -52,7 +52,7 @@ class FusedForward(Override):
 
     def _forward(self, hidden: Tensor, cache: Any, mask: Tensor | None, seq_idx: Tensor | None) -> Tensor:
         mixer = self.module
-        past = None if cache is None else Past(cache, mixer.layer_idx, mixer.conv_kernel_size)
+        past = None if cache is None else MixerCache(cache, mixer.layer_idx, mixer.conv_kernel_size)
         x, z = self.family.split(project(mixer.in_proj, hidden, self.backend))
         one = hidden.shape[1] == 1 and mask is None and seq_idx is None and eager()
         if one and past is not None and past.can_step(x) and not _needs_gradients(mixer, hidden):
@@ -61,7 +61,9 @@ class FusedForward(Override):
             y = self._scan(x, z, past, valid_steps(mask, hidden, past), seq_idx)
         return project(mixer.out_proj, y.to(hidden.dtype), self.backend)
 
-    def _scan(self, x: Tensor, z: Tensor, past: Past | None, valid: Tensor | None, seq_idx: Tensor | None) -> Tensor:
+    def _scan(
+        self, x: Tensor, z: Tensor, past: MixerCache | None, valid: Tensor | None, seq_idx: Tensor | None
+    ) -> Tensor:
         """(B, L, E): any number of tokens, continuing what the cache holds."""
         mixer, inputs = self.module, x
         window, state = (None, None) if past is None else past.initial(x)
@@ -80,7 +82,7 @@ class FusedForward(Override):
             past.write(inputs, valid, state, mixer.A_log.shape)
         return y
 
-    def _step(self, x: Tensor, z: Tensor, past: Past) -> Tensor:
+    def _step(self, x: Tensor, z: Tensor, past: MixerCache) -> Tensor:
         """(B, 1, E): one token, updating the cache in place."""
         mixer, backend = self.module, self.backend
         window, state = past.step()
@@ -99,7 +101,7 @@ class FusedForward(Override):
         return y[:, None]
 
 
-def valid_steps(mask: Tensor | None, hidden: Tensor, past: Past | None) -> Tensor | None:
+def valid_steps(mask: Tensor | None, hidden: Tensor, past: MixerCache | None) -> Tensor | None:
     """A padding mask (B, L), or one that also covers what the cache holds, as (B, L) bool, True where there is a token.
 
     Raises:  ValueError when it has another shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,8 @@ from torch import Tensor, nn
 from salience.ops.mamba_step import mamba_step
 from salience.ssm.layers.projections import is_plain, project, project_apart
 
-
-class Selection(NamedTuple):
-    """What the input selects.
-
-    dt: (B, L, E)   B, C: (B, L, N) or (B, L, heads, N)   bias: (E,), dt's, None where it is in dt already
-    """
-
-    dt: Tensor
-    B: Tensor
-    C: Tensor
-    bias: Tensor | None
+#: dt (B, L, E); B and C (B, L, N) or (B, L, heads, N); dt's bias (E,), None where dt includes it
+Selected = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +37,7 @@ class Family:
         x, z = projected.chunk(2, dim=-1)
         return x, z
 
-    def select(self, mixer: Any, x: Tensor, backend: str) -> Selection:
+    def select(self, mixer: Any, x: Tensor, backend: str) -> Selected:
         """x after the convolution (B, L, E) -> dt before its bias and softplus, B and C."""
         sizes = [mixer.time_step_rank, mixer.ssm_state_size, mixer.ssm_state_size]
         low, B, C = torch.split(project(mixer.x_proj, x, backend), sizes, dim=-1)
@@ -54,9 +45,9 @@ class Family:
             of_dt, of_B, of_C = (getattr(mixer, name) for name in self.norms)
             low, B, C = of_dt(low), of_B(B), of_C(C)
         if hasattr(mixer.config, "_is_quantized"):
-            return Selection(mixer.dt_proj(low), B, C, None)
+            return mixer.dt_proj(low), B, C, None
         dt, bias = project_apart(mixer.dt_proj, low, backend)  # (B, L, E)
-        return Selection(dt, B, C, bias)
+        return dt, B, C, bias
 
     def step(self, mixer: Any, x: Tensor, z: Tensor, window: Tensor, state: Tensor, backend: str) -> Tensor | None:
         """One token, (B, E), between the outer projections as one kernel; None where that would not be the same."""

@@ -107,20 +107,6 @@ class Mamba(nn.Module):
         """
         check_input(x, self.d_model)
         xz = project(self.in_proj, x, self.backend)
-        y, after = self.mix(xz, mask=mask, seq_idx=seq_idx, state=state, reverse=reverse)
-        out = project(self.out_proj, y, self.backend)
-        return (out, after) if return_state else out
-
-    def mix(
-        self,
-        xz: Tensor,
-        *,
-        mask: Tensor | None = None,
-        seq_idx: Tensor | None = None,
-        state: MambaState | None = None,
-        reverse: bool = False,
-    ) -> tuple[Tensor, MambaState]:
-        """All between the outer projections: xz (B, L, 2 E) -> y (B, L, E) and the state after it."""
         u, z = xz.chunk(2, dim=-1)  # (B, L, E) each, views
         window, h = (None, None) if state is None else state
         u, window = convolve(
@@ -132,7 +118,8 @@ class Mamba(nn.Module):
             u, dt, decay(self.A_log), B, C, self.D, z=z, dt_bias=bias, dt_softplus=True, initial_state=h,
             mask=mask, seq_idx=seq_idx, reverse=reverse, return_state=True, backend=self.backend,
         )  # fmt: skip
-        return y, MambaState(window, h)
+        out = project(self.out_proj, y, self.backend)
+        return (out, MambaState(window, h)) if return_state else out
 
     @no_gradients
     def step(self, x: Tensor, state: MambaState) -> Tensor:

@@ -18,6 +18,7 @@ from salience.core.backend import eager, pick
 from salience.ops.linear_rows.api import MOST_ROWS
 from salience.ssm.layers.mamba import Mamba, MambaState
 from salience.ssm.layers.projections import is_plain
+from salience.ssm.layers.rms_norm import RMSNorm
 
 if TYPE_CHECKING:
     from salience.ssm.models.mamba_lm import MambaLM
@@ -85,8 +86,6 @@ LAYER = "norm in in_bias out out_bias conv_weight conv_bias x dt dt_bias A_log D
 
 def _parts(model: MambaLM, states: Sequence[MambaState]) -> Parts | None:
     """Every tensor that a token touches: the embedding, the head, the last norm, and LAYER's of each layer."""
-    from salience.ssm.models.mamba_lm import RMSNorm
-
     backbone = model.backbone
     modules = [(model.lm_head, nn.Linear), (backbone.norm_f, RMSNorm), (backbone.embeddings, nn.Embedding)]
     if not all(is_plain(module, kind) for module, kind in modules):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from salience.ssm.models.mamba_lm import MambaLM
 
 
-class Past:
+class StateCache:
     """The states that a generation carries, None before the prompt; what transformers expects of a cache is here."""
 
     is_compileable = is_croppable = False
@@ -83,7 +83,7 @@ def _kind() -> Any:
         ) -> None:
             _refuse(generation_config)
             if generation_config.use_cache is not False:
-                model_kwargs[carried] = Past()
+                model_kwargs[carried] = StateCache()
 
         def prepare_inputs_for_generation(
             self,
@@ -94,7 +94,7 @@ def _kind() -> Any:
             is_first_iteration: bool = False,
             **kwargs: Any,
         ) -> dict[str, Any]:
-            past: Past | None = kwargs.get(carried)
+            past: StateCache | None = kwargs.get(carried)
             hidden = {"output_hidden_states": True} if kwargs.get("output_hidden_states") else {}
             if past is not None and past.states is not None:
                 return {"input_ids": input_ids[:, -1:], "past": past, **hidden}
@@ -106,7 +106,7 @@ def _kind() -> Any:
             self,
             input_ids: Tensor | None = None,
             attention_mask: Tensor | None = None,
-            past: Past | None = None,
+            past: StateCache | None = None,
             inputs_embeds: Tensor | None = None,
             logits_to_keep: int = 0,
             output_hidden_states: bool = False,
@@ -138,11 +138,11 @@ def _kind() -> Any:
 
         def _unguided(self, name: str, input_ids: Tensor, use_cache: bool = True, **kwargs: Any) -> Any:
             """State of guidance's other prompt: it has a state of its own, handed back under its name."""
-            past: Past | None = kwargs.pop(name)
+            past: StateCache | None = kwargs.pop(name)
             if input_ids.shape[1] == 0:
                 raise ValueError("guidance_scale needs negative_prompt_ids where the prompt is given by inputs_embeds.")
             if past is None and use_cache:
-                past = Past()
+                past = StateCache()
             return ModelOutput({"logits": self.forward(input_ids, past=past, **kwargs).logits, name: past})
 
     return MambaGenerator

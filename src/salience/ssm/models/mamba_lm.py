@@ -16,6 +16,7 @@ from salience.core.files import write_atomic
 from salience.core.gradients import no_gradients
 from salience.ssm.layers.mamba import Mamba, MambaState
 from salience.ssm.layers.projections import project
+from salience.ssm.layers.rms_norm import RMSNorm
 from salience.ssm.models.decoding import decoder
 from salience.ssm.models.mamba_config import MambaConfig, layout_of, read_config, write_config
 from salience.ssm.models.weights import (
@@ -53,21 +54,7 @@ class MambaOutput(_Three):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean in float32."""
-
-    def __init__(self, d_model: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_model) in any float -> the same in the weight's dtype."""
-        wide = x if x.dtype == torch.float64 else x.float()
-        normed = F.rms_norm(wide, self.weight.shape, None, self.eps)
-        return normed.to(self.weight.dtype) * self.weight
-
-
-class Block(nn.Module):
+class MambaBlock(nn.Module):
     """x + mixer(norm(x))."""
 
     def __init__(self, config: MambaConfig, backend: str) -> None:
@@ -83,7 +70,7 @@ class Backbone(nn.Module):
     def __init__(self, config: MambaConfig, backend: str) -> None:
         super().__init__()
         self.embeddings = nn.Embedding(config.rows, config.d_model)
-        self.layers = nn.ModuleList([Block(config, backend) for _ in range(config.n_layers)])
+        self.layers = nn.ModuleList([MambaBlock(config, backend) for _ in range(config.n_layers)])
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
 
 
@@ -204,8 +191,8 @@ class MambaLM(nn.Module):
         return [block.mixer.init_state(batch) for block in self._blocks]
 
     @property
-    def _blocks(self) -> list[Block]:
-        return cast("list[Block]", self.backbone.layers)
+    def _blocks(self) -> list[MambaBlock]:
+        return cast("list[MambaBlock]", self.backbone.layers)
 
     def _logits(self, x: Tensor) -> Tensor:
         """(..., d_model) after the last block -> (..., rows), in float32 at least."""

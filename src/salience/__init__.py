@@ -22,7 +22,7 @@ _LAZY = {
     "Pruned": "salience.vlm.handle:Pruned",
     "Scorer": "salience.vlm.scorers.scorer:Scorer",
     "SequenceModel": "salience.ssm.models.sequence_model:SequenceModel",
-    "bundled_model": "salience.core.bundled:bundled_model",
+    "bundled_model": "salience.core.files:bundled_model",
     "causal_conv1d": "salience.ops.causal_conv1d:causal_conv1d",
     "compat": "salience.ssm.compat",
     "data": "salience.lab.data",
@@ -36,7 +36,7 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from salience.core.backend import explain as explain
-    from salience.core.bundled import bundled_model as bundled_model
+    from salience.core.files import bundled_model as bundled_model
     from salience.lab import data as data
     from salience.lab.profile.profile_model import profile as profile
     from salience.ops.causal_conv1d import causal_conv1d as causal_conv1d
@@ -56,29 +56,7 @@ if TYPE_CHECKING:
     from salience.vlm.prune import prune as prune
     from salience.vlm.scorers.scorer import Scorer as Scorer
 
-__all__ = [
-    "BiMamba",
-    "Budget",
-    "Fused",
-    "Mamba",
-    "MambaLM",
-    "Method",
-    "Oracle",
-    "Pruned",
-    "Scorer",
-    "SequenceModel",
-    "__version__",
-    "bundled_model",
-    "causal_conv1d",
-    "compat",
-    "data",
-    "explain",
-    "fuse",
-    "parameter_groups",
-    "profile",
-    "prune",
-    "selective_scan",
-]
+__all__ = list(_LAZY)
 
 
 def __getattr__(name: str) -> Any:

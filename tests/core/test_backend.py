@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salience.core.backend import OPS, choose, explain, resolve_device
+from salience.core.backend import OPS, explain, resolve_device
 
 X = torch.zeros(2)
 
@@ -27,9 +27,9 @@ def test_what_no_kernel_takes_goes_to_the_reference(dtype: torch.dtype) -> None:
 
 def test_a_backend_that_cannot_run_says_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match="'triton' cannot run selective_scan here: it is for tensors on cuda"):
-        choose("selective_scan", [X], "triton")
+        explain("selective_scan", X, backend="triton")
     with pytest.raises(RuntimeError, match=r"'cpu' cannot run selective_scan here: .* on meta"):
-        choose("selective_scan", [X.to("meta")], "cpu")
+        explain("selective_scan", X.to("meta"), backend="cpu")
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         choice = explain("selective_scan", X)
         with pytest.raises(RuntimeError, match="numba is not installed"):
-            choose("selective_scan", [X], "cpu")
+            explain("selective_scan", X, backend="cpu")
     finally:
         backend._choose.cache_clear()
     assert choice.backend == "reference"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from salience.core.json_text import DEEPEST, read_json
+from salience.core.files import DEEPEST, read_json
 from salience.core.record import read
 from salience.ssm.models.weights import read_json as read_object
 

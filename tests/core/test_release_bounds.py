@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from salience.core import backend
-from salience.core.backend import NUMBA, choose
+from salience.core.backend import NUMBA, explain
 
 
 @pytest.mark.parametrize("version", ["0.60.1", "0.69.0", "0.70.0rc1", "1.0"])
@@ -24,10 +24,10 @@ def test_the_cpu_backend_refuses_an_untested_numba(version: str, monkeypatch: py
     )
     for name in ("auto", "cpu"):
         with pytest.raises(RuntimeError, match=sentence):
-            choose("selective_scan", (x,), name)
-    assert choose("selective_scan", (x,), "reference").backend == "reference"
+            explain("selective_scan", x, backend=name)
+    assert explain("selective_scan", x, backend="reference").backend == "reference"
     monkeypatch.setenv(NUMBA.variable, "1")
-    assert choose("selective_scan", (x,), "cpu").backend == "cpu"
+    assert explain("selective_scan", x, backend="cpu").backend == "cpu"
     backend._choose.cache_clear()
 
 

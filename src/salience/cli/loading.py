@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from salience.cli.options import Command
-from salience.core.json_text import read_json
+from salience.core.files import read_json
 
 if TYPE_CHECKING:
     import torch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,30 +73,20 @@ def explain(op: str, *tensors: Tensor | None, backend: str = "auto") -> Choice:
 
     The backend "triton" is experimental: it is compiled and tested, but no run on a GPU is recorded.
 
-    Args:    op: "selective_scan", "selective_scan_step", "causal_conv1d", "causal_conv1d_step" ...
-             tensors: the call's tensors; the first one gives the device   backend: the call's `backend`
-    Raises:  as the call would: ValueError for an unknown name, RuntimeError when the backend asked for cannot run
-    """
-    return choose(op, tensors, backend)
-
-
-def choose(op: str, tensors: Sequence[Tensor | None], backend: str = "auto") -> Choice:
-    """The backend for a call of `op`: the one named by `backend`, or by SALIENCE_BACKEND where that is "auto".
-
-    Args:    tensors: those that decide; the first one gives the device; None for absent ones
-    Raises:  ValueError for an unknown operator or backend, or when no tensor is given
-             RuntimeError when the backend named cannot run, saying what is missing, and when the backend is "cpu" and
-             numba's release was not tested
+    Args:    op: a key of `OPS`   tensors: the call's tensors, None for absent ones; the first one gives the device
+             backend: the call's `backend`; the variable SALIENCE_BACKEND replaces "auto"
+    Raises:  as the call would: ValueError for an unknown operator or backend, or when no tensor is given;
+             RuntimeError when the backend asked for cannot run, or numba's release was not tested
     """
     return _choose(op, *_named(backend), _kinds(tensors))
 
 
 def pick(op: str, tensors: Sequence[Tensor | None], backend: str = "auto") -> str:
-    """Name of the backend that `choose` takes; a constant of the graph inside torch.compile."""
+    """Name of the backend that `explain` returns; a constant of the graph inside torch.compile."""
     if torch.compiler.is_compiling():
         constant: str = _constant(op, backend, _kinds(tensors))
         return constant
-    return choose(op, tensors, backend).backend
+    return explain(op, *tensors, backend=backend).backend
 
 
 def eager(*tensors: Tensor | None) -> bool:
@@ -173,26 +164,18 @@ def _choose(op: str, name: str, source: str, interpreted: bool, kinds: Kinds) ->
     if not kinds:
         raise ValueError(f"{op} needs at least one tensor to tell the device.")
     missing = {each: _missing(op, each, interpreted, kinds) for each in FASTEST}
-    if name != "auto":
-        if why := missing.get(name):
-            raise RuntimeError(f"the backend {name!r} cannot run {op} here: {why}.")
-        others = {each: why or "another was asked for" for each, why in missing.items() if each != name}
-        _refuse_untested(name)
-        return Choice(op=op, backend=name, why=f"{source} asks for it", others=others)
-    device = kinds[0][0]
-    for each in FASTEST:
-        if missing[each] is None:
-            others = {other: why for other, why in missing.items() if why is not None}
-            others["reference"] = "a plain loop, for comparison and for what no kernel takes"
-            _refuse_untested(each)
-            return Choice(op=op, backend=each, why=f"the fastest for tensors on {device}", others=others)
-    others = {other: why for other, why in missing.items() if why is not None}
-    return Choice(op=op, backend="reference", why="no kernel takes these tensors", others=others)
-
-
-def _refuse_untested(backend: str) -> None:
-    if backend == "cpu" and (refusal := NUMBA.refusal(importlib.metadata.version("numba"))) is not None:
+    if name in missing and missing[name] is not None:
+        raise RuntimeError(f"the backend {name!r} cannot run {op} here: {missing[name]}.")
+    asked, why = name != "auto", f"{source} asks for it"
+    if not asked:
+        name = next((each for each in FASTEST if missing[each] is None), "reference")
+        why = f"the fastest for tensors on {kinds[0][0]}" if name in FASTEST else "no kernel takes these tensors"
+    if name == "cpu" and (refusal := NUMBA.refusal(importlib.metadata.version("numba"))) is not None:
         raise RuntimeError(refusal)
+    others = {each: reason or "another was asked for" for each, reason in missing.items() if each != name}
+    if not asked and name in FASTEST:
+        others["reference"] = "a plain loop, for comparison and for what no kernel takes"
+    return Choice(op=op, backend=name, why=why, others=others)
 
 
 def _missing(op: str, backend: str, interpreted: bool, kinds: Kinds) -> str | None:
@@ -228,9 +211,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps', not {name!r}.") from None
-    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
+    found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= found.get(device.type, math.inf):
         raise ValueError(f"device {str(name)!r} is not on this machine; 'auto' takes what there is.")
     return device

@@ -1,14 +1,23 @@
-"""Atomic writing: a crash never leaves half a file under its final name."""
+"""Files: atomic writing, JSON from outside, and the folder of the bundled model."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+DEEPEST = 100  # levels of lists and objects; code that reads the result recurses once a level
+
+
+def bundled_model() -> Path:
+    """Folder of the bundled model: a stock LLaVA with its processor, for `from_pretrained`, and its scorer."""
+    return Path(__file__).parents[1] / "bundled" / "llava-scenes"
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> Path:
-    """Write `data` beside `path` and rename it into place, creating the folders above it.
+    """Write `data` beside `path` and rename it into place: a crash leaves no half-written file. Creates the folders.
 
     Returns: the path. Raises: OSError when the folder cannot be made or written.
     """
@@ -36,3 +45,29 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:  ValueError when it is not JSON in UTF-8 or nested deeper than DEEPEST; OSError when it cannot be read
+    """
+    too_deep = f"{path} has lists and objects in each other, more than {DEEPEST} deep: it is none of ours."
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON.") from error
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [each for one in level for each in _inside(one)]
+        if not level:
+            return found
+    raise ValueError(too_deep)
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

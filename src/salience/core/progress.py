@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
 class ProgressBars:
@@ -20,7 +20,7 @@ class ProgressBars:
     def bar(self, name: str, total: int) -> Iterator[Tick]:
         """A bar for one part of the job. Calling the yielded tick moves it by one, or by the given number."""
         if self._bars is None:
-            yield Tick(None, 0)
+            yield Tick()
             return
         task = self._bars.add_task(name, total=total)
         try:
@@ -30,23 +30,19 @@ class ProgressBars:
 
 
 class Tick:
-    """Moves one bar."""
+    """Moves one bar, or none without a display."""
 
-    def __init__(self, bars: Progress | None, task: int) -> None:
+    def __init__(self, bars: Progress | None = None, task: TaskID | None = None) -> None:
         self._bars, self._task = bars, task
 
     def __call__(self, by: int = 1) -> None:
-        if self._bars is not None:
-            from rich.progress import TaskID
-
-            self._bars.advance(TaskID(self._task), by)
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, by)
 
     def say(self, text: str) -> None:
         """Change the text in front of the bar."""
-        if self._bars is not None:
-            from rich.progress import TaskID
-
-            self._bars.update(TaskID(self._task), description=text)
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, description=text)
 
 
 @contextmanager
@@ -55,19 +51,10 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressBars]:
     if quiet:
         yield ProgressBars()
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )  # fmt: skip
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    before = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+    times = (progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn())
+    with progress.Progress(*before, *times, console=Console(stderr=True)) as bars:
         yield ProgressBars(bars)

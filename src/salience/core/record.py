@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from salience.core.environment import environment
-from salience.core.files import write_atomic
-from salience.core.json_text import read_json
+from salience.core.files import read_json, write_atomic
 from salience.core.result_object import ResultObject
 from salience.core.result_rows import CompareRow, ProfileRow, TradeoffRow
 from salience.core.result_tables import (

@@ -37,10 +37,6 @@ class ResultRow(ResultObject):
         """Return the columns that were measured, by their names in the file; text is left out."""
         return {name: float(value) for name, value in self.to_json().items() if isinstance(value, int | float)}
 
-    def number(self, column: str) -> float | None:
-        """Return one column by its name in the file; None for what was not measured and for text."""
-        return self.numbers().get(column)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffRow(ResultRow):

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salience.core.files import write_atomic
-from salience.core.json_text import read_json
+from salience.core.files import read_json, write_atomic
 
 if TYPE_CHECKING:
     from salience.lab.data_parallel import ProcessGroup

@@ -12,8 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from salience.core.bundled import bundled_model
-from salience.core.json_text import read_json
+from salience.core.files import bundled_model, read_json
 from salience.vlm.families import Adapter, same_adapters, same_tower, unlike
 from salience.vlm.methods.base import Method
 from salience.vlm.scorers.folder import CONFIG_NAME, WEIGHTS_NAME

@@ -85,7 +85,7 @@ class _ToldBars(ProgressBars):
 
 class _ToldTick(Tick):
     def __init__(self, key: str) -> None:
-        super().__init__(None, 0)
+        super().__init__()
         self._key = key
 
     def __call__(self, by: int = 1) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from salience.core.json_text import read_json
+from salience.core.files import read_json
 from salience.core.transformers_names import check_release
 
 #: Names, in their parent, of modules that turn the tower's tokens into the language model's.

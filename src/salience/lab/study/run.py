@@ -12,7 +12,7 @@ import torch
 
 from salience.core import record
 from salience.core.backend import resolve_device
-from salience.core.bundled import bundled_model
+from salience.core.files import bundled_model
 from salience.core.progress import ProgressBars, progress_bars
 from salience.lab.compare.run import compare, identity
 from salience.lab.evaluate.encoded_pictures import EncodedPictures

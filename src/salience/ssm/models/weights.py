@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salience.core import json_text
+from salience.core import files
 
 LAYOUTS = ("hf", "original")
 HEAD, EMBEDDING = "lm_head.weight", "backbone.embeddings.weight"
@@ -46,7 +46,7 @@ def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file; a ValueError when it holds none."""
-    found = json_text.read_json(file)
+    found = files.read_json(file)
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, not {found!r:.40}.")
     return found

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from salience.core.files import write_atomic
-from salience.core.json_text import read_json
+from salience.core.files import read_json, write_atomic
 from salience.vlm.scorers.scorer_config import ScorerConfig
 
 CONFIG_NAME = "config.json"

@@ -15,9 +15,9 @@ import pages
 
 from salience.core.files import write_atomic
 from salience.core.record import Results, TradeoffRecord
+from salience.lab.report.kit.figure import standalone
 from salience.lab.report.kit.method_styles import role, styles, title
 from salience.lab.report.kit.panel import RC, Curve, Scale, lines
-from salience.lab.report.kit.svg import standalone
 from salience.lab.report.kit.words import share
 from salience.lab.report.tradeoff.rankings import beside_random
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData

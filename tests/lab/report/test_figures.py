@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from salience.lab.report.kit.figure import inline
 from salience.lab.report.kit.method_styles import Style
 from salience.lab.report.kit.panel import RC, Curve, Scale, lines, spread
-from salience.lab.report.kit.svg import inline
 from salience.lab.report.tradeoff import captions
 from salience.lab.report.tradeoff.figures import draw_all
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from salience.core.record import CompareRecord
-from salience.core.result_tables import ModelDifference, ModelResult
+from salience.core.result_tables import ModelDifference
 from salience.lab.report.kit.method_styles import Style
 from salience.lab.report.kit.reliability import reliability
 from salience.lab.report.kit.words import finite
@@ -66,9 +67,8 @@ class CompareData:
         """Return epoch -> the column over seeds, where it was measured."""
         found: dict[int, list[float]] = {}
         for row in self.record.rows:
-            value = row.train_loss if column == "train_loss" else row.test_accuracy
-            if row.model == model and value is not None:
-                found.setdefault(row.epoch, []).append(value)
+            if row.model == model and getattr(row, column) is not None:
+                found.setdefault(row.epoch, []).append(getattr(row, column))
         return {epoch: SeedMean(mean=fmean(v), low=min(v), high=max(v)) for epoch, v in sorted(found.items())}
 
     def last(self, model: str) -> float | None:
@@ -92,8 +92,12 @@ class CompareData:
     def pairs(self) -> list[tuple[str, str]]:
         """(causal, non-causal) models that differ in direction alone: Mamba for each B, or a name with :noncausal."""
         lines = [self.final[model] for model in self.models if model in self.final]
-        return [(one.model, other.model) for other in lines if not other.forwards for one in lines
-                if one.forwards and _same(one, other)]  # fmt: skip
+        causal, both = ([line for line in lines if line.forwards == forwards] for forwards in (True, False))
+        return [
+            (one.model, other.model)
+            for other, one in itertools.product(both, causal)
+            if other.pattern.replace("B", "M") == one.pattern or other.model == f"{one.model}:noncausal"
+        ]
 
     def test(self, first: str, second: str) -> ModelDifference | None:
         """Return the test between two models, reversed if need be: its difference is that of `first` over `second`."""
@@ -120,12 +124,9 @@ class CompareData:
 
     def by_length(self, model: str, column: Literal["tokens_per_s", "peak_bytes", "accuracy"]) -> dict[float, float]:
         """Return length -> inference speed or memory, or the accuracy beyond the training's length."""
-        if column == "accuracy":
-            known = [(one.length, one.accuracy) for one in self.record.longer if one.model == model]
-            return dict(sorted(known))
-        costs = [one for one in self.record.throughput if one.model == model]
-        each = [(one.length, one.tokens_per_s if column == "tokens_per_s" else one.peak_bytes) for one in costs]
-        return dict(sorted((length, value) for length, value in each if value is not None))
+        lines = self.record.longer if column == "accuracy" else self.record.throughput
+        known = [(one.length, getattr(one, column)) for one in lines if one.model == model]
+        return dict(sorted((length, value) for length, value in known if value is not None))
 
 
 def reverse(line: ModelDifference) -> ModelDifference:
@@ -133,8 +134,3 @@ def reverse(line: ModelDifference) -> ModelDifference:
     return replace(
         line, first=line.second, second=line.first, difference=-line.difference, low=-line.high, high=-line.low
     )
-
-
-def _same(causal: ModelResult, both: ModelResult) -> bool:
-    """Whether two models differ in direction alone."""
-    return both.pattern.replace("B", "M") == causal.pattern or both.model == f"{causal.model}:noncausal"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from salience.core.result_rows import ResultRow
 from salience.lab.report.kit.words import DASH, MINUS, share
 
-#: A value of a row.
 Value = str | int | float | None
 
 
@@ -33,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Columns, and rows of (text, value to sort by)."""
+    """Columns, rows of (text, value to sort by), and the rows as CSV, as written in the results."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[tuple[str, str], ...], ...]
@@ -62,17 +61,12 @@ def table(rows: Sequence[ResultRow], definitions: Sequence[Column]) -> Table:
     names[after:after] = [name for name in present if name not in known and name.startswith("accuracy_")]
     columns = tuple(describe(name, known) for name in (*names, *(name for name in present if name not in names)))
     cells = (tuple((c.written(row.get(c.name)), _sortable(row.get(c.name))) for c in columns) for row in written)
-    return Table(columns=columns, rows=tuple(cells), csv=_csv(written, present))
+    buffer = io.StringIO()
+    out = csv.DictWriter(buffer, present, extrasaction="ignore", lineterminator="\n")
+    out.writeheader()
+    out.writerows(written)
+    return Table(columns=columns, rows=tuple(cells), csv=buffer.getvalue())
 
 
 def _sortable(value: Value) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(float(value))
-
-
-def _csv(rows: Sequence[Mapping[str, Value]], names: Sequence[str]) -> str:
-    """The rows as CSV, as written in the results; empty where not measured."""
-    buffer = io.StringIO()
-    out = csv.DictWriter(buffer, names, extrasaction="ignore", lineterminator="\n")
-    out.writeheader()
-    out.writerows(rows)
-    return buffer.getvalue()

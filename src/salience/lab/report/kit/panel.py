@@ -6,6 +6,7 @@ points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -110,14 +111,12 @@ def lines(
 
 
 def _reserved(curves: Sequence[Curve], width: float) -> float:
-    """Return the share of the axes' width that the labels of the lines need."""
+    """Share of the axes' width for the labels of the lines."""
     longest = max(len(curve.label) * (1.09 if curve.style.width > 2 else 1.0) for curve in curves)
     return min(0.45, (longest * FONT * 0.55 + 26) / width)
 
 
 def _set_limits(axes: Axes, curves: Sequence[Curve], scale: Scale, levels: Sequence[float], reserved: float) -> None:
-    import math
-
     xs = [x for curve in curves for x in curve.x]
     ys = [*levels, *(y for curve in curves for y in (*curve.y, *curve.low, *curve.high) if y is not None)]
     if scale.log:
@@ -126,9 +125,7 @@ def _set_limits(axes: Axes, curves: Sequence[Curve], scale: Scale, levels: Seque
     else:
         start, end = min(xs), max(xs)
     span = end - start
-    room = (
-        span if span > 1e-9 else 1.0 if scale.log else max(abs(end), 1.0)
-    ) * 1.04  # one place only: any span will do
+    room = 1.04 * (span if span > 1e-9 else 1.0 if scale.log else max(abs(end), 1.0))
     limits = (start - room * reserved / (1 - reserved), start + room)
     axes.set_xlim(*((math.exp(limits[0]), math.exp(limits[1])) if scale.log else limits))
     bottom, top = min(0.0, *ys), max(ys)
@@ -154,17 +151,13 @@ def _frame(axes: Axes, scale: Scale) -> None:
     for position, text in _apart(axes, scale.marks):
         axes.axvline(position, color=LIGHT["grid"], linewidth=0.8, zorder=0.5)
         axes.text(position, axes.get_ylim()[1], text, ha="center", va="top", color=LIGHT["muted"], fontsize=FONT - 1.5)
-    if scale.floor is not None:
-        _floor(axes, *scale.floor)
-
-
-def _floor(axes: Axes, position: float, text: str) -> None:
     left, right = axes.get_xlim()
-    if not left < position < right:
-        return
-    axes.axvspan(left, position, color=LIGHT["page"], linewidth=0, zorder=0.4)
-    axes.axvline(position, color=LIGHT["line"], linewidth=1, zorder=0.5)
-    axes.text(position, axes.get_ylim()[1], text + " ", ha="right", va="top", color=LIGHT["muted"], fontsize=FONT - 1.5)
+    if scale.floor is not None and left < scale.floor[0] < right:
+        position, text = scale.floor
+        axes.axvspan(left, position, color=LIGHT["page"], linewidth=0, zorder=0.4)
+        axes.axvline(position, color=LIGHT["line"], linewidth=1, zorder=0.5)
+        top = axes.get_ylim()[1]
+        axes.text(position, top, text + " ", ha="right", va="top", color=LIGHT["muted"], fontsize=FONT - 1.5)
 
 
 def _apart(axes: Axes, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -183,7 +176,7 @@ def _apart(axes: Axes, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, 
 def _baselines(axes: Axes, baselines: Sequence[tuple[str, float]], start: float) -> None:
     """Level lines that begin right of the methods' labels."""
     ordered = sorted(baselines, key=lambda item: item[1])
-    at = [_points(axes, value) for _, value in ordered]
+    at = [float(axes.transData.transform((axes.get_xlim()[0], value))[1]) for _, value in ordered]
     crowded = len(at) > 1 and at[1] - at[0] < LABEL_GAP
     below = crowded and at[0] - axes.bbox.y0 > LABEL_GAP  # the lower one's name hangs; at the bottom the other's rises
     for number, (name, value) in enumerate(ordered):
@@ -195,10 +188,6 @@ def _baselines(axes: Axes, baselines: Sequence[tuple[str, float]], start: float)
             textcoords="offset points", ha="right", va="top" if hangs else "bottom", color=LIGHT["muted"],
             fontsize=FONT - 1.5,
         )  # fmt: skip
-
-
-def _points(axes: Axes, y: float) -> float:
-    return float(axes.transData.transform((axes.get_xlim()[0], y))[1])
 
 
 def draw_curve(axes: Axes, curve: Curve, places: Sequence[float] | None = None) -> None:

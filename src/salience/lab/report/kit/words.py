@@ -76,11 +76,10 @@ def flop_count(value: float) -> str:
     return f"{value:.0f} FLOP"
 
 
-def listed(items: Sequence[str], joint: str = "and") -> str:
+def listed(items: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} {joint} {items[-1]}"
+    *most, last = items or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def ranged(keeps: Sequence[float], all_keeps: Sequence[float]) -> str:

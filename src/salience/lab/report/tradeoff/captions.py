@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
+from salience.lab.report.kit import words
 from salience.lab.report.kit.method_styles import phrase
-from salience.lab.report.kit.words import (
-    capital,
-    flop_count,
-    listed,
-    milliseconds,
-    points,
-    score,
-    share,
-    times,
-    whole_share,
-)
+from salience.lab.report.kit.words import listed, milliseconds, points, score, share, whole_share
 from salience.lab.report.tradeoff.chosen_ratios import telling_keep
-from salience.lab.report.tradeoff.speedups import FIRST_TOKEN, PREFILL, predicted_speedups
+from salience.lab.report.tradeoff.cost_findings import FIRST_TOKEN, PREFILL, predicted_speedups
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData, kind_column
 from salience.lab.report.tradeoff.verdicts import RANDOM
 
@@ -44,14 +35,13 @@ def loss_latency(data: TradeoffData) -> str:
         text += f"; with random tokens it reads {_fewer(random)}." if random is not None else "."
     if data.tower_ms is not None:
         merged = data.full("encode_ms") != data.tower_ms
-        least = " at least, where tokens are merged in it" if merged else ""
+        least = " at least, where tokens are merged in it." if merged else "."
         text += f" The shaded part can\u2019t be reached: the vision tower alone takes {milliseconds(data.tower_ms)}"
-        text += f"{least}."
+        text += least
     return text
 
 
 def _fewer(loss: float) -> str:
-    """ "3 points less than from all tokens" """
     return f"{points(loss)} {'less' if loss >= 0 else 'more'} than from all tokens"
 
 
@@ -59,7 +49,9 @@ def accuracy_latency(data: TradeoffData) -> str:
     keep, text = telling_keep(data), "Upper left is better: the same accuracy, sooner."
     own, ms = data.own(keep, "accuracy"), data.own(keep, "first_token_ms")
     if keep is not None and own is not None and ms is not None and data.reliability.times and data.blind is None:
-        text += f" {capital(phrase(data.subject))} reaches {score(own)} after {milliseconds(ms)} (at {share(keep)})."
+        text += (
+            f" {words.capital(phrase(data.subject))} reaches {score(own)} after {milliseconds(ms)} (at {share(keep)})."
+        )
     return text
 
 
@@ -106,8 +98,8 @@ def flop_stages(data: TradeoffData) -> str:
     if not full or model is None or least is None:
         return "A multiply-add counts as two."
     return (
-        f"With all tokens {flop_count(full)}, {whole_share(model / full)} of it in the language model; "
-        f"at {share(keep)} {flop_count(least)}. The tower reads the whole picture at every ratio. "
+        f"With all tokens {words.flop_count(full)}, {whole_share(model / full)} of it in the language model; "
+        f"at {share(keep)} {words.flop_count(least)}. The tower reads the whole picture at every ratio. "
         "A multiply-add counts as two."
     )
 
@@ -119,25 +111,9 @@ def speedups(data: TradeoffData) -> str:
         return _SPEEDUPS
     apart, name, keep, measured, predicted = max(each)
     return (
-        f"{_SPEEDUPS} The largest gap is {whole_share(apart)}: {name} at {share(keep)}, {times(measured)} measured, "
-        f"{times(predicted)} predicted."
+        f"{_SPEEDUPS} The largest gap is {whole_share(apart)}: {name} at {share(keep)}, "
+        f"{words.times(measured)} measured, {words.times(predicted)} predicted."
     )
-
-
-def answer_kl(data: TradeoffData) -> str:
-    return (
-        f"KL divergence of the answer\u2019s tokens from the unpruned model; 0 is the same.{_two(data, 'answer_kl', 2)}"
-    )
-
-
-def feature_cosine(data: TradeoffData) -> str:
-    text = "Cosine of the kept tokens\u2019 mean and the mean of all tokens; 1 is the same direction."
-    return text + _two(data, "feature_cosine", 3)
-
-
-def saliency_mass(data: TradeoffData) -> str:
-    text = "Share of the unpruned model\u2019s text-to-image attention; one reference for all methods."
-    return text + _two(data, "saliency_mass", 2)
 
 
 def kind_title(name: str) -> str:
@@ -159,11 +135,11 @@ def kind(data: TradeoffData, name: str) -> str:
     return text + "."
 
 
-def _two(data: TradeoffData, column: str, digits: int) -> str:
-    """ " At 10%: the learned saliency 0.123, random tokens 0.456." """
+def inside(data: TradeoffData, text: str, column: str, digits: int) -> str:
+    """The definition of a column, and its values for the subject and for random tokens."""
     keep = telling_keep(data)
     own, random = data.own(keep, column), data.value(RANDOM, keep, column)
     if keep is None or own is None:
-        return ""
+        return text
     beside = f", random tokens {random:.{digits}f}" if random is not None and data.subject != RANDOM else ""
-    return f" At {share(keep)}: {phrase(data.subject)} {own:.{digits}f}{beside}."
+    return f"{text} At {share(keep)}: {phrase(data.subject)} {own:.{digits}f}{beside}."

@@ -1,23 +1,13 @@
-"""Findings about time, arithmetic and memory."""
+"""Findings about time, arithmetic and memory, and measured speed-ups beside predicted ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
+from salience.lab.report.kit import words
 from salience.lab.report.kit.finding import Finding
-from salience.lab.report.kit.words import (
-    byte_size,
-    capital,
-    listed,
-    milliseconds,
-    pace,
-    ranged,
-    share,
-    times,
-    whole_share,
-)
+from salience.lab.report.kit.words import byte_size, capital, listed, ranged, share, times, whole_share
 from salience.lab.report.tradeoff.chosen_ratios import near_keep
-from salience.lab.report.tradeoff.speedups import FIRST_TOKEN, PREFILL, predicted_speedups
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 #: A stage that takes this share of the time to the first token dominates it.
@@ -26,6 +16,28 @@ DOMINATES = 0.5
 AGREE = 0.25
 #: Selection may cost this share of the unpruned prefill.
 CHEAP = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedStage:
+    """A time and the FLOPs that should predict its speed-up, with its palette role and marker."""
+
+    name: str
+    ms: str
+    flops: str
+    colour: str
+    marker: str
+
+
+PREFILL = TimedStage(name="prefill", ms="prefill_ms", flops="flops_llm", colour="blue", marker="o")
+FIRST_TOKEN = TimedStage(name="first token", ms="first_token_ms", flops="flops_total", colour="orange", marker="s")
+
+
+def predicted_speedups(data: TradeoffData, stage: TimedStage) -> list[tuple[float, float, float]]:
+    """Return (keep, measured, predicted) of the subject at each ratio where both are known."""
+    each = [(keep, data.ratio(data.subject, keep, stage.ms), data.ratio(data.subject, keep, stage.flops))
+            for keep in data.pruned]  # fmt: skip
+    return [(keep, measured, predicted) for keep, measured, predicted in each if measured and predicted]
 
 
 def tower(data: TradeoffData) -> Finding | None:
@@ -49,7 +61,7 @@ def tower(data: TradeoffData) -> Finding | None:
     )
     start, first = dominated[0]
     if len(dominated) > 1 and start != least:
-        text += f" Going from {share(start)} down to {share(least)} brings the first token {pace(first / last)}."
+        text += f" Going from {share(start)} down to {share(least)} brings the first token {words.pace(first / last)}."
     keeps = ranged([keep for keep, _ in dominated], data.keeps)
     lead = f"At {keeps} the vision tower takes most of the time to the first token."
     return Finding(tone="bad", lead=lead, text=text)
@@ -101,7 +113,7 @@ def selection(data: TradeoffData) -> Finding | None:
     if not full or select is None or keep is None:
         return None
     cheap = select / full <= CHEAP
-    text = f"{milliseconds(select)} at {share(keep)}, {share(round(select / full, 3))} of an unpruned prefill."
+    text = f"{words.milliseconds(select)} at {share(keep)}, {share(round(select / full, 3))} of an unpruned prefill."
     lead = f"Choosing the tokens takes {'at most' if cheap else 'more than'} {share(CHEAP)} of a prefill."
     return Finding(tone="good" if cheap else "bad", lead=lead, text=text)
 
@@ -128,8 +140,3 @@ def memory(data: TradeoffData) -> Finding | None:
 def _change(data: TradeoffData, keep: float | None, column: str) -> tuple[float, float] | None:
     before, now = data.full(column), data.own(keep, column)
     return None if not before or now is None else (before, now)
-
-
-COSTS: tuple[Callable[[TradeoffData], Finding | None], ...] = (tower, prediction, selection, memory)
-#: Those that a busy machine makes worthless.
-TIMES = (tower, prediction, selection)

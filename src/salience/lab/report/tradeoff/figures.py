@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from salience.lab.report.kit.bars import Pair, Stack, speedups, stacked
 from salience.lab.report.kit.figure import PageFigure, write_figure
@@ -14,7 +13,7 @@ from salience.lab.report.kit.method_styles import drawn, role, styles, title
 from salience.lab.report.kit.panel import RC, SMALL, WIDE, Curve, Scale, lines
 from salience.lab.report.kit.words import flop_count, milliseconds, share
 from salience.lab.report.tradeoff import captions
-from salience.lab.report.tradeoff.speedups import FIRST_TOKEN, PREFILL
+from salience.lab.report.tradeoff.cost_findings import FIRST_TOKEN, PREFILL
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData, kind_column
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ Bar = Callable[[Point, float], tuple[float | None, float | None]]
 Draw = Callable[[TradeoffData], "Figure | None"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FigurePlan:
+class FigurePlan(NamedTuple):
     """A figure to be drawn: `draw` returns it, or None where its columns were not measured."""
 
     name: str
@@ -51,10 +49,7 @@ class FigurePlan:
 
 
 def draw_all(data: TradeoffData, folder: Path, prefix: str) -> dict[str, PageFigure]:
-    """Draw what the record has columns for and write each figure as `<prefix><name>.svg` and `.png`.
-
-    Returns: the figures by name, without the prefix and without those whose columns are null
-    """
+    """Write each figure with measured columns as `<prefix><name>.svg` and `.png`, and return them by name."""
     import matplotlib
 
     made: dict[str, PageFigure] = {}
@@ -67,10 +62,14 @@ def draw_all(data: TradeoffData, folder: Path, prefix: str) -> dict[str, PageFig
 
 
 def curves(data: TradeoffData, x: Measure, y: Measure, bar: Bar, few: bool = False) -> list[Curve]:
-    """Return the lines of the methods for which both quantities are known. few: main methods only"""
+    """Return the lines of the methods for which both quantities are known.
+
+    few: without controls, and of the oracles only that of all items
+    """
     looks, made = styles(data.methods), []
     best = [point.method for keep in data.pruned if (point := data.best_free(keep)) is not None]
-    for method in drawn([m for m in data.methods if not few or _main(m)], most=7 if few else 9, best=best):
+    main = [m for m in data.methods if not few or m == "oracle" or role(m) in ("learned", "free")]
+    for method in drawn(main, most=7 if few else 9, best=best):
         line = data.line(method)
         known = [(p, a, b) for p in line if (a := x(p)) is not None and (b := y(p)) is not None]
         if not known or (data.pruned and all(point.keep == 1 for point, *_ in known)):
@@ -81,11 +80,6 @@ def curves(data: TradeoffData, x: Measure, y: Measure, bar: Bar, few: bool = Fal
             y=tuple(b for *_, b in known), low=tuple(low for low, _ in bars), high=tuple(high for _, high in bars),
         ))  # fmt: skip
     return made
-
-
-def _main(method: str) -> bool:
-    """Whether small figures show it: neither controls nor oracles other than that of all items."""
-    return method == "oracle" or role(method) in ("learned", "free")
 
 
 def _interval(point: Point, value: float) -> tuple[float | None, float | None]:
@@ -120,7 +114,6 @@ def _against_tokens(
 
 
 def _against_time(data: TradeoffData, y: Measure, y_label: str, bar: Bar) -> Figure | None:
-    """Lines against the time to the first token; the subject's ratios stand along the top."""
     found = curves(data, _column("first_token_ms"), y, bar, few=True)
     marks = [(ms, share(p.keep)) for p in data.line(data.subject) if (ms := p.get("first_token_ms")) is not None]
     floor = None if data.tower_ms is None else (data.tower_ms, "tower alone")
@@ -152,18 +145,21 @@ def _loss(panel: Callable[..., Figure | None], data: TradeoffData) -> Figure | N
     return panel(data, lost, "points that the probe loses", bar) if data.probe_reads else None
 
 
-def _inside(column: str, label: str) -> Draw:
-    return lambda data: _against_tokens(data, _column(column), label, _seed_range(column))
+def _inside(column: str, title: str, label: str, meaning: str, digits: int) -> FigurePlan:
+    caption = partial(captions.inside, text=meaning, column=column, digits=digits)
+    return FigurePlan(
+        column, title, caption, lambda data: _against_tokens(data, _column(column), label, _seed_range(column))
+    )
+
+
+def _kind(data: TradeoffData, kind: str) -> Figure | None:
+    column = kind_column(kind)
+    return _against_tokens(data, _column(column), f"accuracy, {kind}", _seed_range(column), _levels(data, kind))
 
 
 def _kind_figure(kind: str) -> FigurePlan:
-    column = kind_column(kind)
-
-    def draw(data: TradeoffData) -> Figure | None:
-        return _against_tokens(data, _column(column), f"accuracy, {kind}", _seed_range(column), _levels(data, kind))
-
-    name, caption = "kind_" + kind.replace("-", "_"), partial(captions.kind, name=kind)
-    return FigurePlan(name=name, title=captions.kind_title(kind), caption=caption, draw=draw)
+    caption, draw = partial(captions.kind, name=kind), partial(_kind, kind=kind)
+    return FigurePlan("kind_" + kind.replace("-", "_"), captions.kind_title(kind), caption, draw)
 
 
 def _time_stages(data: TradeoffData) -> Figure | None:
@@ -212,21 +208,21 @@ def _speedups(data: TradeoffData) -> Figure | None:
     return speedups(names, pairs, "how many times faster", "against all tokens (log scale)") if pairs else None
 
 
-_PLANNED: tuple[tuple[str, str, Callable[[TradeoffData], str], Draw], ...] = (
-    ("loss_latency", "Information loss against the time to the first token", captions.loss_latency,
-     partial(_loss, _against_time)),
-    ("accuracy_latency", "Accuracy against the time to the first token", captions.accuracy_latency, _accuracy_latency),
-    ("accuracy_tokens", "Accuracy against tokens kept", captions.accuracy_tokens, _accuracy_tokens),
-    ("loss_tokens", "Information loss against tokens kept", captions.loss_tokens,
-     partial(_loss, partial(_against_tokens, small=False))),
-    ("time_stages", "Time by stage", captions.time_stages, _time_stages),
-    ("flop_stages", "Arithmetic by stage", captions.flop_stages, _flop_stages),
-    ("speedups", "Speed-up, measured and predicted", captions.speedups, _speedups),
-    ("answer_kl", "Change of the answers\u2019 distribution", captions.answer_kl,
-     _inside("answer_kl", "KL(full || pruned), nats")),
-    ("feature_cosine", "Similarity to the full picture\u2019s features", captions.feature_cosine,
-     _inside("feature_cosine", "cosine of mean features")),
-    ("saliency_mass", "Share of the model\u2019s own attention kept", captions.saliency_mass,
-     _inside("saliency_mass", "share of attention kept")),
+FIGURES = (
+    FigurePlan("loss_latency", "Information loss against the time to the first token", captions.loss_latency,
+               partial(_loss, _against_time)),
+    FigurePlan("accuracy_latency", "Accuracy against the time to the first token", captions.accuracy_latency,
+               _accuracy_latency),
+    FigurePlan("accuracy_tokens", "Accuracy against tokens kept", captions.accuracy_tokens, _accuracy_tokens),
+    FigurePlan("loss_tokens", "Information loss against tokens kept", captions.loss_tokens,
+               partial(_loss, partial(_against_tokens, small=False))),
+    FigurePlan("time_stages", "Time by stage", captions.time_stages, _time_stages),
+    FigurePlan("flop_stages", "Arithmetic by stage", captions.flop_stages, _flop_stages),
+    FigurePlan("speedups", "Speed-up, measured and predicted", captions.speedups, _speedups),
+    _inside("answer_kl", "Change of the answers\u2019 distribution", "KL(full || pruned), nats",
+            "KL divergence of the answer\u2019s tokens from the unpruned model; 0 is the same.", 2),
+    _inside("feature_cosine", "Similarity to the full picture\u2019s features", "cosine of mean features",
+            "Cosine of the kept tokens\u2019 mean and the mean of all tokens; 1 is the same direction.", 3),
+    _inside("saliency_mass", "Share of the model\u2019s own attention kept", "share of attention kept",
+            "Share of the unpruned model\u2019s text-to-image attention; one reference for all methods.", 2),
 )  # fmt: skip
-FIGURES = tuple(FigurePlan(name=name, title=told, caption=caption, draw=draw) for name, told, caption, draw in _PLANNED)

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from salience.lab.report.kit.finding import Finding
-from salience.lab.report.tradeoff.cost_findings import COSTS, TIMES
-from salience.lab.report.tradeoff.quality_findings import QUALITY, ignores_picture
+from salience.lab.report.tradeoff import cost_findings, quality_findings, rankings
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
+
+Tell = Callable[[TradeoffData], Finding | None]
+QUALITY: tuple[Tell, ...] = (
+    rankings.alike,
+    rankings.against_random,
+    rankings.against_free,
+    rankings.beside_random,
+    rankings.controls,
+    quality_findings.breaking_point,
+    rankings.oracle,
+    quality_findings.suffering_kinds,
+    quality_findings.idle_kinds,
+    rankings.better_than_full,
+    quality_findings.probe_loss,
+    quality_findings.other_picture,
+)
+#: Without meaning on a busy machine.
+TIMES: tuple[Tell, ...] = (cost_findings.tower, cost_findings.prediction, cost_findings.selection)
 
 
 def findings(data: TradeoffData) -> list[Finding]:
@@ -18,8 +36,8 @@ def findings(data: TradeoffData) -> list[Finding]:
     """
     if data.reliability.quick:
         return []
-    costs = [tell for tell in COSTS if data.reliability.times or tell not in TIMES]
-    blind = ignores_picture(data)
+    costs = [*(TIMES if data.reliability.times else ()), cost_findings.memory]
+    blind = quality_findings.ignores_picture(data)
     told = [found for tell in (costs if blind else (*QUALITY, *costs)) if (found := tell(data)) is not None]
     if blind is None:
         return told

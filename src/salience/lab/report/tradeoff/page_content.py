@@ -18,8 +18,7 @@ from salience.lab.report.tradeoff.findings import findings
 from salience.lab.report.tradeoff.headline import headline, summary
 from salience.lab.report.tradeoff.limits import baseline_notes, limits
 from salience.lab.report.tradeoff.method_notes import licences, method_notes, task_note
-from salience.lab.report.tradeoff.sample_strip import draw_strip
-from salience.lab.report.tradeoff.samples import CutRow, PageSample, sample
+from salience.lab.report.tradeoff.samples import CutRow, PageSample, draw_strip, sample
 from salience.lab.report.tradeoff.tiles import tiles
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from salience.core.result_tables import ALL_TOKENS
 from salience.lab.report.kit.finding import Finding
 from salience.lab.report.kit.method_styles import phrase, role
 from salience.lab.report.kit.words import capital, finite, listed, points, points_apart, score, share
 from salience.lab.report.tradeoff.chosen_ratios import BROKEN, telling_keep
-from salience.lab.report.tradeoff.rankings import (
-    against_free,
-    against_random,
-    alike,
-    beside_random,
-    better_than_full,
-    controls,
-    oracle,
-)
 from salience.lab.report.tradeoff.tradeoff_data import TradeoffData, kind_column
 from salience.lab.report.tradeoff.verdict_words import BEST_FREE
 from salience.lab.report.tradeoff.verdicts import RANDOM
@@ -154,10 +145,3 @@ def other_picture(data: TradeoffData) -> Finding | None:
         lead = "The control with other pictures is too small to tell whether all accuracy comes from the picture."
         return Finding(tone="bad", lead=lead, text=text)
     return Finding(tone="good", lead="The answers come from the picture.", text=text)
-
-
-#: In the order of the page.
-QUALITY: tuple[Callable[[TradeoffData], Finding | None], ...] = (
-    alike, against_random, against_free, beside_random, controls, breaking_point, oracle, suffering_kinds, idle_kinds,
-    better_than_full, probe_loss, other_picture,
-)  # fmt: skip

@@ -9,14 +9,7 @@ from salience.lab.report.kit.finding import Finding, Tone
 from salience.lab.report.kit.method_styles import phrase, role, title
 from salience.lab.report.kit.words import capital, listed, points, ranged, score, share
 from salience.lab.report.tradeoff.tradeoff_data import Point, TradeoffData
-from salience.lab.report.tradeoff.verdict_words import (
-    BEST,
-    BEST_FREE,
-    VERBS,
-    compared,
-    interval,
-    relation,
-)
+from salience.lab.report.tradeoff.verdict_words import BEST, BEST_FREE, VERBS, compared, interval, relation
 from salience.lab.report.tradeoff.verdicts import RANDOM, Verdict, verdict_of
 
 ByVerdict = dict[Verdict, list[AccuracyDifference]]

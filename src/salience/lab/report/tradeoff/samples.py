@@ -1,4 +1,4 @@
-"""Samples on the page: a picture at every ratio, kept tokens bright and the others dimmed, and the answers."""
+"""Sample pictures at every ratio, kept tokens bright and the others dimmed: on the page, and the first as a file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from salience.core.files import write_atomic
 from salience.core.result_tables import Example, ExampleCut
 from salience.lab.report.kit.method_styles import drawn, phrase, title
+from salience.lab.report.kit.palette import LIGHT
 from salience.lab.report.kit.words import share
+from salience.lab.report.tradeoff.tradeoff_data import TradeoffData
 
 #: Sides of the embedded picture in pixels; it is shown smaller than this.
 SIDE = 336
+#: Of the file: brightness of a dropped cell; side of a picture, gap and height of its text in pixels.
+_DIMMED = 0.22
+_STRIP_SIDE, _GAP, _TEXT = 336, 20, 92
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +55,6 @@ class PageSample:
     boxes: tuple[tuple[float, float, float, float], ...]
     keeps: tuple[str, ...]
     cut_rows: tuple[CutRow, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the grid of visual tokens."""
-        return self.example.grid[0]
-
-    @property
-    def columns(self) -> int:
-        """Columns of the grid."""
-        return self.example.grid[1]
 
 
 def dimmed_path(kept: Collection[int], rows: int, columns: int) -> str:
@@ -125,3 +121,45 @@ def _picture(path: Path | None) -> tuple[tuple[int, int], str | None]:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=88, optimize=True)
     return size, "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def draw_strip(data: TradeoffData, pictures: Path, path: Path) -> Path | None:
+    """Draw the first sample, whole and as the subject cut it, into a PNG file; None when no picture can be read.
+
+    pictures: folder where the samples' paths start
+    """
+    for example in data.record.examples:
+        cuts = sorted(
+            (cut for cut in example.cuts if cut.method == data.subject and cut.keep < 1), key=lambda cut: -cut.keep
+        )
+        if cuts and example.image is not None and (pictures / example.image).is_file():
+            return _draw(example, pictures / example.image, cuts, path)
+    return None
+
+
+def _draw(example: Example, picture: Path, cuts: list[ExampleCut], path: Path) -> Path:
+    import numpy as np
+    from matplotlib import font_manager
+    from PIL import Image, ImageDraw, ImageFont
+
+    side, gap = _STRIP_SIDE, _GAP
+    with Image.open(picture) as opened:
+        whole = np.asarray(opened.convert("RGB").resize((side, side)), dtype=np.float32)
+    sheet = Image.new("RGB", ((len(cuts) + 1) * (side + gap) + gap, side + _TEXT + 2 * gap), LIGHT["surface"])
+    face = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 26)
+    pen = ImageDraw.Draw(sheet)
+    rows, columns = example.grid
+    everything = ExampleCut(method="", keep=1.0, kept=tuple(range(rows * columns)), answer=example.full_answer or "")
+    for number, cut in enumerate([everything, *cuts]):
+        held = np.full(rows * columns, _DIMMED, dtype=np.float32)
+        held[list(cut.kept)] = 1.0
+        mask = np.asarray(Image.fromarray(held.reshape(rows, columns)).resize((side, side), Image.Resampling.NEAREST))
+        left = gap + number * (side + gap)
+        sheet.paste(Image.fromarray((whole * mask[..., None]).astype(np.uint8)), (left, gap))
+        mark, colour = ("\u2713", LIGHT["good"]) if cut.answer == example.answer else ("\u2717", LIGHT["bad"])
+        name = f"all {rows * columns}" if cut.keep == 1 else f"{share(cut.keep)}: {len(cut.kept)}"
+        pen.text((left, gap + side + gap // 2), name, font=face, fill=LIGHT["muted"])
+        pen.text((left, gap + side + gap // 2 + 38), f"{mark} {cut.answer}", font=face, fill=colour)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    return write_atomic(path, buffer.getvalue())

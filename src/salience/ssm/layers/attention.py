@@ -5,7 +5,6 @@ Letters: B batch, L length, H heads, K = d_model / H numbers a head, T steps kep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from salience.core.backend import transformed
 from salience.core.gradients import no_gradients
+from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank
 from salience.ssm.layers.s6 import at_least_one, check_input
-from salience.ssm.layers.valid_steps import ValidSteps
+from salience.ssm.layers.valid_steps import ScanOrder
 
 
 @dataclass(eq=False)
-class AttentionState:
+class AttentionState(LayerState):
     """Keys and values of the steps so far, each row's valid ones from the front.
 
     k, v: (B, H, room, K), keys turned already   counts: (B,) int64, valid steps a row
@@ -34,19 +34,6 @@ class AttentionState:
     counts: Tensor
     longest: int
     even: bool
-
-    def __iter__(self) -> Iterator[Tensor]:
-        yield from (self.k, self.v, self.counts)
-
-    def take(self, rows: Tensor) -> AttentionState:
-        """The state of these rows (n,), in this order."""
-        k, v, counts = (x.index_select(0, rows) for x in self)
-        return AttentionState(k, v, counts, self.longest, self.even)
-
-    def clone(self) -> AttentionState:
-        """A copy that `step` may change without changing this one."""
-        k, v, counts = (x.clone() for x in self)
-        return AttentionState(k, v, counts, self.longest, self.even)
 
 
 class Attention(nn.Module):
@@ -87,16 +74,13 @@ class Attention(nn.Module):
         Returns: y (B, L, d_model); with return_state also the state after x, differentiable
         Raises:  ValueError for shapes or dtypes that disagree, or a state where causal is False
         """
-        check_input(x, self.d_model)
+        check_input(x, self.d_model, mask)
         if state is not None or return_state:
             self._streams()
-        valid = valid_steps(x, mask, reverse)
-        u = x.flip(1) if reverse and valid is None else x if valid is None else valid.together(x)
-        counts = None if valid is None else valid.counts
-        q, k, v = self._turned(u, None if state is None else state.counts)
-        y, after = self._attend(q, k, v, counts, state, return_state)
-        y = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, L, d_model)
-        y = y.flip(1) if reverse and valid is None else y if valid is None else valid.apart(y)
+        order = ScanOrder(mask, reverse)
+        q, k, v = self._turned(order.apply(x), None if state is None else state.counts)
+        y, after = self._attend(q, k, v, order.counts, state, return_state)
+        y = order.undo(self.out_proj(y.transpose(1, 2).flatten(2)))  # (B, L, d_model)
         return (y, after) if return_state else y
 
     @no_gradients
@@ -180,15 +164,6 @@ def put(kept: Tensor, places: Tensor, new: Tensor) -> None:
     """
     rows = torch.arange(places.shape[0], device=places.device)
     kept.transpose(1, 2)[rows, places] = new[:, :, 0].to(kept.dtype)
-
-
-def valid_steps(x: Tensor, mask: Tensor | None, reverse: bool) -> ValidSteps | None:
-    """Where the valid steps of x (B, L, D) are, None for everywhere. Raises: ValueError for a mask of another shape."""
-    if mask is None:
-        return None
-    if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {tuple(mask.shape)}.")
-    return ValidSteps.of(mask, reverse)
 
 
 def angles(positions: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,30 +12,20 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from salience.core.backend import transformed
 from salience.core.gradients import no_gradients
-from salience.ssm.layers.attention import valid_steps
+from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank
 from salience.ssm.layers.s6 import at_least_one, check_input
+from salience.ssm.layers.valid_steps import ScanOrder
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # torch's, of a direction
 
 
 @dataclass(eq=False)
-class LSTMState:
-    """h, c: (B, H), what an LSTM carries from one step to the next."""
+class LSTMState(LayerState):
+    """h, c: (B, H)."""
 
     h: Tensor
     c: Tensor
-
-    def __iter__(self) -> Iterator[Tensor]:
-        yield from (self.h, self.c)
-
-    def take(self, rows: Tensor) -> LSTMState:
-        """The state of these rows (n,), in this order."""
-        return LSTMState(self.h.index_select(0, rows), self.c.index_select(0, rows))
-
-    def clone(self) -> LSTMState:
-        """A copy that `step` may change without changing this one."""
-        return LSTMState(self.h.clone(), self.c.clone())
 
 
 class LSTM(nn.Module):
@@ -80,27 +69,20 @@ class LSTM(nn.Module):
         Returns: y (B, L, d_model); with return_state also the state after x, differentiable
         Raises:  ValueError for shapes or dtypes that disagree, or a state where causal is False
         """
-        check_input(x, self.d_model)
+        check_input(x, self.d_model, mask)
         if state is not None or return_state:
             self._streams()
         before = None if state is None else (state.h[None].to(x.dtype), state.c[None].to(x.dtype))
-        valid = valid_steps(x, mask, reverse)
+        order = ScanOrder(mask, reverse)
+        u, counts = order.apply(x), order.counts
         if transformed():
-            u = x.flip(1) if reverse and valid is None else x if valid is None else valid.together(x)
-            y, last = self._plain(u, None if valid is None else valid.counts, before)
-            y = self.out_proj(y)
-            y = y.flip(1) if reverse and valid is None else y if valid is None else valid.apart(y)
-            return (y, last) if return_state else y
-        if valid is None:
-            y, last = self.lstm(x.flip(1) if reverse else x, before)
-            y = self.out_proj(y.flip(1) if reverse else y)
-            return (y, LSTMState(last[0][0], last[1][0])) if return_state else y
-        u = valid.together(x)
-        if self.causal and not return_state:  # what lies behind a row's valid steps is later than all of them
-            y = self.lstm(u, before)[0]
-            return valid.apart(self.out_proj(y))
-        y, last = self._packed(u, valid.counts, before)
-        y = valid.apart(self.out_proj(y))
+            y, last = self._plain(u, counts, before)
+        elif counts is None or (self.causal and not return_state):  # steps behind a row's valid ones are later
+            y, (h, c) = self.lstm(u, before)
+            last = LSTMState(h[0], c[0])
+        else:
+            y, last = self._packed(u, counts, before)
+        y = order.undo(self.out_proj(y))
         return (y, last) if return_state else y
 
     def _packed(self, u: Tensor, counts: Tensor, before: tuple[Tensor, Tensor] | None) -> tuple[Tensor, LSTMState]:

@@ -5,7 +5,6 @@ Letters: B batch, L length, E = expand * d_model channels, N states a channel, R
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,30 +15,20 @@ from salience.core.gradients import no_gradients
 from salience.ops.mamba_step import mamba_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
 from salience.ssm.layers.convolutions import convolve, convolve_step
+from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank, is_plain, present, project
 from salience.ssm.layers.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank, select
 
 
 @dataclass(eq=False)
-class MambaState:
-    """What a Mamba layer carries from one step to the next.
+class MambaState(LayerState):
+    """State of a Mamba layer.
 
     conv: (B, W - 1, E), the convolution's last inputs, oldest first   ssm: (B, E, N), the scan's state, float32
     """
 
     conv: Tensor
     ssm: Tensor
-
-    def __iter__(self) -> Iterator[Tensor]:
-        yield from (self.conv, self.ssm)
-
-    def take(self, rows: Tensor) -> MambaState:
-        """The state of these rows (n,), in this order: what beam search asks for."""
-        return MambaState(self.conv.index_select(0, rows), self.ssm.index_select(0, rows))
-
-    def clone(self) -> MambaState:
-        """A copy that `step` may change without changing this one."""
-        return MambaState(self.conv.clone(), self.ssm.clone())
 
 
 class Mamba(nn.Module):

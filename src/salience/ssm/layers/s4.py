@@ -14,7 +14,7 @@ from salience.ops.long_conv import long_conv
 from salience.ssm.layers.dplr import DPLR, column_powers, orbit, row_power, squares, truncated_kernel
 from salience.ssm.layers.hippo import legs, low_rank, normal_part
 from salience.ssm.layers.time_invariant import TimeInvariant, initial_log_dt, refuse_packing
-from salience.ssm.layers.valid_steps import ValidSteps
+from salience.ssm.layers.valid_steps import ScanOrder
 
 SPAN_BIT = 8
 SPAN = 1 << SPAN_BIT  # steps for which powers times a vector are held at once, a power of two
@@ -47,6 +47,7 @@ class S4(TimeInvariant):
         if d_state % 2:
             raise ValueError(f"d_state must be an even number of at least 2, not {d_state!r}.")
         self.n = d_state // 2
+        self.state_shape = 2, d_model, self.n
         poles, V = normal_part(d_state)
         P, B = (V.mH @ x.to(V.dtype) for x in (low_rank(d_state), legs(d_state)[1]))
 
@@ -75,26 +76,21 @@ class S4(TimeInvariant):
         real, imaginary = (left / 2).chunk(2, dim=-1)
         return truncated_kernel(system, system.C - torch.stack([real, -imaginary]), length)
 
-    def state_shape(self) -> tuple[int, ...]:
-        """(2, D, n)."""
-        return 2, self.d_model, self.n
-
     def scan(self, u: Tensor, mask: Tensor | None, seq_idx: Tensor | None, state: Tensor | None, return_state: bool,
              reverse: bool) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """The convolution, and what the state before adds to it."""
         refuse_packing(seq_idx, "S4")
-        length, valid = u.shape[1], None if mask is None else ValidSteps.of(mask, reverse)
+        length, order = u.shape[1], ScanOrder(mask, reverse and mask is not None)
         system = self.system(u.dtype)
         found = squares(system.matrix(), length)
-        u = u if valid is None else valid.together(u)
-        back = reverse and valid is None
+        u, back = order.apply(u), reverse and mask is None
         y = long_conv(u, self._kernel(system, found, length), reverse=back)
         x = None if state is None else state.to(u.dtype).transpose(1, 2).flatten(2)  # (B, D, 2n)
         if x is not None:
             rest = self._rest(x, system, found, length)
             y = y + (rest.flip(1) if back else rest)
-        last = self._last(u, valid, x, system, found, back) if return_state else None
-        return (y if valid is None else valid.apart(y)), last
+        last = self._last(u, order, x, system, found, back) if return_state else None
+        return order.undo(y), last
 
     def _rest(self, x: Tensor, system: DPLR, found: list[Tensor], length: int) -> Tensor:
         """C Abar^(l+1) x for l < length: (B, L, D)."""
@@ -106,11 +102,10 @@ class S4(TimeInvariant):
                 x = torch.einsum("dij,bdj->bdi", found[SPAN_BIT], x)
         return torch.cat(parts, dim=1)
 
-    def _last(self, u: Tensor, valid: ValidSteps | None, x: Tensor | None, system: DPLR, found: list[Tensor],
+    def _last(self, u: Tensor, order: ScanOrder, x: Tensor | None, system: DPLR, found: list[Tensor],
               back: bool) -> Tensor:  # fmt: skip
         """The state (B, 2, D, n) after the last valid step."""
-        if valid is not None:
-            u = valid.at_the_end(u)
+        u = order.at_the_end(u)
         recent = u if back else u.flip(1)  # the latest step first
         columns = orbit(system.drive(), [power.mT for power in found], min(u.shape[1], SPAN))  # (D, SPAN, 2n)
         last: Tensor | None = None
@@ -120,7 +115,7 @@ class S4(TimeInvariant):
             last = added if last is None else torch.einsum("dij,bdj->bdi", found[SPAN_BIT], last) + added
         assert last is not None
         if x is not None:
-            counts = torch.full_like(u[:, 0, 0], u.shape[1], dtype=torch.long) if valid is None else valid.counts
+            counts = torch.full_like(u[:, 0, 0], u.shape[1], dtype=torch.long) if order.counts is None else order.counts
             last = last + column_powers(x, found, counts)
         return last.reshape(u.shape[0], self.d_model, 2, self.n).transpose(1, 2).contiguous()
 

@@ -14,7 +14,7 @@ from salience.ops.long_conv import long_conv
 from salience.ssm.layers.hippo import s4d_poles
 from salience.ssm.layers.powers import expm1, over, powers, real_sum, times, weighted_sum
 from salience.ssm.layers.time_invariant import TimeInvariant, initial_log_dt, refuse_packing
-from salience.ssm.layers.valid_steps import ValidSteps
+from salience.ssm.layers.valid_steps import ScanOrder
 
 
 class S4D(TimeInvariant):
@@ -45,6 +45,7 @@ class S4D(TimeInvariant):
         super().__init__(d_model, d_state, backend)
         poles = s4d_poles(init, d_state).repeat(d_model, 1)  # (D, n)
         self.init, self.n = init, poles.shape[1]
+        self.state_shape = 2, d_model, self.n
         self.log_dt = initial_log_dt((d_model,), dt_min, dt_max)
         self.A_re_log = nn.Parameter(torch.log(-poles.real).float())
         self.A_im = nn.Parameter(poles.imag.float()) if init != "real" else None
@@ -67,35 +68,29 @@ class S4D(TimeInvariant):
         log_a, B, C = self.system(dtype)
         return real_sum(times(C, B)[:, :, None], log_a, length)[:, 0]
 
-    def state_shape(self) -> tuple[int, ...]:
-        """(2, D, n)."""
-        return 2, self.d_model, self.n
-
     def scan(self, u: Tensor, mask: Tensor | None, seq_idx: Tensor | None, state: Tensor | None, return_state: bool,
              reverse: bool) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """The convolution, and what the state before adds to it."""
         refuse_packing(seq_idx, "S4D")
-        length, valid = u.shape[1], None if mask is None else ValidSteps.of(mask, reverse)
+        length, order = u.shape[1], ScanOrder(mask, reverse and mask is not None)
         log_a, B, C = self.system(u.dtype)
-        u = u if valid is None else valid.together(u)
-        back = reverse and valid is None
+        u, back = order.apply(u), reverse and mask is None
         y = long_conv(u, real_sum(times(C, B)[:, :, None], log_a, length)[:, 0], reverse=back)
         if state is not None:
             w = times(times(C, powers(log_a, log_a.new_ones(1))[..., 0])[:, None], state.to(u.dtype).transpose(0, 1))
             rest = real_sum(w.transpose(1, 2), log_a, length).permute(1, 2, 0)  # (B, L, D)
             y = y + (rest.flip(1) if back else rest)
-        last = self._last(u, valid, state, log_a, B, back) if return_state else None
-        return (y if valid is None else valid.apart(y)), last
+        last = self._last(u, order, state, log_a, B, back) if return_state else None
+        return order.undo(y), last
 
-    def _last(self, u: Tensor, valid: ValidSteps | None, state: Tensor | None, log_a: Tensor, B: Tensor,
+    def _last(self, u: Tensor, order: ScanOrder, state: Tensor | None, log_a: Tensor, B: Tensor,
               back: bool) -> Tensor:  # fmt: skip
         """The state (B, 2, D, n) after the last valid step."""
-        if valid is not None:
-            u = valid.at_the_end(u)
+        u = order.at_the_end(u)
         recent = u if back else u.flip(1)  # the latest step first
         last = times(B[:, :, None], weighted_sum(recent.permute(2, 0, 1), log_a))  # (2, D, B, n)
         if state is not None:
-            steps = u.new_full((u.shape[0],), u.shape[1]) if valid is None else valid.counts.to(u.dtype)
+            steps = u.new_full((u.shape[0],), u.shape[1]) if order.counts is None else order.counts.to(u.dtype)
             last = last + times(powers(log_a, steps).transpose(2, 3), state.to(u.dtype).permute(1, 2, 0, 3))
         return last.permute(2, 0, 1, 3).contiguous()
 

@@ -46,6 +46,7 @@ class S5(TimeInvariant):
         if not isinstance(blocks, int) or blocks < 1 or d_state % (2 * blocks):
             raise ValueError(f"blocks must divide d_state = {d_state} into even numbers of states, not {blocks!r}.")
         self.P = d_state // 2
+        self.state_shape = 2, self.P
         poles, V = normal_part(d_state // blocks)
         poles, V = poles.repeat(blocks), torch.kron(torch.eye(blocks), V.contiguous())  # (P,), (N, P)
         self.log_dt = initial_log_dt((self.P,), dt_min, dt_max)
@@ -63,10 +64,6 @@ class S5(TimeInvariant):
         B = times(over(expm1(log_a), A)[..., None], self.B.to(dtype))
         C = 2 * torch.cat([self.C[0], -self.C[1]], dim=-1).to(dtype)
         return powers(log_a, log_a.new_ones(1))[..., 0], B.flatten(0, 1), C
-
-    def state_shape(self) -> tuple[int, ...]:
-        """(2, P)."""
-        return 2, self.P
 
     def scan(self, u: Tensor, mask: Tensor | None, seq_idx: Tensor | None, state: Tensor | None, return_state: bool,
              reverse: bool) -> tuple[Tensor, Tensor | None]:  # fmt: skip

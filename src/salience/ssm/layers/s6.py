@@ -56,7 +56,14 @@ def select(u: Tensor, x_proj: nn.Module, dt_proj: nn.Module, d_state: int,
     return dt, B, C, bias
 
 
-def check_input(x: Tensor, d_model: int) -> None:
-    """Raise a ValueError unless x is (B, L, d_model) with at least one step."""
+def check_input(x: Tensor, d_model: int, mask: Tensor | None = None) -> None:
+    """Raise a ValueError unless x is (B, L, d_model) with at least one step, and mask, if given, bool (B, L)."""
     if x.ndim != 3 or x.shape[-1] != d_model or x.shape[1] == 0:
         raise ValueError(f"x must be (B, L, {d_model}) with L of at least 1, not {tuple(x.shape)}.")
+    check_mask(mask, x.shape[:2])
+
+
+def check_mask(mask: Tensor | None, shape: torch.Size) -> None:
+    """Raise a ValueError for a mask that is not bool of this shape (B, L)."""
+    if mask is not None and (mask.shape != shape or mask.dtype != torch.bool):
+        raise ValueError(f"mask must be bool {tuple(shape)}, not {mask.dtype} {tuple(mask.shape)}.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,25 +16,15 @@ from torch import Tensor, nn
 
 from salience.core.backend import transformed
 from salience.core.gradients import no_gradients
+from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.s6 import at_least_one, check_input
 
 
 @dataclass(eq=False)
-class LinearState:
-    """What the layer carries from one step to the next: planes (B, 2, ...), real before imaginary, float32 at least."""
+class LinearState(LayerState):
+    """planes: (B, 2, ...), real before imaginary, float32 at least."""
 
     planes: Tensor
-
-    def __iter__(self) -> Iterator[Tensor]:
-        yield self.planes
-
-    def take(self, rows: Tensor) -> LinearState:
-        """The state of these rows (n,), in this order."""
-        return LinearState(self.planes.index_select(0, rows))
-
-    def clone(self) -> LinearState:
-        """A copy that `step` may change without changing this one."""
-        return LinearState(self.planes.clone())
 
 
 class TimeInvariant(nn.Module):
@@ -44,6 +33,8 @@ class TimeInvariant(nn.Module):
     Complex numbers are planes, real before imaginary, so that a layer can be cast as any other. Under autocast the
     system runs in float32.
     """
+
+    state_shape: tuple[int, ...]  # of a row's state, planes first
 
     def __init__(self, d_model: int, d_state: int, backend: str) -> None:
         super().__init__()
@@ -59,10 +50,6 @@ class TimeInvariant(nn.Module):
 
     def advance(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """u (B, d_model), state (B, 2, ...) -> y without the skip, and the new state."""
-        raise NotImplementedError
-
-    def state_shape(self) -> tuple[int, ...]:
-        """Of a row's state, planes first."""
         raise NotImplementedError
 
     def forward(
@@ -84,12 +71,10 @@ class TimeInvariant(nn.Module):
         Returns: y (B, L, d_model); with return_state also the state after x, differentiable
         Raises:  ValueError for shapes, dtypes or devices that disagree
         """
-        check_input(x, self.d_model)
-        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(f"mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {tuple(mask.shape)}.")
+        check_input(x, self.d_model, mask)
         planes = None if state is None else state.planes
-        if planes is not None and tuple(planes.shape) != (x.shape[0], *self.state_shape()):
-            wanted = (x.shape[0], *self.state_shape())
+        if planes is not None and tuple(planes.shape) != (x.shape[0], *self.state_shape):
+            wanted = (x.shape[0], *self.state_shape)
             raise ValueError(f"state must hold planes of {wanted}, not {tuple(planes.shape)}.")
         with without_autocast(x):
             u = x.to(self.compute_dtype(x))
@@ -118,7 +103,7 @@ class TimeInvariant(nn.Module):
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> LinearState:
         """The state before the first step, zeros: float64 for float64 weights (or `dtype`), float32 otherwise."""
         wide = torch.float64 if (self.D.dtype if dtype is None else dtype) == torch.float64 else torch.float32
-        return LinearState(self.D.new_zeros(batch, *self.state_shape(), dtype=wide))
+        return LinearState(self.D.new_zeros(batch, *self.state_shape, dtype=wide))
 
     def leave(self, y: Tensor, x: Tensor) -> Tensor:
         """GLU(W GELU(y)), in the dtype of x and the weights."""

@@ -1,48 +1,45 @@
-"""Rows without their absent steps: what a convolution needs, to which a step is a place."""
+"""Orders of steps for layers that read from the first valid step to the last."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ValidSteps:
-    """Where each row's valid steps are, in scan order.
+class ScanOrder:
+    """Each row's valid steps in front, in scan order; under `reverse` the last one is the first.
 
-    places: (B, L), first the valid steps' positions, then the others'   ranks: (B, L), its inverse
-    counts: (B,), how many are valid
+    mask: (B, L) bool, None where all steps are valid   counts: (B,), valid steps of each row, None without a mask
     """
 
-    mask: Tensor
-    places: Tensor
-    ranks: Tensor
-    counts: Tensor
+    def __init__(self, mask: Tensor | None, reverse: bool) -> None:
+        self.mask, self.reverse, self.counts = mask, reverse, None if mask is None else mask.sum(1)
+        if mask is not None:
+            order = (~(mask.flip(1) if reverse else mask)).to(torch.uint8).argsort(dim=1, stable=True)
+            self._places = mask.shape[1] - 1 - order if reverse else order  # (B, L), valid steps first
+            self._ranks = self._places.argsort(dim=1)  # its inverse
 
-    @staticmethod
-    def of(mask: Tensor, reverse: bool) -> ValidSteps:
-        """From (B, L) bool; under `reverse` the last valid step is the first."""
-        order = (~(mask.flip(1) if reverse else mask)).to(torch.uint8).argsort(dim=1, stable=True)
-        places = mask.shape[1] - 1 - order if reverse else order
-        return ValidSteps(mask=mask, places=places, ranks=places.argsort(dim=1), counts=mask.sum(1))
+    def apply(self, x: Tensor) -> Tensor:
+        """x (B, L, D) in scan order; zeros behind the valid steps."""
+        if self.mask is None:
+            return x.flip(1) if self.reverse else x
+        return _take(x.masked_fill(~self.mask[..., None], 0), self._places)
 
-    def together(self, x: Tensor) -> Tensor:
-        """(B, L, D): the valid steps at the front, zeros behind, whatever the absent ones held."""
-        return _take(x.masked_fill(~self.mask[..., None], 0), self.places)
+    def undo(self, y: Tensor) -> Tensor:
+        """The reverse of `apply`; zeros at absent steps."""
+        if self.mask is None:
+            return y.flip(1) if self.reverse else y
+        return _take(y, self._ranks).masked_fill(~self.mask[..., None], 0)
 
     def at_the_end(self, x: Tensor) -> Tensor:
-        """(B, L, D), as `together` gave it: zeros in front instead."""
+        """x (B, L, D) as `apply` gave it, with the zeros in front instead."""
+        if self.counts is None:
+            return x
         at = torch.arange(x.shape[1], device=x.device) - (x.shape[1] - self.counts)[:, None]
         return _take(x, at % x.shape[1])
 
-    def apart(self, y: Tensor) -> Tensor:
-        """The reverse of `together`; zeros at absent steps."""
-        return _take(y, self.ranks).masked_fill(~self.mask[..., None], 0)
-
 
 def _take(x: Tensor, places: Tensor) -> Tensor:
-    """Row by row; `gather` would go element by element."""
+    """Rows of x (B, L, D) at places (B, L); `gather` would go element by element."""
     first = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
     return x.flatten(0, 1).index_select(0, (first + places).flatten()).reshape(x.shape)

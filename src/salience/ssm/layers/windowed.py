@@ -5,7 +5,6 @@ Letters: B batch, L length, H heads, K numbers a head, w window, g global steps,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from salience.core.backend import exporting
 from salience.ssm.layers.attention import Attention, attend, put, seen
+from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank
 from salience.ssm.layers.s6 import at_least_one
 
@@ -22,25 +22,12 @@ _Parts = tuple[Tensor, Tensor, Tensor]  # the global steps, the w before, the ch
 
 
 @dataclass(eq=False)
-class WindowState:
+class WindowState(LayerState):
     """k, v: (B, H, g + w, K), the global steps, then the last w ones, position p at g + p % w   counts: (B,) int64"""
 
     k: Tensor
     v: Tensor
     counts: Tensor
-
-    def __iter__(self) -> Iterator[Tensor]:
-        yield from (self.k, self.v, self.counts)
-
-    def take(self, rows: Tensor) -> WindowState:
-        """The state of these rows (n,), in this order."""
-        return WindowState(
-            self.k.index_select(0, rows), self.v.index_select(0, rows), self.counts.index_select(0, rows)
-        )
-
-    def clone(self) -> WindowState:
-        """A copy that `step` may change without changing this one."""
-        return WindowState(self.k.clone(), self.v.clone(), self.counts.clone())
 
 
 class WindowedAttention(Attention):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numba import carray, njit
 from numba.core import types
 from numba.core.ccallback import CFunc
@@ -17,6 +18,10 @@ from salience.ops.simd.cache import DiskCache, folder
 from salience.ops.simd.element import Element
 from salience.ops.simd.load_store import count_up, pointer_to
 from salience.ops.simd.pool import HEAD, KernelJob
+
+# glibc gives freed memory back to the system at once, and then every call of a kernel waits for new pages, until the
+# process has freed one large block (32 MB at most). Most programs do. This one is never written to: it costs no memory.
+torch.empty(30 << 20, dtype=torch.uint8)
 
 PATIENCE_S = 2.0  # a first call that takes longer says that it compiles
 _told = threading.Event()

@@ -30,7 +30,11 @@ import numpy as np
 import torch
 from harness import arguments, median_ms, report
 
-from salience.ops.simd import F32, Element, Kernel, exp2_within, fma, kernel, load, native, splat, store
+from salience.ops.simd.arithmetic import exp2_within, fma, splat
+from salience.ops.simd.element import F32, Element
+from salience.ops.simd.kernel import Kernel, kernel
+from salience.ops.simd.load_store import load, store
+from salience.ops.simd.registers import native
 
 LANES, ROW = 16, 64  # of a row of operands: values, bytes
 PARAMS = np.dtype([("out", "i8"), ("operands", "i8"), ("steps", "i8")])

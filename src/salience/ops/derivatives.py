@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 Optional = Tensor | None
-Gradients = Callable[..., Sequence[Optional]]  # of (gradients of the outputs, inputs, which are needed)
 
 
 def pullback(
@@ -40,22 +39,3 @@ def pullback(
         outs, givens = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(outs, leaves, givens, create_graph=again, allow_unused=True))
     return tuple(next(found) if want else None for want in wanted)
-
-
-def pullback_again(
-    gradients: Gradients,
-    given: Sequence[Optional],
-    inputs: Sequence[Optional],
-    seconds: Sequence[Optional],
-    needed: Sequence[bool],
-) -> tuple[Optional, ...]:
-    """Second-order gradients: of the inputs of a backward pass, from those of its outputs.
-
-    Args:    gradients: the backward pass, differentiable, of (given, inputs, which gradients are needed)
-             given: gradients of the outputs   inputs: of the forward pass   seconds: one for each input, None where
-             its gradient is unused   needed: those of given and inputs that need one
-    Returns: one for each of given and inputs
-    """
-    used, count = [g is not None for g in seconds], len(given)
-    run = lambda *x: gradients(x[:count], x[count:], used)  # noqa: E731
-    return pullback(run, (*given, *inputs), seconds, needed)

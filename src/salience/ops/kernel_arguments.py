@@ -33,9 +33,17 @@ def rows_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def contiguous(x: Tensor | None) -> Tensor | None:
-    """x without gradients, contiguous."""
-    return None if x is None else x.detach().contiguous()
+def contiguous(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+    """x without gradients, contiguous, in a dtype; None for an absent tensor."""
+    if x is None:
+        return None
+    x = x if dtype is None or x.dtype == dtype else x.to(dtype)  # `to` takes 4 us even if nothing changes
+    return x.detach().contiguous()
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32: the dtype in which sums and states are held."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def current_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -25,8 +25,13 @@ def step_codes(mask: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> Te
         assert mask is not None
         return torch.where(mask, VALID, ABSENT).to(torch.uint8).contiguous()
     valid = torch.ones_like(seq_idx, dtype=torch.bool) if mask is None else mask
-    places = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
-    latest = torch.where(valid, places, -1).cummax(1).values  # the last valid step up to here
-    before = F.pad(latest[:, :-1], (1, 0), value=-1)
+    before = valid_before(valid)
     changed = (before >= 0) & (seq_idx.gather(1, before.clamp_min(0)) != seq_idx)
     return torch.where(valid, torch.where(changed, RESTART, VALID), ABSENT).to(torch.uint8).contiguous()
+
+
+def valid_before(valid: Tensor) -> Tensor:
+    """(B, L) int64: the last valid step before each, -1 for none."""
+    places = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+    latest = torch.where(valid, places, -1).cummax(1).values
+    return F.pad(latest[:, :-1], (1, 0), value=-1)

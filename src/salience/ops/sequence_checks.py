@@ -1,4 +1,4 @@
-"""Argument checks of `mask` and `seq_idx`, which all scans and the convolution have."""
+"""Argument checks that the sequence operators share. Each error is one sentence."""
 
 from __future__ import annotations
 
@@ -23,9 +23,22 @@ def check_sequences(mask: Tensor | None, seq_idx: Tensor | None, x: Tensor, name
         check_device(given, value, x, name)
 
 
-def check_floating(given: str, value: Tensor, x: Tensor, name: str) -> None:
+def check_tensor(given: str, value: Tensor | None, form: str, shape: tuple[int, ...], x: Tensor, name: str, *,
+                 may_be_complex: bool = False) -> None:  # fmt: skip
+    """Raise ValueError unless a tensor is absent, or floating point, of a shape, and on the device of x.
+
+    Args:    form: names of the axes, "{}" for the shape: "(B, D) = {}"   x: the argument called `name`
+    """
+    if value is None:
+        return
+    if value.shape != shape:
+        raise ValueError(f"{given} must be {form.format(tuple(shape))}, not {tuple(value.shape)}.")
+    check_kind(given, value, x, name, may_be_complex=may_be_complex)
+
+
+def check_kind(given: str, value: Tensor, x: Tensor, name: str, *, may_be_complex: bool = False) -> None:
     """Raise ValueError unless a tensor is floating point and on the device of x, the argument called `name`."""
-    if not value.dtype.is_floating_point:
+    if not (value.dtype.is_floating_point or (may_be_complex and value.dtype.is_complex)):
         raise ValueError(f"{given} must be floating point, not {value.dtype}.")
     check_device(given, value, x, name)
 

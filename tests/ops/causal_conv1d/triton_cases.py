@@ -42,7 +42,7 @@ DEFAULT: dict[str, Any] = {
 def errors(changed: dict[str, Any]) -> dict[str, float]:
     """For each output and gradient: the largest error over the largest value wanted (1e9 for what isn't finite)."""
     from salience.ops.causal_conv1d import reference, triton
-    from salience.ops.causal_conv1d.conv_inputs import ConvInputs
+    from salience.ops.causal_conv1d.checks import ConvInputs
 
     o = DEFAULT | changed
     g = torch.Generator().manual_seed(0)

@@ -27,7 +27,7 @@ def compiled() -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from salience.ops.farthest_first.triton_kernels import steps_kernel
+    from salience.ops.farthest_first.triton import steps_kernel
 
     for arch in (80, 90):
         types = ("*fp32", "*fp32", "*i64", "i32", "i32", "constexpr")

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from salience.ops.linear_rows import api, linear_rows
-from salience.ops.linear_rows.api import MOST_ROWS, _few_rows, plain_tensors
+import salience.ops.linear_rows as api
+from salience.ops.linear_rows import MOST_ROWS, _few_rows, linear_rows, plain_tensors
 from salience.ops.linear_rows.cpu import forward
 
 # (rows, inputs, outputs): tails of both, fewer than a vector, fewer than four, enough for several threads

@@ -104,7 +104,7 @@ def draw(o: dict[str, Any]) -> dict[str, Tensor | None]:
 def errors(changed: dict[str, Any]) -> dict[str, float]:
     """For each output and gradient: the largest error over the largest value wanted (1e9 for what isn't finite)."""
     from salience.ops.selective_scan import triton
-    from salience.ops.selective_scan.scan_inputs import ScanInputs
+    from salience.ops.selective_scan.checks import ScanInputs
 
     o = DEFAULT | changed
     tensors = draw(o)
@@ -168,7 +168,7 @@ def error(got: Tensor, wanted: Tensor) -> float:
 def far_apart() -> float:
     """Rows so far apart that 32-bit offsets would overflow; memory between them is never touched."""
     from salience.ops.selective_scan import triton
-    from salience.ops.selective_scan.scan_inputs import ScanInputs
+    from salience.ops.selective_scan.checks import ScanInputs
 
     o = DEFAULT | {"batch": 1, "channels": 2, "d_state": 1, "groups": 1, "dtype": torch.float32, "length": 18}
     tensors = draw(o)

@@ -1,6 +1,6 @@
 """Compiles the kernels for two generations of GPUs and looks for shuffles between lanes. Run as a script.
 
-Lanes own channels (`triton_forward`): the recurrence has no shuffle. Only the sums of dB and dC have some.
+Lanes own channels (`triton_kernels`): the recurrence has no shuffle. Only the sums of dB and dC have some.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from triton.compiler import ASTSource
 
 from salience.ops.causal_conv1d import triton_kernels as conv
 from salience.ops.constants import LN2
-from salience.ops.selective_scan.triton_backward import backward_kernel
-from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
-from salience.ops.selective_scan.triton_math import ROWS, TILE
-from salience.ops.selective_scan.triton_step import step_kernel
+from salience.ops.selective_scan.triton_kernels import (
+    ROWS,
+    TILE,
+    backward_kernel,
+    carry_kernel,
+    forward_kernel,
+    step_kernel,
+)
 
 SEQUENCES = (
     "x",

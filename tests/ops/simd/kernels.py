@@ -6,39 +6,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops import simd
+from salience.ops.simd.arithmetic import exp2, exp2_within, sigmoid, silu_for_halves, softplus
+from salience.ops.simd.element import Element, element_of
+from salience.ops.simd.kernel import kernel
+from salience.ops.simd.load_store import load_n, load_splat, store_n
+from salience.ops.simd.registers import lanes, size
 
 PARAMS = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("kind", "i8")])
 KINDS = ("copy", "exp2", "softplus", "sigmoid", "scale", "exp2_within", "silu_for_halves")
 CHUNK = 1000  # of no multiple of a vector: every task has a tail
 
 
-@simd.kernel(PARAMS)
+@kernel(PARAMS)
 def apply_kernel(tag, params, task):
     p = params[0]
     end = min((task + 1) * CHUNK, p.n)
-    step = simd.size(tag)
-    for i in range(task * CHUNK, end, simd.lanes(tag)):
-        x = simd.load_n(tag, p.x + i * step, end - i)
+    step = size(tag)
+    for i in range(task * CHUNK, end, lanes(tag)):
+        x = load_n(tag, p.x + i * step, end - i)
         y = x
         if p.kind == 1:
-            y = simd.exp2(x)
+            y = exp2(x)
         elif p.kind == 2:
-            y = simd.softplus(x)
+            y = softplus(x)
         elif p.kind == 3:
-            y = simd.sigmoid(x)
+            y = sigmoid(x)
         elif p.kind == 4:
-            y = simd.load_splat(tag, p.x) * x
+            y = load_splat(tag, p.x) * x
         elif p.kind == 5:
-            y = simd.exp2_within(x)
+            y = exp2_within(x)
         elif p.kind == 6:
-            y = simd.silu_for_halves(x)
-        simd.store_n(tag, p.y + i * step, y, end - i)
+            y = silu_for_halves(x)
+        store_n(tag, p.y + i * step, y, end - i)
 
 
-def apply(kind: str, x: Tensor, threads: int | None = None, element: simd.Element | None = None) -> Tensor:
+def apply(kind: str, x: Tensor, threads: int | None = None, element: Element | None = None) -> Tensor:
     """The function called `kind` of every element of a contiguous tensor; the output was full of NaN."""
-    y, element = torch.full_like(x, torch.nan), element or simd.element_of(x.dtype)
+    y, element = torch.full_like(x, torch.nan), element or element_of(x.dtype)
     fields = (x.data_ptr(), y.data_ptr(), x.numel(), KINDS.index(kind))
     apply_kernel.job((element,), -(-x.numel() // CHUNK), fields).run(threads)
     return y

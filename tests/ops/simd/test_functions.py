@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from salience.ops import simd
+from salience.ops.simd.element import BF16, ELEMENTS, F16, F32, F64, element_of
+from salience.ops.simd.registers import native
 
 from .kernels import apply
 
@@ -38,8 +39,8 @@ def test_functions_are_accurate(kind: str, dtype: torch.dtype) -> None:
 def test_exp2_within_its_range_in_vectors_of_either_length(registers: bool, dtype: torch.dtype) -> None:
     lowest = 126 if dtype == torch.float32 else 1022
     x = torch.cat([torch.linspace(-lowest, lowest, 40_003, dtype=dtype), torch.tensor([0.0, torch.nan], dtype=dtype)])
-    element = simd.element_of(dtype)
-    got = apply("exp2_within", x, element=simd.native(element) if registers else element)
+    element = element_of(dtype)
+    got = apply("exp2_within", x, element=native(element) if registers else element)
     want = _exact("exp2", x[:-1].numpy())
     # right to one unit in the last place, as exp2
     assert (abs(got[:-1].numpy() - want) <= 1.1 * torch.finfo(dtype).eps * want).all() and got[-1].isnan()
@@ -54,10 +55,10 @@ def test_silu_for_halves(dtype: torch.dtype) -> None:
 
 
 def test_a_native_vector_is_one_register() -> None:
-    for element in (simd.F32, simd.F64, simd.BF16, simd.F16):
-        native = simd.native(element)
-        assert native in (element, element.halved()) and native.name == element.name
-        assert native.lanes * (8 if native.compute == "f64" else 4) in (32, 64)
+    for element in (F32, F64, BF16, F16):
+        narrow = native(element)
+        assert narrow in (element, element.halved()) and narrow.name == element.name
+        assert narrow.lanes * narrow.compute_size in (32, 64)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -76,7 +77,7 @@ def test_special_values(dtype: torch.dtype) -> None:
     torch.testing.assert_close(apply("sigmoid", y), torch.sigmoid(y), atol=tiny, rtol=1e-6, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", simd.element.ELEMENTS)
+@pytest.mark.parametrize("dtype", ELEMENTS)
 @pytest.mark.parametrize("n", [1, 7, 8, 15, 16, 17, 999, 1000, 1001, 2048])
 def test_tails_are_copied_whole_and_no_further(dtype: torch.dtype, n: int) -> None:
     x = torch.randn(n + 64, generator=torch.Generator().manual_seed(n)).to(dtype)
@@ -98,4 +99,4 @@ def test_every_16_bit_number_loads_and_rounds_as_torch_does(dtype: torch.dtype, 
 
 def test_a_dtype_without_kernels_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"dtype: torch\.int64; the CPU kernels take float32"):
-        simd.element_of(torch.int64)
+        element_of(torch.int64)

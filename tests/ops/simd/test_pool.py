@@ -11,24 +11,26 @@ import numpy as np
 import pytest
 import torch
 
-from salience.ops import simd
 from salience.ops.simd import pool
+from salience.ops.simd.element import F32
+from salience.ops.simd.kernel import kernel
+from salience.ops.simd.load_store import count_up, load_byte
 
 from .kernels import apply
 
 PARAMS = np.dtype([("counts", "i8"), ("met", "i8"), ("partners", "i8"), ("bytes", "i8")])
 
 
-@simd.kernel(PARAMS)
+@kernel(PARAMS)
 def counting_kernel(tag, params, task):
     """Wants some scratch, waits a while for `partners` tasks to be in, and counts in its own place if they came."""
     p = params[0]
     scratch = np.empty(p.bytes, np.uint8)
-    simd.count_up(p.met)
-    while simd.count_up(p.met + 8) < 1 << 28 and simd.load_byte(p.met) < p.partners:
+    count_up(p.met)
+    while count_up(p.met + 8) < 1 << 28 and load_byte(p.met) < p.partners:
         pass
-    if simd.load_byte(p.met) >= p.partners:
-        simd.count_up(p.counts + 8 * task)
+    if load_byte(p.met) >= p.partners:
+        count_up(p.counts + 8 * task)
     scratch[0] = 0
 
 
@@ -36,7 +38,7 @@ def counted(n: int, threads: int | None, partners: int = 0, scratch: int = 8) ->
     """How often each task ran."""
     counts = np.zeros(n + 2, np.int64)
     fields = (counts.ctypes.data, counts.ctypes.data + 8 * n, partners, scratch)
-    counting_kernel.job((simd.F32,), n, fields).run(threads)
+    counting_kernel.job((F32,), n, fields).run(threads)
     found: list[int] = counts[:n].tolist()
     return found
 
@@ -68,7 +70,7 @@ def test_helpers_take_part() -> None:
 
 def test_a_job_runs_again() -> None:
     counts = np.zeros(12, np.int64)
-    job = counting_kernel.job((simd.F32,), 10, (counts.ctypes.data, counts.ctypes.data + 80, 0, 8))
+    job = counting_kernel.job((F32,), 10, (counts.ctypes.data, counts.ctypes.data + 80, 0, 8))
     for _ in range(3):
         job.run(2)
     assert counts[:10].tolist() == [3] * 10

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from salience.ops.causal_conv1d.conv_inputs import ConvInputs
-from salience.ops.causal_conv1d.cpu_backward import backward_kernel
-from salience.ops.causal_conv1d.cpu_forward import forward_kernel
-from salience.ops.causal_conv1d.cpu_rows import BLOCK
+from salience.ops.causal_conv1d.checks import ConvInputs
+from salience.ops.causal_conv1d.cpu_kernels import BLOCK, backward_kernel, forward_kernel
 from salience.ops.causal_conv1d.cpu_step import step_kernel
-from salience.ops.kernel_arguments import address, output_like, place
+from salience.ops.kernel_arguments import address, compute_dtype, contiguous, output_like, place
 from salience.ops.segment_codes import step_codes
-from salience.ops.simd import F32, F64, Kernel, compute_dtype, element_of
+from salience.ops.simd.element import element_of
+from salience.ops.simd.kernel import Kernel
 
 TASK_STEPS = 512  # in a task: several short rows of the batch share one
 STEP_ELEMENTS = 65536  # least outputs of a task in a decoding step: for fewer, a second thread costs more
@@ -26,8 +25,7 @@ class ConvCall:
         self.x = x.detach()
         self.compute = compute_dtype(x.dtype)
         self.weight = weight.detach().to(self.compute)
-        self.bias = None if bias is None else bias.detach().to(self.compute).contiguous()
-        self.initial = None if initial_state is None else initial_state.detach().to(x.dtype).contiguous()
+        self.bias, self.initial = contiguous(bias, self.compute), contiguous(initial_state, x.dtype)
         self.codes = step_codes(mask, seq_idx, reverse)
         self.batch, self.length, self.channels = x.shape
         self.width = weight.shape[1]
@@ -48,7 +46,7 @@ class ConvCall:
 
     def run(self, kernel: Kernel, *fields: int) -> None:
         """Run all tasks of a kernel."""
-        tags = (element_of(self.x.dtype), F64 if self.compute == torch.float64 else F32)
+        tags = (element_of(self.x.dtype), element_of(self.compute))
         kernel.job(tags, self.parts * self.blocks, (*self.common(), *fields)).run()
 
 
@@ -65,7 +63,7 @@ def backward(dy: Tensor, dstate: Tensor | None, given: ConvInputs) -> tuple[Tens
     x, weight, bias, initial_state, mask, *_ = given
     call = ConvCall(given)
     dy = dy.detach().to(x.dtype)
-    dstate = None if dstate is None else dstate.detach().to(x.dtype).contiguous()
+    dstate = contiguous(dstate, x.dtype)
     dx, dinitial = output_like(x, mask), call.state()
     partial = torch.empty(call.parts, call.width + 1, call.channels, dtype=call.compute)
     call.run(backward_kernel, *place(dy), address(dstate), dx.data_ptr(), partial.data_ptr(),
@@ -95,6 +93,6 @@ def step(state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bo
     rows = -(-batch // tasks)
     fields = (*place(state), *place(x), *place(weight), address(bias), y.data_ptr(), batch, rows, channels,
               weight.shape[1], silu)  # fmt: skip
-    tags = (element_of(x.dtype), F64 if compute == torch.float64 else F32)
+    tags = (element_of(x.dtype), element_of(compute))
     step_kernel.job(tags, tasks, fields).run()
     return y

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from salience.ops.simd import (
-    compute_size,
-    copy_strided,
-    fma,
-    inline,
-    kernel,
-    lanes,
-    load_n,
-    sigmoid,
-    size,
-    splat,
-    store_n,
-)
+from salience.ops.simd.arithmetic import fma, sigmoid, splat
+from salience.ops.simd.inlined import load_strided
+from salience.ops.simd.kernel import inline, kernel
+from salience.ops.simd.load_store import copy_strided, load_n, store_n
+from salience.ops.simd.registers import compute_size, lanes, size
 
 STEP = np.dtype(
     [(name, "i8") for name in ("state", "state_b", "state_w", "state_d", "x", "x_b", "x_d", "weight", "weight_d")]
     + [(name, "i8") for name in ("weight_k", "bias", "y", "batch", "rows", "D", "W", "silu")]
 )
-
-
-@inline
-def read(tag, source, stride, n, raw):
-    """Load one vector of channels with any stride; `raw` is scratch."""
-    if stride != size(tag):
-        copy_strided(tag, source, stride, raw, size(tag), n)
-        source = raw
-    return load_n(tag, source, n)
 
 
 @inline
@@ -43,10 +26,10 @@ def read_taps(ptag, weight, weight_d, weight_k, width, n, taps):
 @inline
 def convolve(tag, ptag, x, x_d, state, state_w, state_d, taps, width, bias, n, raw):
     """One vector of channels: bias + weight . [state, x]; then the state drops its oldest row."""
-    value = fma(load_n(ptag, taps + (width - 1) * 64, n), read(tag, x, x_d, n, raw), bias)
+    value = fma(load_n(ptag, taps + (width - 1) * 64, n), load_strided(tag, x, x_d, n, raw), bias)
     for k in range(width - 1):
         row = state + k * state_w
-        value = fma(load_n(ptag, taps + k * 64, n), read(tag, row, state_d, n, raw), value)
+        value = fma(load_n(ptag, taps + k * 64, n), load_strided(tag, row, state_d, n, raw), value)
         if k > 0:
             copy_strided(tag, row, state_d, row - state_w, state_d, n)
     copy_strided(tag, x, x_d, state + (width - 2) * state_w, state_d, n)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from salience.ops.causal_conv1d.conv_inputs import ConvInputs
+from salience.ops.causal_conv1d.checks import ConvInputs
 
 
 def forward(given: ConvInputs) -> tuple[Tensor, Tensor]:

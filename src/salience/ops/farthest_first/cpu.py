@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.simd import F32, inline, kernel, load_scalar, store_scalar
+from salience.ops.simd.element import F32
+from salience.ops.simd.kernel import inline, kernel
+from salience.ops.simd.load_store import load_scalar, store_scalar
 
 PARAMS = np.dtype([(name, "i8") for name in ("distance", "nearest", "chosen", "n", "count")])
 INFINITY = np.float32(np.inf)
@@ -42,7 +44,7 @@ def steps_kernel(tag, params, task):
 
 
 def steps(distance: Tensor, nearest: Tensor, count: int) -> Tensor:
-    """See `reference.steps`; distance contiguous, `nearest` is overwritten."""
+    """See `farthest_first.steps`; distance contiguous, `nearest` is overwritten."""
     batch, n = nearest.shape
     chosen = torch.empty(batch, count)  # whole numbers in float32, the kernels' only kind: exact up to 2**24
     steps_kernel.job((F32,), batch, (distance.data_ptr(), nearest.data_ptr(), chosen.data_ptr(), n, count)).run()

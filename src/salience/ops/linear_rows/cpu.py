@@ -11,27 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.simd import (
-    F32,
-    F64,
-    KernelJob,
-    compute_size,
-    element_of,
-    fma,
-    fold4,
-    horizontal_sum,
-    inline,
-    kernel,
-    lanes,
-    load,
-    load_n,
-    load_scalar,
-    size,
-    splat,
-    store4,
-    store_n,
-    store_scalar,
-)
+from salience.ops.simd.arithmetic import fma, fold4, horizontal_sum, splat, store4
+from salience.ops.simd.element import F32, F64, element_of
+from salience.ops.simd.kernel import inline, kernel
+from salience.ops.simd.load_store import load, load_n, load_scalar, store_n, store_scalar
+from salience.ops.simd.pool import KernelJob
+from salience.ops.simd.registers import compute_size, lanes, size
 
 FIELDS = [(name, "i8") for name in ("x", "w", "bias", "y", "rows", "n", "outputs", "block", "norm", "add")]
 PARAMS = np.dtype([*FIELDS, ("eps", "f8")])

@@ -8,7 +8,8 @@ from torch import Tensor
 from salience.ops.kernel_arguments import address, contiguous, output_like, rows_contiguous
 from salience.ops.linear_scan.cpu_kernels import backward_kernel, forward_kernel
 from salience.ops.segment_codes import step_codes
-from salience.ops.simd import Kernel, element_of
+from salience.ops.simd.element import element_of
+from salience.ops.simd.kernel import Kernel
 
 
 def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,

@@ -10,7 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from salience.ops.segment_codes import ABSENT, RESTART, VALID
-from salience.ops.simd import compute_size, fma, inline, kernel, lanes, load_byte, load_n, splat, store_n
+from salience.ops.simd.arithmetic import fma, splat
+from salience.ops.simd.kernel import inline, kernel
+from salience.ops.simd.load_store import load_byte, load_n, store_n
+from salience.ops.simd.registers import compute_size, lanes
 
 TENSORS = [("a", "i8"), ("a_b", "i8"), ("a_l", "i8"), ("a_p", "i8"), ("b", "i8"), ("b_b", "i8"), ("b_l", "i8")]
 TENSORS += [("b_p", "i8"), ("h0", "i8"), ("x", "i8"), ("codes", "i8")]

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from salience.ops.derivatives import pullback
-from salience.ops.segment_codes import ABSENT, RESTART, step_codes
+from salience.ops.segment_codes import ABSENT, RESTART, step_codes, valid_before
 
 
-def reference(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
-              reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """x (B, L, D) and the last state (B, D); all tensors of one dtype, a (D,) or (B, L, D).
+def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
+            reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """x (B, L, planes, D) and the last state (B, planes, D); see `linear_scan_planes`, all tensors of one dtype.
 
     `unbind` and not indexing: the gradient of x[:, t] would be a tensor of full size for each step.
     """
+    planes, a, b = b.shape[2], joined(a), joined(b)
     codes = step_codes(mask, seq_idx, reverse)
     if codes is not None:  # masked steps must have no effect, even if they are NaN
         absent = (codes.flip(1) if reverse else codes) == ABSENT
         b = b.masked_fill(absent[..., None], 0)
         a = a.masked_fill(absent[..., None], 0) if a.dim() == 3 else a
     steps = list(zip(a.unbind(1) if a.dim() == 3 else [a] * b.shape[1], b.unbind(1), strict=True))
-    x = torch.zeros_like(b[:, 0]) if initial_state is None else initial_state
+    x = torch.zeros_like(b[:, 0]) if initial_state is None else joined(initial_state)
     found: list[Tensor] = []
     for t, (a_t, b_t) in enumerate(reversed(steps) if reverse else steps):
         entered = x if codes is None else torch.where(codes[:, t, None] == RESTART, 0, x)
@@ -30,15 +30,7 @@ def reference(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor |
         x = new if codes is None else torch.where(codes[:, t, None] == ABSENT, x, new)
         found.append(new)
     y = torch.stack(found[::-1] if reverse else found, dim=1)
-    return (y if codes is None else y.masked_fill(absent[..., None], 0)), x
-
-
-def reference_planes(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | None, seq_idx: Tensor | None,
-                     reverse: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`reference` of planes: a (planes, D) or (B, L, planes, D), b (B, L, planes, D), initial_state (B, planes, D)."""
-    initial = None if initial_state is None else joined(initial_state)
-    x, state = reference(joined(a), joined(b), initial, mask, seq_idx, reverse)
-    return planes_of(x, b.shape[2]), planes_of(state, b.shape[2])
+    return planes_of(y if codes is None else y.masked_fill(absent[..., None], 0), planes), planes_of(x, planes)
 
 
 def gradients(dx: Tensor | None, dstate: Tensor | None, x: Tensor, a: Tensor, initial_state: Tensor | None,
@@ -49,7 +41,7 @@ def gradients(dx: Tensor | None, dstate: Tensor | None, x: Tensor, a: Tensor, in
     gradient of a is g conj(the state before the step).
     """
     state = torch.zeros_like(x[:, 0]) if initial_state is None else initial_state
-    run = lambda b, h: reference_planes(a, b, h, mask, seq_idx, reverse)  # noqa: E731
+    run = lambda b, h: forward(a, b, h, mask, seq_idx, reverse)  # noqa: E731
     db, dinitial = pullback(run, (torch.zeros_like(x), state), (dx, dstate))
     if db is None:
         return None, None, dinitial
@@ -64,9 +56,7 @@ def _entered(x: Tensor, state: Tensor, codes: Tensor | None, reverse: bool) -> T
     if codes is None:
         entered = states[:, :-1]
     else:
-        places = torch.arange(1, codes.shape[1] + 1, device=codes.device).expand_as(codes)
-        latest = torch.where(codes == ABSENT, 0, places).cummax(1).values  # of the valid steps up to each
-        before = F.pad(latest[:, :-1], (1, 0))[..., None, None]
+        before = (valid_before(codes != ABSENT) + 1)[..., None, None]
         entered = states.gather(1, before.expand_as(x)).masked_fill((codes == RESTART)[..., None, None], 0)
     return entered.flip(1) if reverse else entered
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
-from torch.nn.functional import pad
 
 from salience.ops.kernel_arguments import contiguous, current_device, rows_contiguous
 from salience.ops.linear_scan.triton_kernels import backward_kernel, forward_kernel
-from salience.ops.segment_codes import step_codes
+from salience.ops.segment_codes import step_codes, valid_before
 
 #: Channels of a program, on a GPU and for the interpreter.
 BLOCK, INTERPRETED = 32, 4
@@ -31,11 +30,12 @@ def forward(a: Tensor, b: Tensor, initial_state: Tensor | None, mask: Tensor | N
     batch, length, planes, width = b.shape
     x, last = b.new_empty(b.shape), b.new_empty(batch, planes, width)
     codes = step_codes(mask, seq_idx, reverse)
+    block = BLOCK if b.is_cuda else INTERPRETED
     with current_device(b):
-        forward_kernel[_grid(b)](
+        forward_kernel[-(-width // block), batch](
             a, b, entry, codes, x, last, *_strides(a), *b.stride()[:3], length, width, PLANES=planes,
             VARYING=a.dim() == 4, HAS_ENTRY=entry is not None, HAS_CODES=codes is not None, REVERSE=reverse,
-            COMPUTE=_compute(b), BD=_block(b), num_warps=1,
+            COMPUTE=_compute(b), BD=block, num_warps=1,
         )  # fmt: skip
     return x, last
 
@@ -49,34 +49,21 @@ def backward(dx: Tensor, dstate: Tensor | None, x: Tensor, a: Tensor, initial_st
     db, dinitial = x.new_empty(x.shape), x.new_empty(batch, planes, width)
     da = x.new_empty(x.shape if varying else dinitial.shape)
     codes = step_codes(mask, seq_idx, reverse)
+    before = None if codes is None else valid_before(codes > 0)
+    block = BLOCK if x.is_cuda else INTERPRETED
     with current_device(x):
-        backward_kernel[_grid(x)](
-            dx, dlast, x.detach(), a, entry, codes, None if codes is None else _before(codes), da, db, dinitial,
+        backward_kernel[-(-width // block), batch](
+            dx, dlast, x.detach(), a, entry, codes, before, da, db, dinitial,
             *_strides(a), *dx.stride()[:3], length, width, PLANES=planes, VARYING=varying,
             HAS_ENTRY=entry is not None, HAS_CODES=codes is not None, HAS_LAST=dlast is not None, REVERSE=reverse,
-            COMPUTE=_compute(x), BD=_block(x), num_warps=1,
+            COMPUTE=_compute(x), BD=block, num_warps=1,
         )  # fmt: skip
     return (da if varying else da.sum(0)), db, dinitial
-
-
-def _before(codes: Tensor) -> Tensor:
-    """(B, L) int64: the valid step scanned before each, -1 for none."""
-    places = torch.arange(codes.shape[1], device=codes.device).expand_as(codes)
-    latest = torch.where(codes > 0, places, -1).cummax(1).values
-    return pad(latest[:, :-1], (1, 0), value=-1).contiguous()
 
 
 def _strides(a: Tensor) -> tuple[int, ...]:
     """Strides of row, step and plane; 0 for an axis that a does not have."""
     return a.stride()[:3] if a.dim() == 4 else (0, 0, a.stride(0))
-
-
-def _grid(x: Tensor) -> tuple[int, int]:
-    return -(-x.shape[3] // _block(x)), x.shape[0]
-
-
-def _block(x: Tensor) -> int:
-    return BLOCK if x.is_cuda else INTERPRETED
 
 
 def _compute(x: Tensor) -> Any:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from salience.ops.causal_conv1d.cpu_step import convolve, read_taps
 from salience.ops.constants import LOG2E
+from salience.ops.kernel_arguments import address, place
 from salience.ops.linear_rows.cpu import dot4
-from salience.ops.simd import (
-    F32,
-    F64,
-    KernelJob,
-    compute_size,
-    element_of,
-    exp2,
-    fma,
-    horizontal_sum,
-    inline,
-    kernel,
-    lanes,
-    load_n,
-    load_scalar,
-    load_splat,
-    sigmoid,
-    size,
-    softplus,
-    splat,
-    store,
-    store4,
-    store_n,
-    store_scalar,
-)
+from salience.ops.simd.arithmetic import exp2, fma, horizontal_sum, sigmoid, softplus, splat, store4
+from salience.ops.simd.element import element_of
+from salience.ops.simd.kernel import inline, kernel
+from salience.ops.simd.load_store import load_n, load_scalar, load_splat, store, store_n, store_scalar
+from salience.ops.simd.pool import KernelJob
+from salience.ops.simd.registers import compute_size, lanes, size
 
 ROW = 64  # bytes of a vector
 FIELDS = ["x", "x_b", "z", "z_b", "conv", "conv_b", "conv_w", "conv_d", "state", "state_b", "state_d", "weight"]
@@ -125,27 +107,10 @@ def call(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: T
 
     conv_weight, conv_bias, dt_bias, A_log and D are of one dtype, last stride 1; the others as `mamba_step`'s.
     """
-    s, c, w = x.element_size(), state.element_size(), A_log.element_size()
     fields = (
-        x.data_ptr(), x.stride(0) * s, z.data_ptr(), z.stride(0) * s,
-        conv_state.data_ptr(), *(stride * s for stride in conv_state.stride()),
-        state.data_ptr(), state.stride(0) * c, state.stride(1) * c,
-        conv_weight.data_ptr(), conv_weight.stride(0) * w, conv_weight.stride(1) * w,
-        0 if conv_bias is None else conv_bias.data_ptr(), x_weight.data_ptr(), dt_weight.data_ptr(),
-        dt_bias.data_ptr(), A_log.data_ptr(), A_log.stride(0) * w, D.data_ptr(), y.data_ptr(),
+        *place(x)[:2], *place(z)[:2], *place(conv_state), *place(state)[:3], *place(conv_weight), address(conv_bias),
+        x_weight.data_ptr(), dt_weight.data_ptr(), dt_bias.data_ptr(), *place(A_log)[:2], D.data_ptr(), y.data_ptr(),
         x.shape[1], A_log.shape[1], dt_weight.shape[1], conv_weight.shape[1],
     )  # fmt: skip
-    tags = (element_of(x.dtype), element_of(A_log.dtype), F64 if state.dtype == torch.float64 else F32)
+    tags = (element_of(x.dtype), element_of(A_log.dtype), element_of(state.dtype))
     return step_kernel.job(tags, x.shape[0], fields)
-
-
-def step(conv_state: Tensor, state: Tensor, x: Tensor, z: Tensor, conv_weight: Tensor, conv_bias: Tensor | None,
-         x_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor) -> Tensor:  # fmt: skip
-    """`mamba_step` of tensors that fulfil its conditions."""
-    small = (conv_weight, conv_bias, dt_bias, A_log, D)
-    if any(each is not None and (each.dtype != A_log.dtype or each.stride(-1) != 1) for each in small):
-        small = tuple(None if each is None else each.to(state.dtype).contiguous() for each in small)  # type: ignore[assignment]
-    conv_weight, conv_bias, dt_bias, A_log, D = small
-    y = torch.empty(x.shape, dtype=x.dtype)
-    call(conv_state, state, x, z, conv_weight, conv_bias, x_weight, dt_weight, dt_bias, A_log, D, y).run()
-    return y

@@ -1,13 +1,38 @@
-"""Argument checks of the selective scan. Each error is one sentence."""
+"""Arguments of the selective scan, and their checks. Each error is one sentence."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from salience.core.backend import PLAIN
-from salience.ops.selective_scan.scan_inputs import ScanInputs
-from salience.ops.sequence_checks import check_device, check_sequences
+from salience.ops import sequence_checks
+from salience.ops.sequence_checks import check_sequences
+
+# The reference accepts complex A, B and C, and so complex states.
+check_tensor = partial(sequence_checks.check_tensor, name="u", may_be_complex=True)
+check_kind = partial(sequence_checks.check_kind, name="u", may_be_complex=True)
+
+
+class ScanInputs(NamedTuple):
+    """Tensors and flags of `selective_scan`, with its shapes."""
+
+    u: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    dt_bias: Tensor | None
+    initial_state: Tensor | None
+    mask: Tensor | None
+    seq_idx: Tensor | None
+    dt_softplus: bool
+    reverse: bool
 
 
 def check(given: ScanInputs) -> None:
@@ -19,19 +44,12 @@ def check(given: ScanInputs) -> None:
     u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, _, _ = given
     if u.dim() != 3 or u.shape[1] == 0:
         raise ValueError(f"u must be (B, L, D) with L at least 1, not {tuple(u.shape)}.")
-    batch, length, channels = u.shape
     check_weights(u, A, D, dt_bias)
-    for name, value in (("dt", dt), ("z", z)):
-        if value is not None and value.shape != u.shape:
-            raise ValueError(f"{name} must be (B, L, D) = {tuple(u.shape)} as u, not {tuple(value.shape)}.")
-    check_matrices(B, C, (batch, length), channels, A.shape[1], "(B, L, N) or (B, L, G, N)")
-    if initial_state is not None and initial_state.shape != (batch, channels, A.shape[1]):
-        wanted = (batch, channels, A.shape[1])
-        raise ValueError(f"initial_state must be (B, D, N) = {wanted}, not {tuple(initial_state.shape)}.")
+    check_tensor("dt", dt, "(B, L, D) = {} as u", u.shape, u)
+    check_tensor("z", z, "(B, L, D) = {} as u", u.shape, u)
+    check_matrices(u, B, C, A.shape[1], "(B, L, N) or (B, L, G, N)")
+    check_tensor("initial_state", initial_state, "(B, D, N) = {}", (u.shape[0], *A.shape), u)
     check_sequences(mask, seq_idx, u, "u")
-    for name, value in (("dt", dt), ("B", B), ("C", C), ("z", z), ("initial_state", initial_state)):
-        if value is not None:
-            check_kind(name, value, u)
 
 
 def check_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
@@ -42,41 +60,34 @@ def check_step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Te
     """
     if u.dim() != 2:
         raise ValueError(f"u must be (B, D), not {tuple(u.shape)}.")
-    batch, channels = u.shape
     check_weights(u, A, D, dt_bias)
-    for name, value in (("dt", dt), ("z", z)):
-        if value is not None and value.shape != u.shape:
-            raise ValueError(f"{name} must be (B, D) = {tuple(u.shape)} as u, not {tuple(value.shape)}.")
-    check_matrices(B, C, (batch,), channels, A.shape[1], "(B, N) or (B, G, N)")
-    if state.shape != (batch, channels, A.shape[1]):
-        raise ValueError(f"state must be (B, D, N) = {(batch, channels, A.shape[1])}, not {tuple(state.shape)}.")
-    for name, value in (("state", state), ("dt", dt), ("B", B), ("C", C), ("z", z)):
-        if value is not None:
-            check_kind(name, value, u)
+    check_tensor("dt", dt, "(B, D) = {} as u", u.shape, u)
+    check_tensor("z", z, "(B, D) = {} as u", u.shape, u)
+    check_matrices(u, B, C, A.shape[1], "(B, N) or (B, G, N)")
+    check_tensor("state", state, "(B, D, N) = {}", (u.shape[0], *A.shape), u)
 
 
 def check_weights(u: Tensor, A: Tensor, D: Tensor | None, dt_bias: Tensor | None) -> None:
-    """The checks that both share. u: (..., D)"""
+    """The checks of u (..., D) and the parameters."""
     channels = u.shape[-1]
     if not u.dtype.is_floating_point:
         raise ValueError(f"u must be floating point, not {u.dtype}.")
     if A.dim() != 2 or A.shape[0] != channels or A.shape[1] == 0:
         raise ValueError(f"A must be (D, N) with D = {channels} and N at least 1, not {tuple(A.shape)}.")
     check_kind("A", A, u)
-    for name, value in (("D", D), ("dt_bias", dt_bias)):
-        if value is not None:
-            if value.shape != (channels,):
-                raise ValueError(f"{name} must be (D,) = ({channels},), not {tuple(value.shape)}.")
-            check_kind(name, value, u)
+    check_tensor("D", D, "(D,) = {}", (channels,), u)
+    check_tensor("dt_bias", dt_bias, "(D,) = {}", (channels,), u)
 
 
-def check_matrices(B: Tensor, C: Tensor, leading: tuple[int, ...], channels: int, states: int, form: str) -> None:
-    """Check B and C: (..., G, N) with one G that divides D, or (..., N) for one group."""
+def check_matrices(u: Tensor, B: Tensor, C: Tensor, states: int, form: str) -> None:
+    """Check B and C beside u (..., D): (..., G, N) with one G that divides D, or (..., N) for one group."""
+    *leading, channels = u.shape
     for name, value in (("B", B), ("C", C)):
-        fits = value.dim() - len(leading) in (1, 2) and value.shape[: len(leading)] == leading
+        fits = value.dim() - len(leading) in (1, 2) and list(value.shape[: len(leading)]) == leading
         if not fits or value.shape[-1] != states:
             wanted = ", ".join(map(str, (*leading, states)))
             raise ValueError(f"{name} must be {form} = ({wanted}), groups before the last, not {tuple(value.shape)}.")
+        check_kind(name, value, u)
     groups, others = (x.shape[-2] if x.dim() == len(leading) + 2 else 1 for x in (B, C))
     if others != groups or groups == 0 or channels % groups:
         raise ValueError(
@@ -84,16 +95,15 @@ def check_matrices(B: Tensor, C: Tensor, leading: tuple[int, ...], channels: int
         )
 
 
+def sequence_dtype(given: ScanInputs) -> torch.dtype:
+    """The dtype of sums and states: float64 if a sequence is, else float32."""
+    sequences = (given.u, given.dt, given.B, given.C, given.z)
+    return torch.float64 if any(x is not None and x.dtype == torch.float64 for x in sequences) else torch.float32
+
+
 def grouped(x: Tensor) -> Tensor:
     """B or C with its axis of groups: (B, L, N) -> (B, L, 1, N)."""
     return x.unsqueeze(2) if x.dim() == 3 else x
-
-
-def check_kind(name: str, value: Tensor, u: Tensor) -> None:
-    """Check that a tensor is on u's device and floating point, or complex, which the reference accepts."""
-    if not (value.dtype.is_floating_point or value.dtype.is_complex):
-        raise ValueError(f"{name} must be floating point, not {value.dtype}.")
-    check_device(name, value, u, "u")
 
 
 def check_sign(A: Tensor) -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salience.ops.kernel_arguments import address, output_like, place
+from salience.ops.kernel_arguments import address, compute_dtype, contiguous, output_like, place
 from salience.ops.segment_codes import step_codes
-from salience.ops.selective_scan.checks import check_sign, check_steps
+from salience.ops.selective_scan.checks import ScanInputs, check_sign, check_steps, sequence_dtype
 from salience.ops.selective_scan.cpu_backward import backward_kernel, total_kernel
-from salience.ops.selective_scan.cpu_forward import forward_kernel
+from salience.ops.selective_scan.cpu_forward import BLOCK, CHUNK, forward_kernel
 from salience.ops.selective_scan.cpu_step import step_kernel
-from salience.ops.selective_scan.cpu_tiles import BLOCK, CHUNK
-from salience.ops.selective_scan.scan_inputs import ScanInputs
-from salience.ops.simd import F32, F64, Element, Kernel, compute_dtype, element_of, native
+from salience.ops.simd.element import Element, element_of
+from salience.ops.simd.kernel import Kernel
+from salience.ops.simd.registers import native
 
 STEP_UPDATES = 1 << 16  # state updates of a decoding step below which a second thread costs more than it saves
 
@@ -31,12 +31,12 @@ class ScanCall:
     def __init__(self, given: ScanInputs) -> None:
         u, dt, A, B, C, D, z, dt_bias, _, mask, seq_idx, dt_softplus, reverse = given
         dtypes = {u.dtype, dt.dtype, B.dtype, C.dtype, u.dtype if z is None else z.dtype}
-        self.compute = torch.float64 if torch.float64 in dtypes else torch.float32
+        self.compute = sequence_dtype(given)
         self.dtype = dtype = u.dtype if len(dtypes) == 1 else self.compute
         self.u, self.dt, self.B, self.C = _as(u, dtype), _as(dt, dtype), _as(B, dtype), _as(C, dtype)
         self.z = None if z is None else _as(z, dtype)
         self.A = _as(A, self.compute)
-        self.skip, self.bias = self.small(D), self.small(dt_bias)
+        self.skip, self.bias = (contiguous(x, self.compute) for x in (D, dt_bias))
         self.codes = step_codes(mask, seq_idx, reverse)
         self.mask = mask
         self.batch, self.length, self.width = u.shape
@@ -47,10 +47,6 @@ class ScanCall:
         self.chunks = -(-self.length // CHUNK)
         self.tags = _tags(dtype, self.compute)
         self.flags = (int(dt_softplus), int(reverse))
-
-    def small(self, x: Tensor | None) -> Tensor | None:
-        """x contiguous, in the compute dtype; None for an absent tensor."""
-        return None if x is None else _as(x, self.compute).contiguous()
 
     def common(self) -> tuple[int, ...]:
         """The fields of COMMON."""
@@ -81,7 +77,7 @@ def forward(given: ScanInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     last = torch.empty(call.batch, call.width, call.states, dtype=call.compute)
     tasks = call.batch * call.groups * call.blocks
     saved = torch.empty(tasks * call.chunks * BLOCK * call.padded if save else 0, dtype=call.compute)
-    initial = call.small(given.initial_state)
+    initial = contiguous(given.initial_state, call.compute)
     positive, negative = c_int64(), c_int64()
     made = (y.data_ptr(), last.data_ptr(), saved.data_ptr(), addressof(positive), addressof(negative))
     call.run(forward_kernel, tasks, address(initial), *made)
@@ -96,7 +92,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, given: ScanInputs
     """The gradients of u, dt, A, B, C, D, z, dt_bias and initial_state, each in its dtype; None for what is absent."""
     u, dt, A, B, C, D, z, dt_bias, initial_state, mask, *_ = given
     call = ScanCall(given)
-    dy, dlast = _as(dy, call.dtype), call.small(dstate)
+    dy, dlast = _as(dy, call.dtype), contiguous(dstate, call.compute)
     batch, width, groups, blocks = call.batch, call.width, call.groups, call.blocks
     tasks = batch * groups * blocks
     du, ddt, dz = call.output(), call.output(), call.output() if z is not None else None
@@ -131,10 +127,8 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     batch, width = u.shape
     states, dtype = A.shape[1], u.dtype
     if dt.dtype != dtype or (z is not None and z.dtype != dtype):
-        dtype = torch.float64 if state.dtype == torch.float64 else torch.float32
-        u_, dt, z = u.to(dtype), dt.to(dtype), None if z is None else z.to(dtype)
-    else:
-        u_ = u
+        dtype = compute_dtype(state.dtype)
+    x, dt, z = _as(u, dtype), _as(dt, dtype), z if z is None else _as(z, dtype)
     compute = compute_dtype(dtype)
     moved = state if state.dtype == compute and state.stride(2) == 1 else state.to(compute, copy=True).contiguous()
     A, B, C = (_rows(x, compute) for x in (A, B, C))
@@ -144,17 +138,17 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     span = -(-width // parts // 16) * 16
     c = A.element_size()
     fields = (
-        moved.data_ptr(), moved.stride(0) * c, moved.stride(1) * c, *place(u_), *place(dt), *place(z, 2),
+        moved.data_ptr(), moved.stride(0) * c, moved.stride(1) * c, *place(x), *place(dt), *place(z, 2),
         A.data_ptr(), A.stride(0) * c, B.data_ptr(), B.stride(0) * c, B.stride(1) * c, C.data_ptr(), C.stride(0) * c,
         C.stride(1) * c, address(D), address(dt_bias), y.data_ptr(), width, states, width // B.shape[1], span, parts,
         dt_softplus,
     )  # fmt: skip
-    tags = (element_of(dtype), F64 if compute == torch.float64 else F32)
+    tags = (element_of(dtype), element_of(compute))
     threads = 1 if batch * width * states <= STEP_UPDATES else None
     step_kernel.job(tags, batch * parts, fields).run(threads)
     if moved is not state:
         state.copy_(moved)
-    return y if dtype == u.dtype else y.to(u.dtype)
+    return _as(y, u.dtype)
 
 
 def _rows(x: Tensor, compute: torch.dtype) -> Tensor:
@@ -186,4 +180,4 @@ def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
 @cache
 def _tags(dtype: torch.dtype, compute: torch.dtype) -> tuple[Element, Element]:
     """The kernels' element types for sequences of `dtype`."""
-    return native(element_of(dtype)), native(F64 if compute == torch.float64 else F32)
+    return native(element_of(dtype)), native(element_of(compute))

@@ -14,13 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 from salience.ops.constants import LN2, LOG2E
-from salience.ops.selective_scan.cpu_tiles import (
+from salience.ops.selective_scan.cpu_forward import (
     BLOCK,
     CHUNK,
     COMMON,
-    aligned,
     beyond,
-    clear,
     decay,
     largest_magnitude,
     line_vectors,
@@ -33,28 +31,11 @@ from salience.ops.selective_scan.cpu_tiles import (
     turn_in,
     turn_out,
 )
-from salience.ops.simd import (
-    add4,
-    compute_size,
-    fma,
-    fold4,
-    inline,
-    kernel,
-    lanes,
-    load,
-    load_n,
-    load_scalar,
-    load_splat,
-    prefetch,
-    sigmoid,
-    size,
-    softplus,
-    splat,
-    store,
-    store_n,
-    store_scalar,
-    vector_size,
-)
+from salience.ops.simd.arithmetic import add4, fma, fold4, sigmoid, softplus, splat
+from salience.ops.simd.inlined import aligned, clear
+from salience.ops.simd.kernel import inline, kernel
+from salience.ops.simd.load_store import load, load_n, load_scalar, load_splat, prefetch, store, store_n, store_scalar
+from salience.ops.simd.registers import compute_size, lanes, size, vector_size
 
 GIVEN = ("saved", "dy", "dy_b", "dy_l", "dy_d", "dstate")
 MADE = ("du", "ddt", "dz", "dA", "partial", "dD", "dbias", "dh0")

@@ -5,41 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from salience.ops.constants import LOG2E
-from salience.ops.simd import (
-    compute_size,
-    copy_strided,
-    exp2,
-    fma,
-    horizontal_sum,
-    inline,
-    kernel,
-    lanes,
-    load,
-    load_n,
-    load_splat,
-    sigmoid,
-    size,
-    softplus,
-    splat,
-    store,
-    store_n,
-    store_scalar,
-)
+from salience.ops.simd.arithmetic import exp2, fma, horizontal_sum, sigmoid, softplus, splat
+from salience.ops.simd.inlined import load_strided
+from salience.ops.simd.kernel import kernel
+from salience.ops.simd.load_store import load, load_n, load_splat, store, store_n, store_scalar
+from salience.ops.simd.registers import compute_size, lanes, size
 
 ROW = 64  # bytes of a vector
 TENSORS = ("state", "state_b", "state_d", "u", "u_b", "u_d", "dt", "dt_b", "dt_d", "z", "z_b", "z_d")
 MATRICES = ("A", "A_d", "B", "B_b", "B_g", "C", "C_b", "C_g")
 FIELDS = (*TENSORS, *MATRICES, "skip", "bias", "y", "D", "N", "channels", "span", "parts", "softplus")
 STEP = np.dtype([(name, "i8") for name in FIELDS])
-
-
-@inline
-def read(tag, source, stride, n, raw):
-    """Load one vector of channels with any stride; `raw` is scratch."""
-    if stride != size(tag):
-        copy_strided(tag, source, stride, raw, size(tag), n)
-        source = raw
-    return load_n(tag, source, n)
 
 
 @kernel(STEP)
@@ -54,8 +30,8 @@ def step_kernel(tag, ctag, params, task):
     last = min((part + 1) * p.span, p.D)
     for c in range(part * p.span, last, W):
         n = min(W, last - c)
-        u = read(tag, p.u + b * p.u_b + c * p.u_d, p.u_d, n, raw)
-        dt = read(tag, p.dt + b * p.dt_b + c * p.dt_d, p.dt_d, n, raw)
+        u = load_strided(tag, p.u + b * p.u_b + c * p.u_d, p.u_d, n, raw)
+        dt = load_strided(tag, p.dt + b * p.dt_b + c * p.dt_d, p.dt_d, n, raw)
         if p.bias != 0:
             dt = dt + load_n(ctag, p.bias + c * cs, n)
         if p.softplus != 0:
@@ -80,7 +56,7 @@ def step_kernel(tag, ctag, params, task):
         if p.skip != 0:
             y = fma(load_n(ctag, p.skip + c * cs, n), u, y)
         if p.z != 0:
-            z = read(tag, p.z + b * p.z_b + c * p.z_d, p.z_d, n, raw)
+            z = load_strided(tag, p.z + b * p.z_b + c * p.z_d, p.z_d, n, raw)
             y = y * (z * sigmoid(z))
         store_n(tag, p.y + (b * p.D + c) * s, y, n)
     scratch[0] = 0  # keeps it alive until here

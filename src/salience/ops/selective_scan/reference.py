@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from salience.ops.segment_codes import ABSENT, RESTART, step_codes
-from salience.ops.selective_scan.checks import grouped
-from salience.ops.selective_scan.scan_inputs import ScanInputs
+from salience.ops.selective_scan.checks import ScanInputs, grouped, sequence_dtype
 
 
 def forward(given: ScanInputs) -> tuple[Tensor, Tensor]:
@@ -21,7 +20,7 @@ def forward(given: ScanInputs) -> tuple[Tensor, Tensor]:
     B, C: (B, L, G, N) or (B, L, N). With a complex A, B and C are complex too and y is twice the real part of C h.
     """
     u, dt, A, B, C, D, z, dt_bias, initial_state, mask, seq_idx, dt_softplus, reverse = given
-    compute = torch.float64 if torch.float64 in [x.dtype for x in (u, dt, B, C, z) if x is not None] else torch.float32
+    compute = sequence_dtype(given)
     B, C, codes = grouped(B), grouped(C), step_codes(mask, seq_idx, reverse)
     if codes is not None:  # masked steps must have no effect, even if they are NaN
         absent = (codes.flip(1) if reverse else codes) == ABSENT
@@ -29,7 +28,8 @@ def forward(given: ScanInputs) -> tuple[Tensor, Tensor]:
         B, C = (x.masked_fill(absent[..., None, None], 0) for x in (B, C))
     kind = A.to(torch.complex128 if compute == torch.float64 else torch.complex64).dtype if A.is_complex() else compute
     x, A, B, C = u.to(compute), A.to(kind), B.to(kind), C.to(kind)
-    step = step_size(dt, dt_bias, dt_softplus, compute)
+    step = dt.to(compute) if dt_bias is None else dt.to(compute) + dt_bias.to(compute)
+    step = F.softplus(step) if dt_softplus else step
 
     shape = u.shape[0], u.shape[2], A.shape[1]
     state = torch.zeros(shape, dtype=kind, device=u.device) if initial_state is None else initial_state.to(kind)
@@ -40,8 +40,10 @@ def forward(given: ScanInputs) -> tuple[Tensor, Tensor]:
         entered = state if codes is None else torch.where(codes[:, t, None, None] == RESTART, 0, state)
         new = torch.exp(dt_t[..., None] * A) * entered + (dt_t * x_t)[..., None] * spread(B_t, u.shape[2])
         state = new if codes is None else torch.where(codes[:, t, None, None] == ABSENT, state, new)
-        found.append(read(state, spread(C_t, u.shape[2])))
+        found.append((state * spread(C_t, u.shape[2])).sum(-1))
     y = torch.stack(found[::-1] if reverse else found, dim=1)
+    if A.is_complex():  # the other half of the spectrum is conjugate
+        y = 2 * y.real
     if D is not None:
         y = y + D.to(compute) * x
     if z is not None:
@@ -54,28 +56,13 @@ def forward(given: ScanInputs) -> tuple[Tensor, Tensor]:
 def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
          dt_bias: Tensor | None, dt_softplus: bool) -> Tensor:  # fmt: skip
     """y (B, D) of one more step; `state` (B, D, N) moves on in place. B, C: (B, G, N)."""
-    inputs = (x[:, None] if x is not None else None for x in (u, dt, B, C, z))
-    u1, dt1, B1, C1, z1 = inputs
-    assert u1 is not None and dt1 is not None and B1 is not None and C1 is not None
-    y, new = forward(ScanInputs(u1, dt1, A, B1, C1, D, z1, dt_bias, state, None, None, dt_softplus, False))
+    u, dt, B, C = (x[:, None] for x in (u, dt, B, C))
+    z = None if z is None else z[:, None]
+    y, new = forward(ScanInputs(u, dt, A, B, C, D, z, dt_bias, state, None, None, dt_softplus, False))
     state.copy_(new)
     return y[:, 0]
-
-
-def step_size(dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool, compute: torch.dtype) -> Tensor:
-    """The step of the recurrence: dt plus its bias, through softplus if asked for."""
-    dt = dt.to(compute)
-    if dt_bias is not None:
-        dt = dt + dt_bias.to(compute)
-    return F.softplus(dt) if dt_softplus else dt
 
 
 def spread(x: Tensor, channels: int) -> Tensor:
     """(B, G, N) of groups -> (B, D, N) of channels, channel d having group d // (D / G)."""
     return x.repeat_interleave(channels // x.shape[1], dim=1)
-
-
-def read(state: Tensor, C: Tensor) -> Tensor:
-    """C h, (B, D). Of a complex state twice the real part, because the other half of its spectrum is conjugate."""
-    y = (state * C).sum(-1)
-    return 2 * y.real if y.is_complex() else y

@@ -1,8 +1,5 @@
 """Triton path of the selective scan. No autograd.
 
-Decisions and their reasons:
-
-- A lane owns a channel: states in registers, loads coalesced along D, no shuffles in the recurrence, any N.
 - One pass over L where batch times blocks of channels fill the GPU; else L is split into segments: what each adds to
   the state (its own pass), carried from segment to segment, then the outputs. It costs the exponentials twice.
 - Checkpoints every 16 steps, a tile of the backward pass, not every 64: as much memory as one float32 copy of u
@@ -19,8 +16,9 @@ Experimental: compiled for sm_80 and sm_90 and run by Triton's interpreter, but 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -28,20 +26,50 @@ import triton.language as tl
 from torch import Tensor
 
 from salience.ops.constants import LN2, LOG2E
-from salience.ops.kernel_arguments import current_device
+from salience.ops.kernel_arguments import contiguous, current_device
 from salience.ops.segment_codes import step_codes
-from salience.ops.selective_scan.checks import grouped
-from salience.ops.selective_scan.scan_inputs import ScanInputs
-from salience.ops.selective_scan.triton_backward import backward_kernel
-from salience.ops.selective_scan.triton_forward import carry_kernel, forward_kernel
-from salience.ops.selective_scan.triton_math import TILE
-from salience.ops.selective_scan.triton_step import step_kernel
-from salience.ops.selective_scan.triton_tuning import TileSize, best_block, coarse
+from salience.ops.selective_scan.checks import ScanInputs, grouped, sequence_dtype
+from salience.ops.selective_scan.triton_kernels import TILE, backward_kernel, carry_kernel, forward_kernel, step_kernel
 
 #: Warps a multiprocessor wants, to hide the latency of its loads.
 WARPS = 8
 #: A segment has at least so many tiles.
 LEAST_TILES = 8
+
+
+class TileSize(NamedTuple):
+    """Channels of a program, and its warps."""
+
+    channels: int
+    warps: int
+
+
+#: A lane owns one, two or four channels; the first is taken where nothing can be timed.
+BLOCKS = (TileSize(32, 1), TileSize(64, 1), TileSize(64, 2), TileSize(128, 2), TileSize(128, 4))
+#: The interpreter computes every lane in turn: small blocks, so that tests meet several of them.
+INTERPRETED = TileSize(4, 1)
+
+_found: dict[Hashable, TileSize] = {}
+_lock = threading.Lock()
+
+
+def best_block(key: Hashable, run: Callable[[TileSize], object], *, on_gpu: bool) -> TileSize:
+    """The block with which `run` is fastest, timed at the first call with this key.
+
+    `run` must give the same whenever it is repeated. While a CUDA graph is being captured nothing can be timed: then
+    the first block is taken, and nothing is remembered.
+    """
+    if not on_gpu:
+        return INTERPRETED
+    with _lock:
+        if key not in _found:
+            if torch.cuda.is_current_stream_capturing():
+                return BLOCKS[0]
+            from triton.testing import do_bench
+
+            times = {block: do_bench(lambda block=block: run(block), warmup=5, rep=20) for block in BLOCKS}
+            _found[key] = min(times, key=lambda block: times[block])
+        return _found[key]
 
 
 def segments_for(programs: int, tiles: int, device: torch.device) -> int:
@@ -52,50 +80,20 @@ def segments_for(programs: int, tiles: int, device: torch.device) -> int:
     return max(1, min(wanted, tiles // LEAST_TILES)) if wanted >= 3 else 1
 
 
-@dataclass(frozen=True, kw_only=True)
 class TritonScanCall:
     """Arguments of forward and backward as Triton kernels take them; None for absent tensors."""
 
-    u: Tensor
-    dt: Tensor
-    B: Tensor
-    C: Tensor
-    z: Tensor | None
-    A2: Tensor  # (N, D), A in base 2
-    D: Tensor | None
-    bias: Tensor | None
-    codes: Tensor | None
-    softplus: bool
-    reverse: bool
-    compute: torch.dtype
-    segments: int
-    per_segment: int
-
-    @staticmethod
-    def of(given: ScanInputs) -> TritonScanCall:
-        u, dt, A, B, C, D, z, dt_bias, _, mask, seq_idx, dt_softplus, reverse = given
-        B, C = grouped(B), grouped(C)
-        big = [x for x in (u, dt, B, C, z) if x is not None]
-        compute = torch.float64 if any(x.dtype == torch.float64 for x in big) else torch.float32
-        tiles = -(-u.shape[1] // TILE)
-        wanted = segments_for(u.shape[0] * -(-u.shape[2] // 32), tiles, u.device)
-        per_segment = -(-tiles // wanted)
-        codes = step_codes(mask, seq_idx, reverse)
-        if codes is not None and reverse:
-            codes = codes.flip(1)  # kernels read them at a step's position
-        return TritonScanCall(
-            u=u, dt=dt, B=B, C=C, z=z, A2=(A.to(compute) * LOG2E).T.contiguous(), D=small(D, compute),
-            bias=small(dt_bias, compute), codes=codes, softplus=dt_softplus,
-            reverse=reverse, compute=compute, segments=-(-tiles // per_segment), per_segment=per_segment,
-        )  # fmt: skip
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.u.shape[1] // TILE)
-
-    @property
-    def channels(self) -> int:
-        return self.u.shape[2] // self.B.shape[2]
+    def __init__(self, given: ScanInputs) -> None:
+        self.u, self.dt, A, B, C, D, self.z, dt_bias, _, mask, seq_idx, self.softplus, self.reverse = given
+        self.B, self.C, self.compute = grouped(B), grouped(C), sequence_dtype(given)
+        self.A2 = (A.to(self.compute) * LOG2E).T.contiguous()  # (N, D), in base 2
+        self.D, self.bias = contiguous(D, self.compute), contiguous(dt_bias, self.compute)
+        batch, length, width = self.u.shape
+        self.channels, self.tiles = width // self.B.shape[2], -(-length // TILE)
+        self.per_segment = -(-self.tiles // segments_for(batch * -(-width // 32), self.tiles, self.u.device))
+        self.segments = -(-self.tiles // self.per_segment)
+        codes = step_codes(mask, seq_idx, self.reverse)  # kernels read them at a step's position
+        self.codes = codes.flip(1) if codes is not None and self.reverse else codes
 
     def state(self, count: int) -> Tensor:
         """(B, count, N, D), not yet filled."""
@@ -103,9 +101,9 @@ class TritonScanCall:
         return self.u.new_empty(batch, count, self.A2.shape[0], width, dtype=self.compute)
 
     def kind(self, *more: object) -> tuple[object, ...]:
-        """Key of the tuning; calls with the same key share it."""
-        programs = self.u.shape[0] * self.u.shape[2] * self.segments
-        return (*more, self.u.device, self.u.dtype, self.channels, self.A2.shape[0], coarse(programs), self.z is None)
+        """Key of the tuning; calls with the same key, and of similar length, share it."""
+        size = (self.u.shape[0] * self.u.shape[2] * self.segments).bit_length()
+        return (*more, self.u.device, self.u.dtype, self.channels, self.A2.shape[0], size, self.z is None)
 
     def blocks(self, block: TileSize) -> int:
         """Blocks of channels of one group."""
@@ -179,7 +177,7 @@ def forward(given: ScanInputs, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """
     u = given.u
     with current_device(u):
-        call = TritonScanCall.of(given)
+        call = TritonScanCall(given)
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         states = call.state(call.tiles) if save else None
         entry, last = call.entries(u, turned(given.initial_state, call.compute), adjoint=False)
@@ -194,7 +192,7 @@ def backward(dy: Tensor, dstate: Tensor | None, saved: Tensor, given: ScanInputs
     u, dt, A, B, C, D, z, dt_bias, initial_state, *_ = given
     shapes, B, C = (B.shape, C.shape), grouped(B), grouped(C)
     with current_device(u):
-        call = TritonScanCall.of(given)
+        call = TritonScanCall(given)
         entry, _ = call.entries(dy, turned(dstate, call.compute), adjoint=True)
         q = call.state(call.segments)
         sums = q.shape[0], call.segments, q.shape[3]
@@ -231,7 +229,7 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
     size = 32 if u.is_cuda else 8
     with current_device(u):
         step_kernel[(-(-width // size), batch)](
-            state, u, dt, z, B, C, A, small(D, compute), small(dt_bias, compute), y,
+            state, u, dt, z, B, C, A, contiguous(D, compute), contiguous(dt_bias, compute), y,
             *state.stride(), *u.stride(), *dt.stride(), *((0, 0) if z is None else z.stride()), *B.stride(),
             *C.stride(), *A.stride(), width, A.shape[1], width // B.shape[1], HAS_Z=z is not None,
             HAS_D=D is not None, HAS_BIAS=dt_bias is not None, SOFTPLUS=dt_softplus, **arithmetic(compute),
@@ -243,10 +241,6 @@ def step(state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, 
 def arithmetic(compute: torch.dtype) -> dict[str, Any]:
     """The type that kernels compute in, and the terms of log1p's series that it needs."""
     return {"COMPUTE": tl.float64, "TERMS": 18} if compute == torch.float64 else {"COMPUTE": tl.float32, "TERMS": 8}
-
-
-def small(x: Tensor | None, compute: torch.dtype) -> Tensor | None:
-    return None if x is None else x.detach().to(compute).contiguous()
 
 
 def turned(state: Tensor | None, compute: torch.dtype) -> Tensor | None:

@@ -10,7 +10,7 @@ from numba.core import types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
 from salience.ops.simd import functions, lower
-from salience.ops.simd.vector_types import VectorType
+from salience.ops.simd.element import VectorType, vector_of
 
 
 def _operator(op: Any, instruction: str) -> None:
@@ -57,7 +57,6 @@ magnitude = _function(
     "magnitude", 1, lambda c, b, x: lower.call(b, f"llvm.fabs.{lower.suffix(x.type)}", x.type, x), "|x|."
 )
 maximum = _function("maximum", 2, lambda c, b, x, y: lower.maximum(b, x, y), "Lane by lane; y where one is NaN.")
-minimum = _function("minimum", 2, lambda c, b, x, y: lower.minimum(b, x, y), "Lane by lane; y where one is NaN.")
 exp2 = _function("exp2", 1, functions.exp2, "2^x; inf above the range, (nearly) 0 below it, NaN stays.")
 exp2_within = _function("exp2_within", 1, functions.exp2_within, "2^x for x in the range of `exp2_range`.")
 sigmoid = _function("sigmoid", 1, functions.sigmoid, "1 / (1 + exp(-x)).")
@@ -79,27 +78,48 @@ def exp2_range(typingctx: Any, tag: Any) -> Any:
 
 
 @intrinsic
-def horizontal_sum(typingctx: Any, x: Any) -> Any:
-    """The sum of a vector's lanes, pairwise, a scalar of the compute type."""
-    if not isinstance(x, VectorType):
-        return None
+def splat(typingctx: Any, tag: Any, value: Any) -> Any:
+    """splat(tag, number) -> vector with the number in every lane."""
+    vector = vector_of(tag)
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return b.extract_element(_halve(b, args[0], 1), lower.I32(0))
+        scalar = context.cast(b, args[1], sig.args[1], vector.scalar)
+        return lower.broadcast(b, context.get_value_type(vector), scalar)
 
-    return x.scalar(x), codegen
+    return vector(tag, value), codegen
 
 
-@intrinsic
-def horizontal_maximum(typingctx: Any, x: Any) -> Any:
-    """The largest of a vector's lanes, a scalar of the compute type; any where one is NaN."""
-    if not isinstance(x, VectorType):
-        return None
+def _reduction(name: str, join: Any, doc: str) -> Any:
+    """An intrinsic of a vector -> scalar of the compute type, its lanes joined pairwise."""
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return b.extract_element(_halve(b, args[0], 1, lower.maximum), lower.I32(0))
+        return b.extract_element(_halve(b, args[0], 1, join), lower.I32(0))
 
-    return x.scalar(x), codegen
+    def typer(typingctx: Any, x: Any) -> Any:
+        return (x.scalar(x), codegen) if isinstance(x, VectorType) else None
+
+    typer.__name__ = typer.__qualname__ = name
+    typer.__doc__ = doc
+    return intrinsic(typer)
+
+
+def _halve(b: Any, x: Any, until: int, join: Any) -> Any:
+    """Fold a vector in the middle and `join` the halves, until `until` lanes remain."""
+    while x.type.count > until:
+        half = x.type.count // 2
+        undefined = ir.Constant(x.type, ir.Undefined)
+        low = lower.shuffle(b, x, undefined, list(range(half)))
+        high = lower.shuffle(b, x, undefined, list(range(half, 2 * half)))
+        x = join(b, low, high)
+    return x
+
+
+def _add(b: Any, x: Any, y: Any) -> Any:
+    return b.fadd(x, y)
+
+
+horizontal_sum = _reduction("horizontal_sum", _add, "The sum of a vector's lanes.")
+horizontal_maximum = _reduction("horizontal_maximum", lower.maximum, "The largest lane; any where one is NaN.")
 
 
 @intrinsic
@@ -125,41 +145,22 @@ def fold4(typingctx: Any, p: Any, q: Any, r: Any, s: Any) -> Any:
     return p(p, p, p, p), codegen
 
 
-@intrinsic
-def add4(typingctx: Any, address: Any, x: Any) -> Any:
-    """add4(address, x): as `store4`, added to the four numbers there."""
-    if not isinstance(x, VectorType):
-        return None
+def _store4(name: str, add: bool, doc: str) -> Any:
+    """An intrinsic of (address, vector) that sums the groups of four lanes: the end of `fold4`."""
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        four = _halve(b, args[1], 4)
+        four = _halve(b, args[1], 4, _add)
         place = b.inttoptr(args[0], four.type.as_pointer())
-        b.store(b.fadd(b.load(place, align=4), four), place, align=4)
+        b.store(b.fadd(b.load(place, align=4), four) if add else four, place, align=4)
         return context.get_dummy_value()
 
-    return types.void(types.int64, x), codegen
+    def typer(typingctx: Any, address: Any, x: Any) -> Any:
+        return (types.void(types.int64, x), codegen) if isinstance(x, VectorType) else None
+
+    typer.__name__ = typer.__qualname__ = name
+    typer.__doc__ = doc
+    return intrinsic(typer)
 
 
-@intrinsic
-def store4(typingctx: Any, address: Any, x: Any) -> Any:
-    """store4(address, x): sums the groups of four lanes and stores the four sums, in the compute type: ends `fold4`."""
-    if not isinstance(x, VectorType):
-        return None
-
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        four = _halve(b, args[1], 4)
-        b.store(four, b.inttoptr(args[0], four.type.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, x), codegen
-
-
-def _halve(b: Any, x: Any, until: int, join: Any = lambda b, x, y: b.fadd(x, y)) -> Any:
-    """Fold a vector in the middle and add (or `join`), until `until` lanes remain."""
-    while x.type.count > until:
-        half = x.type.count // 2
-        undefined = ir.Constant(x.type, ir.Undefined)
-        low = lower.shuffle(b, x, undefined, list(range(half)))
-        high = lower.shuffle(b, x, undefined, list(range(half, 2 * half)))
-        x = join(b, low, high)
-    return x
+store4 = _store4("store4", False, "store4(address, x): stores the four sums, in the compute type.")
+add4 = _store4("add4", True, "add4(address, x): adds the four sums to the numbers there.")

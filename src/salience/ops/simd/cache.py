@@ -13,7 +13,6 @@ import hashlib
 import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import llvmlite
 import numba
 
+from salience.core.files import write_atomic
 from salience.ops.simd.element import Element
 
 OPS = Path(__file__).parents[1]  # kernels and their helpers live below `ops`
@@ -48,18 +48,13 @@ def sources() -> str:
 
 
 class DiskCache:
-    """Cache object with numba's interface; see the module."""
+    """A cache as numba's compiler asks it; see the module."""
 
     def __init__(self, function: Callable[..., Any], elements: tuple[Element, ...]) -> None:
         self.name, self.elements = f"{function.__module__}.{function.__qualname__}", elements
         code = function.__code__
         own = Path(code.co_filename)  # a kernel may live elsewhere: in a test, in somebody's program
         self.source = own.read_bytes() if own.is_file() else code.co_code + repr(code.co_consts).encode()
-
-    @property
-    def cache_path(self) -> str:
-        """The folder, for numba's statistics."""
-        return str(folder())
 
     def path(self, signature: Any, codegen: Any) -> Path | None:
         """The file for these element types on one machine."""
@@ -87,23 +82,6 @@ class DiskCache:
         if (path := self.path(signature, compiled.codegen)) is None:
             return
         payload = numba.core.serialize.dumps(compiled._reduce())
-        aside = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-                aside = file.name
-                file.write(hashlib.sha256(payload).digest() + payload)
-            Path(aside).replace(path)
-        except OSError:  # a read-only or full disk: this process has its kernel, the next one compiles again
-            if aside is not None:
-                with contextlib.suppress(OSError):
-                    Path(aside).unlink()
-
-    def enable(self) -> None:
-        """Always on."""
-
-    def disable(self) -> None:
-        """Always on."""
-
-    def flush(self) -> None:
-        """Nothing to do: every save is written at once."""
+        # A read-only or full disk: this process has its kernel, the next one compiles again.
+        with contextlib.suppress(OSError):
+            write_atomic(path, hashlib.sha256(payload).digest() + payload)

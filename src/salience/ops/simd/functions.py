@@ -8,9 +8,9 @@ in the last place of either type.
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from salience.ops.constants import LOG2E
@@ -36,16 +36,9 @@ EXP2 = {
          0.001333355815343996974, 0.00015403530441571850099, 0.00001525272738518977478, 1.3215442675452855182e-6,
          1.0180647660573069343e-7, 7.0725703945407994337e-9, 4.0780717860928704165e-10),
 }  # fmt: skip
-EXP2_SIXTEENTH = (
-    0.69314718024204304776,
-    0.2402335515772970789,
-    0.055505736316571486461,
-)  # (2^f - 1)/f on [-1/32, 1/32]
-EXP2_EIGHTH = (
-    0.69314721426012836042,
-    0.24025762978444159189,
-    0.055496221830451642976,
-)  # (2^f - 1)/f on [-1/16, 1/16]
+# (2^f - 1)/f on [-1/32, 1/32] and on [-1/16, 1/16]
+EXP2_SIXTEENTH = (0.69314718024204304776, 0.2402335515772970789, 0.055505736316571486461)
+EXP2_EIGHTH = (0.69314721426012836042, 0.24025762978444159189, 0.055496221830451642976)
 EXP2_COARSE = (0.9999280729973528, 0.6932609862029611, 0.24261113138277252, 0.05517166935952183)  # to 7.5e-5
 LOG1P = {
     32: (0.99999999528731149763, -0.49999902420063846071, 0.33329962347703026338, -0.24954133016942197225,
@@ -103,23 +96,16 @@ def exp2_eighths(context: Any, b: Any, x: Any) -> Any:
     quarter, or a polynomial of degree 5, which costs a unit in the last place, are slower.
     """
     itype = integers(x.type, 32)
-    magic = held(
-        context, b, splat(x.type, 1.5 * 2.0**20)
-    )  # its last place is 1/8: the three lowest bits of the sum are i
+    magic = held(context, b, splat(x.type, 1.5 * 2.0**20))  # its last place is 1/8: the three lowest bits are i
     shifted = b.fadd(x, magic)
     fraction = b.fsub(x, b.fsub(shifted, magic))
     bits = b.bitcast(shifted, itype)
     # The shift below moves n into the exponent and i into the mantissa: the table's bits have that i taken off.
-    table = [struct.unpack("f", struct.pack("I", _bits(2.0 ** (i / 8)) - (i << 20)))[0] for i in range(8)]
-    root = _permute8(b, table, bits)
+    eighths = np.arange(8, dtype=np.int32)
+    table = (np.exp2(eighths / 8).astype(np.float32).view(np.int32) - (eighths << 20)).view(np.float32)
+    root = _permute8(b, table.tolist(), bits)
     root = b.bitcast(b.add(b.bitcast(root, itype), b.shl(bits, splat(itype, 20))), x.type)
     return fma(b, b.fmul(root, fraction), polynomial(b, fraction, EXP2_EIGHTH, context), root)
-
-
-def _bits(value: float) -> int:
-    """Of a float32."""
-    found: int = struct.unpack("I", struct.pack("f", value))[0]
-    return found
 
 
 def _permute8(b: Any, table: list[float], index: Any) -> Any:

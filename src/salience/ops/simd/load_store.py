@@ -1,4 +1,7 @@
-"""Intrinsics that touch memory. Addresses are int64 bytes (`tensor.data_ptr()` plus strides), aligned or not."""
+"""Intrinsics that touch memory, and conversions between the stored types and the vectors of the compute type.
+
+Addresses are int64 bytes (`tensor.data_ptr()` plus strides), aligned or not.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +11,91 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from salience.ops.simd.convert import STORED, narrow, offset, pointer, widen
-from salience.ops.simd.lower import I8, I32, I64, broadcast, call
-from salience.ops.simd.vector_types import VECTOR_TYPES, ElementType, VectorType
+from salience.ops.simd.element import ElementType, vector_of
+from salience.ops.simd.lower import I8, I16, I32, I64, broadcast, call, has
+from salience.ops.simd.lower import splat as constant_vector
+
+F, D, H = ir.FloatType(), ir.DoubleType(), ir.HalfType()
+STORED = {"f32": F, "f64": D, "bf16": I16, "f16": I16}
 
 
-def _vector(tag: ElementType) -> VectorType:
-    return VECTOR_TYPES[tag.element.compute, tag.element.lanes]
+def widen(context: Any, b: Any, name: str, x: Any) -> Any:
+    """A vector (or scalar) as stored -> float32, exactly; float32 and float64 stay as they are."""
+    if name == "bf16":
+        return b.bitcast(b.shl(b.zext(x, _like(x, I32)), _constant(x, I32, 16)), _like(x, F))
+    if name == "f16":
+        return _half_to_float(context, b, x)
+    return x
+
+
+def narrow(context: Any, b: Any, name: str, x: Any) -> Any:
+    """A vector of the compute type -> the stored type, rounded to nearest, ties to even."""
+    if name == "bf16":
+        return _float_to_bfloat(b, x)
+    if name == "f16":
+        return _float_to_half(context, b, x)
+    return x
+
+
+def _like(x: Any, scalar: Any) -> Any:
+    return ir.VectorType(scalar, x.type.count) if isinstance(x.type, ir.VectorType) else scalar
+
+
+def _constant(x: Any, scalar: Any, value: float | int) -> Any:
+    typ = _like(x, scalar)
+    return constant_vector(typ, value) if isinstance(typ, ir.VectorType) else ir.Constant(typ, value)
+
+
+def _float_to_bfloat(b: Any, x: Any) -> Any:
+    bits = b.bitcast(x, _like(x, I32))
+    odd = b.and_(b.lshr(bits, _constant(x, I32, 16)), _constant(x, I32, 1))
+    rounded = b.add(bits, b.add(odd, _constant(x, I32, 0x7FFF)))
+    nan = b.sext(b.fcmp_unordered("uno", x, x), _like(x, I32))  # all bits: a NaN must not round into a number
+    return b.trunc(b.lshr(b.or_(rounded, nan), _constant(x, I32, 16)), _like(x, I16))
+
+
+def _half_to_float(context: Any, b: Any, x: Any) -> Any:
+    if has(context, "f16c"):
+        return b.fpext(b.bitcast(x, _like(x, H)), _like(x, F))
+    # By integers, since plain x86 would call a library: move the bits and multiply the exponent right, subnormals too.
+    wide = b.zext(x, _like(x, I32))
+    magnitude = b.shl(b.and_(wide, _constant(x, I32, 0x7FFF)), _constant(x, I32, 13))
+    value = b.bitcast(b.fmul(b.bitcast(magnitude, _like(x, F)), _constant(x, F, 2.0**112)), _like(x, I32))
+    special = b.icmp_unsigned(">=", magnitude, _constant(x, I32, 0x7C00 << 13))  # inf and NaN
+    value = b.select(special, b.or_(magnitude, _constant(x, I32, 0x7F800000)), value)
+    sign = b.shl(b.and_(wide, _constant(x, I32, 0x8000)), _constant(x, I32, 16))
+    return b.bitcast(b.or_(value, sign), _like(x, F))
+
+
+def _float_to_half(context: Any, b: Any, x: Any) -> Any:
+    if has(context, "f16c"):
+        return b.bitcast(b.fptrunc(x, _like(x, H)), _like(x, I16))
+    bits = b.bitcast(x, _like(x, I32))
+    sign = b.lshr(b.and_(bits, _constant(x, I32, 0x80000000)), _constant(x, I32, 16))
+    magnitude = b.and_(bits, _constant(x, I32, 0x7FFFFFFF))
+    odd = b.and_(b.lshr(magnitude, _constant(x, I32, 13)), _constant(x, I32, 1))
+    normal = b.lshr(b.add(b.sub(magnitude, _constant(x, I32, 112 << 23)), b.add(odd, _constant(x, I32, 0xFFF))),
+                    _constant(x, I32, 13))  # fmt: skip
+    # Below 2^-14 adding 1/2 lets the float unit round to a multiple of half's smallest number, 2^-24.
+    half = _constant(x, F, 0.5)
+    tiny = b.bitcast(b.fadd(b.bitcast(magnitude, _like(x, F)), half), _like(x, I32))
+    tiny = b.sub(tiny, b.bitcast(half, _like(x, I32)))
+    is_tiny = b.icmp_unsigned("<", magnitude, _constant(x, I32, 113 << 23))
+    value = b.select(is_tiny, tiny, normal)
+    overflow = b.icmp_unsigned(">=", magnitude, _constant(x, I32, 0x477FF000))  # rounds to 65536 and more
+    value = b.select(overflow, _constant(x, I32, 0x7C00), value)
+    is_nan = b.icmp_unsigned(">", magnitude, _constant(x, I32, 0x7F800000))
+    value = b.select(is_nan, _constant(x, I32, 0x7E00), value)
+    return b.trunc(b.or_(value, sign), _like(x, I16))
+
+
+def pointer(b: Any, address: Any, typ: Any) -> Any:
+    """An address as a typed pointer."""
+    return b.inttoptr(address, typ.as_pointer())
 
 
 def _stored(tag: ElementType) -> ir.VectorType:
     return ir.VectorType(STORED[tag.element.name], tag.element.lanes)
-
-
-@intrinsic
-def lanes(typingctx: Any, tag: Any) -> Any:
-    """lanes(tag) -> how many values a vector of its compute type holds: a constant."""
-
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(I64, tag.element.lanes)
-
-    return types.int64(tag), codegen
-
-
-@intrinsic
-def size(typingctx: Any, tag: Any) -> Any:
-    """size(tag) -> bytes of one stored element: a constant."""
-
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(I64, tag.element.size)
-
-    return types.int64(tag), codegen
-
-
-@intrinsic
-def compute_size(typingctx: Any, tag: Any) -> Any:
-    """compute_size(tag) -> bytes of one element of its compute type, 4 or 8: a constant."""
-
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(I64, 8 if tag.element.compute == "f64" else 4)
-
-    return types.int64(tag), codegen
-
-
-@intrinsic
-def vector_size(typingctx: Any, tag: Any) -> Any:
-    """vector_size(tag) -> bytes of a vector of its compute type: a constant."""
-
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(I64, tag.element.lanes * (8 if tag.element.compute == "f64" else 4))
-
-    return types.int64(tag), codegen
 
 
 @intrinsic
@@ -69,7 +106,7 @@ def load(typingctx: Any, tag: Any, address: Any) -> Any:
         raw = b.load(pointer(b, args[1], _stored(tag)), align=tag.element.size)
         return widen(context, b, tag.element.name, raw)
 
-    return _vector(tag)(tag, types.int64), codegen
+    return vector_of(tag)(tag, types.int64), codegen
 
 
 @intrinsic
@@ -92,7 +129,7 @@ def load_n(typingctx: Any, tag: Any, address: Any, n: Any) -> Any:
         raw.add_incoming(gathered, ends[1])
         return widen(context, b, tag.element.name, raw)
 
-    return _vector(tag)(tag, types.int64, types.int64), codegen
+    return vector_of(tag)(tag, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -149,13 +186,13 @@ def load_scalar(typingctx: Any, tag: Any, address: Any) -> Any:
         raw = b.load(pointer(b, args[1], STORED[tag.element.name]), align=tag.element.size)
         return widen(context, b, tag.element.name, raw)
 
-    return _vector(tag).scalar(tag, types.int64), codegen
+    return vector_of(tag).scalar(tag, types.int64), codegen
 
 
 @intrinsic
 def store_scalar(typingctx: Any, tag: Any, address: Any, value: Any) -> Any:
     """store_scalar(tag, address, value): one number of any real type, rounded to the stored one."""
-    scalar = _vector(tag).scalar
+    scalar = vector_of(tag).scalar
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         raw = narrow(context, b, tag.element.name, context.cast(b, args[2], sig.args[2], scalar))
@@ -166,21 +203,9 @@ def store_scalar(typingctx: Any, tag: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def splat(typingctx: Any, tag: Any, value: Any) -> Any:
-    """splat(tag, number) -> vector with the number in every lane."""
-    vector = _vector(tag)
-
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        scalar = context.cast(b, args[1], sig.args[1], vector.scalar)
-        return broadcast(b, context.get_value_type(vector), scalar)
-
-    return vector(tag, value), codegen
-
-
-@intrinsic
 def load_splat(typingctx: Any, tag: Any, address: Any) -> Any:
     """load_splat(tag, address) -> vector with the one stored element in every lane (a memory operand where x86 can)."""
-    vector = _vector(tag)
+    vector = vector_of(tag)
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         raw = b.load(pointer(b, args[1], STORED[tag.element.name]), align=tag.element.size)
@@ -215,10 +240,7 @@ def count_up(typingctx: Any, address: Any) -> Any:
 def pointer_to(typingctx: Any, address: Any) -> Any:
     """pointer_to(address) -> a pointer for numba's `carray`."""
 
-    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
-        return pointer(b, args[0], I8)
-
-    return types.voidptr(types.int64), codegen
+    return types.voidptr(types.int64), lambda context, b, sig, args: pointer(b, args[0], I8)
 
 
 @intrinsic
@@ -234,5 +256,6 @@ def load_byte(typingctx: Any, address: Any) -> Any:
 def _copy(b: Any, source: Any, target: Any, n: Any, tag: ElementType) -> None:
     typ, step = STORED[tag.element.name], tag.element.size
     with cgutils.for_range(b, n, intp=I64) as loop:
-        value = b.load(pointer(b, offset(b, source, loop.index, step), typ), align=step)
-        b.store(value, pointer(b, offset(b, target, loop.index, step), typ), align=step)
+        way = b.mul(loop.index, ir.Constant(I64, step))
+        value = b.load(pointer(b, b.add(source, way), typ), align=step)
+        b.store(value, pointer(b, b.add(target, way), typ), align=step)

@@ -71,8 +71,7 @@ class S5(TimeInvariant):
         a, B, C = self.system(u.dtype)
         b = F.linear(u, B).reshape(*u.shape[:2], 2, self.P)
         x, last = linear_scan_planes(
-            a, b, initial_state=state, mask=mask, seq_idx=seq_idx, reverse=reverse, return_state=True,
-            backend=self.backend,
+            a, b, initial_state=state, mask=mask, seq_idx=seq_idx, reverse=reverse, backend=self.backend
         )  # fmt: skip
         return F.linear(x.flatten(2), C), last
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salience.core.backend import eager, pick
-from salience.ops.linear_rows.api import MOST_ROWS
+from salience.ops.linear_rows import MOST_ROWS
 from salience.ssm.layers.mamba import Mamba, MambaState
 from salience.ssm.layers.projections import is_plain
 from salience.ssm.layers.rms_norm import RMSNorm

@@ -18,7 +18,6 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 #: Basename of several modules -> the one job that all of them do.
 SAME_JOB = {
-    "api": "public functions of one operator",
     "base": "base classes of the modules beside it",
     "checks": "argument checks of one operator",
     "column_definitions": "definitions of the columns of one report",

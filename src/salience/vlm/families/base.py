@@ -1,7 +1,6 @@
-"""Base classes of the families' adapters: one model, stage by stage.
+"""Base classes of the families' adapters: interface, defaults, and the adapter of one transformers class.
 
-`Adapter` holds the interface and the defaults. `FamilyAdapter` is the adapter of one transformers class. The shortest
-way to a new family is `ImageFeaturesAdapter`, in `image_features.py`.
+The shortest way to a new family is `ImageFeaturesAdapter`, in `image_features.py`.
 """
 
 from __future__ import annotations
@@ -40,6 +39,10 @@ class Adapter(ABC):
     joins_rows: ClassVar[bool] = False
     #: The position that `forward` gives the first token where none are given.
     first_position: ClassVar[int] = 0
+    #: Whether the family's videos can be pruned, see `encode_video`.
+    has_videos: ClassVar[bool] = False
+    #: Kind of views whose tokens the forward reads as one tensor; empty where it reads a list.
+    read_as_tensor: str = ""
 
     # The parts of the model.
 
@@ -60,8 +63,9 @@ class Adapter(ABC):
 
     @property
     def token_ids(self) -> dict[str, int]:
-        """Ids of the placeholders by kind: "image", and "video" where the family's videos can be pruned."""
-        return {"image": self.image_token_id}
+        """Ids of the placeholders by kind: "image", and "video" where the family `has_videos`."""
+        videos = {"video": int(self.model.config.video_token_id)} if self.has_videos else {}
+        return {"image": self.image_token_id, **videos}
 
     @property
     @abstractmethod
@@ -128,7 +132,7 @@ class Adapter(ABC):
         """
 
     def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
-        """Run the vision tower on videos, where `token_ids` has "video"; each frame is a view with its own budget.
+        """Run the vision tower on videos, where the family `has_videos`; each frame is a view with its own budget.
 
         Args:    pixel_values_videos: the family's own shape   options: of `video_arguments`
         Raises:  ValueError when the family does not take such pixels or options
@@ -181,8 +185,16 @@ class Adapter(ABC):
         return BaseModelOutputWithPooling(pooler_output=projected)
 
     def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        """A forward's arguments with `mm_encoder_outputs` as this forward reads it; `generate` keeps it as a list."""
-        return options
+        """A forward's arguments with `mm_encoder_outputs` as this forward reads it: lists, or one tensor of all views.
+
+        `generate` keeps lists: it could repeat a tensor for beams only if all views had one size.
+        """
+        outputs = options.get("mm_encoder_outputs") or {}
+        output = outputs.get(self.read_as_tensor)
+        if output is None or isinstance(output.pooler_output, Tensor):
+            return options
+        joined = type(output)(**{**output, "pooler_output": torch.cat(list(output.pooler_output))[None]})
+        return {**options, "mm_encoder_outputs": {**outputs, self.read_as_tensor: joined}}
 
     def position_ids(self, given: Mapping[str, Any], mask: Tensor, *, generating: bool) -> Tensor:
         """(B or 1, T), or (axes, B, T): positions of the whole prompt, counted as the model does if none are given.
@@ -316,16 +328,3 @@ def need_pictures(pixel_values: Tensor) -> None:
     """Raise a ValueError unless the pixels are (images, 3, H, W)."""
     if pixel_values.dim() != 4:
         raise ValueError(f"pixel_values must be (images, 3, H, W), not of shape {tuple(pixel_values.shape)}.")
-
-
-def as_one_tensor(options: dict[str, Any], kind: str = "image") -> dict[str, Any]:
-    """A forward's arguments with the views' tokens in one (1, all tokens, d_llm), for models that read a tensor.
-
-    They go through generate as a list: a tensor could be repeated for beams only if all views had one size.
-    """
-    outputs = options.get("mm_encoder_outputs") or {}
-    output = outputs.get(kind)
-    if output is None or isinstance(output.pooler_output, Tensor):
-        return options
-    joined = type(output)(**{**output, "pooler_output": torch.cat(list(output.pooler_output))[None]})
-    return {**options, "mm_encoder_outputs": {**outputs, kind: joined}}

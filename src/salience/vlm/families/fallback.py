@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import math
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.base import Adapter, RopeIndexPositions, as_one_tensor
+from salience.vlm.families.base import Adapter, RopeIndexPositions
+from salience.vlm.thread_hooks import lock
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.fingerprint import tower_fingerprint
-from salience.vlm.tower.recording_hooks import no_recording_hooks
 
 
 class FallbackAdapter(Adapter):
@@ -26,6 +28,7 @@ class FallbackAdapter(Adapter):
     Raises:  ValueError when the model does not fit, with what is missing
     """
 
+    read_as_tensor = "image"  # where this thread's call gave a tensor
     several_axes = False  # whether positions of several axes can be counted
 
     def __init__(self, model: Any) -> None:
@@ -59,7 +62,7 @@ class FallbackAdapter(Adapter):
 
     def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`."""
-        with no_recording_hooks(self.model.base_model, self.language_model):
+        with _no_recording_hooks(self.model.base_model, self.language_model):
             output = self.model.base_model.get_image_features(pixel_values=pixel_values, **options, return_dict=True)
         if getattr(output, "deepstack_features", None):
             raise ValueError(
@@ -92,7 +95,7 @@ class FallbackAdapter(Adapter):
         )
 
     def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options) if getattr(self._now, "reads_tensor", False) else options
+        return super().forward_layout(options) if getattr(self._now, "reads_tensor", False) else options
 
 
 class AxesFallbackAdapter(RopeIndexPositions, FallbackAdapter):
@@ -136,3 +139,50 @@ def nearest_square(n: int) -> VisualGrid:
 def _image_token(config: Any) -> int | None:
     token = getattr(config, "image_token_id", None)
     return token if token is not None else getattr(config, "image_token_index", None)
+
+
+class _RecordingHooks:
+    """Removal of the hooks that transformers leaves on a tower to record hidden states.
+
+    They are removed when the last of the threads that run the tower is done, because all of these share them.
+    """
+
+    mark = "_output_capturing_hooks_installed"
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.before: list[tuple[nn.Module, set[int], bool]] = []
+
+    def begin(self, modules: Iterable[nn.Module]) -> None:
+        self.running += 1
+        if self.running == 1:
+            self.before = [(m, set(m._forward_hooks), self.mark in m.__dict__) for m in modules]
+
+    def end(self) -> None:
+        self.running -= 1
+        if self.running:
+            return
+        for module, hooks, marked in self.before:
+            for key, hook in list(module._forward_hooks.items()):
+                if key not in hooks and str(getattr(hook, "__module__", "")).startswith("transformers."):
+                    del module._forward_hooks[key]
+            if not marked:
+                module.__dict__.pop(self.mark, None)
+        self.before = []
+
+
+_recordings: weakref.WeakKeyDictionary[nn.Module, _RecordingHooks] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def _no_recording_hooks(module: nn.Module, language_model: nn.Module) -> Iterator[None]:
+    """Context of a run of `get_image_features`; hooks on the language model, which others may use, are left alone."""
+    text = set(language_model.modules())
+    with lock:
+        recording = _recordings.setdefault(module, _RecordingHooks())
+        recording.begin(m for m in module.modules() if m not in text)
+    try:
+        yield
+    finally:
+        with lock:
+            recording.end()

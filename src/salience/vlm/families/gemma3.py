@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from salience.vlm.families.base import as_one_tensor
 from salience.vlm.families.image_features import ImageFeaturesAdapter
 
 
@@ -16,6 +13,7 @@ class Gemma3Adapter(ImageFeaturesAdapter):
 
     class_names = "Gemma3ForConditionalGeneration"
     no_merging = "its patches are averaged on their grid, after the tower"
+    read_as_tensor = "image"
 
     @property
     def n_tokens(self) -> int:
@@ -33,6 +31,3 @@ class Gemma3Adapter(ImageFeaturesAdapter):
     def project(self, features: Tensor) -> Tensor:
         normed = self.projector.mm_soft_emb_norm(features)
         return torch.matmul(normed, self.projector.mm_input_projection_weight).type_as(features)
-
-    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options)

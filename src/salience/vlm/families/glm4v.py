@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from salience.vlm.families.base import Adapter, TowerAttention
+from salience.vlm.families.base import Adapter
 from salience.vlm.families.qwen2_vl import Qwen2VLAdapter
 from salience.vlm.tower.encoded_views import EncodedViews
 
@@ -17,16 +17,12 @@ class Glm4vAdapter(Qwen2VLAdapter):
     """
 
     class_names = "Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration Glm46VForConditionalGeneration"
-    width_setting = "hidden_size"
+    has_videos = False
     joins_rows = True  # for beams its generate repeats a prompt's pictures A, B as A, A, B, B and not as A, B, A, B
 
     @property
     def d_features(self) -> int:
         return int(self.config.vision_config.out_hidden_size)
-
-    @property
-    def token_ids(self) -> dict[str, int]:
-        return {"image": self.image_token_id}
 
     def encode_video(self, pixel_values_videos: Tensor, **options: object) -> EncodedViews:
         return Adapter.encode_video(self, pixel_values_videos, **options)
@@ -40,7 +36,4 @@ class GlmOcrAdapter(Glm4vAdapter):
     """Stages of one `GlmOcrForConditionalGeneration`; its tower normalises queries and keys, so they are not read."""
 
     class_names = "GlmOcrForConditionalGeneration"
-
-    @property
-    def tower_attention(self) -> TowerAttention:
-        return None
+    tower_attention = None

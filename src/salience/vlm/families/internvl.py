@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from salience.core.precision import full_precision
-from salience.vlm.families.base import GROUPED_AFTER_TOWER, FamilyAdapter, TowerAttention, as_one_tensor, need_pictures
+from salience.vlm.families.base import GROUPED_AFTER_TOWER, FamilyAdapter, TowerAttention, need_pictures
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.tower_attention import pooled_keys, pooled_shares, watch_input
 
@@ -21,6 +21,8 @@ class InternVLAdapter(FamilyAdapter):
 
     class_names = "InternVLForConditionalGeneration"
     no_merging = GROUPED_AFTER_TOWER
+    read_as_tensor = "image"
+    tower_attention: TowerAttention = "cls"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -35,10 +37,6 @@ class InternVLAdapter(FamilyAdapter):
     @property
     def d_features(self) -> int:
         return round(int(self.config.vision_config.hidden_size) / float(self.config.downsample_ratio) ** 2)
-
-    @property
-    def tower_attention(self) -> TowerAttention:
-        return "cls"
 
     @property
     def n_tokens(self) -> int:
@@ -86,9 +84,6 @@ class InternVLAdapter(FamilyAdapter):
         heads = int(attention.num_heads)
         key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)
         return pooled_keys(key.transpose(1, 2), factor)
-
-    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options)
 
 
 def _in_heads(x: Tensor, heads: int) -> Tensor:

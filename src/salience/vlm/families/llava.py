@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from salience.vlm.families.base import FamilyAdapter, TowerAttention, need_pictu
 from salience.vlm.thread_hooks import ThreadHook, hooked
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.fingerprint import tower_fingerprint
-from salience.vlm.tower.tower_attention import ProjectedAttention
+from salience.vlm.tower.tower_attention import ProjectedAttention, watch_input
 from salience.vlm.tower.tower_merging import Schedule, merged_tokens
 
 # Towers whose tokens are a fixed grid of patches -> how many tokens stand before the patches.
@@ -130,23 +130,22 @@ class LlavaAdapter(FamilyAdapter):
         )
         layer = options.get("vision_feature_layer")
         indices = self._indices(layer)
-        with _record(self.tower, indices) as seen:
+        layers = _layers(self.tower)
+        attention = layers[indices[-1] - 1].self_attn
+        embedded = watch_input(layers[0]) if 0 in indices else nullcontext({})
+        with _outputs(layers, indices) as seen, embedded as first, watch_input(attention) as attended:
             output = self.tower(pixel_values, return_dict=True)
-        states = [seen[i] for i in indices]
+        if 0 in indices:
+            seen[0] = first["hidden_states"]
         if getattr(self.tower.config, "tie_last_hidden_states", None):  # else the last is the last layer's, not normed
-            last = int(self.config.vision_config.num_hidden_layers)
-            states = [output.last_hidden_state if i == last else seen[i] for i in indices]
-        states = [state[:, 1:] for state in states] if self.prefix else states
+            seen[len(layers)] = output.last_hidden_state
+        states = [seen[i][:, self.prefix :] for i in indices]
         layer = self.config.vision_feature_layer if layer is None else layer
         # a list is concatenated even if it holds one layer, as the model's own forward does
         features = states[0] if isinstance(layer, int) else torch.cat(states, dim=-1)
-        return features, self._attention(indices[-1], seen.get("attention_input"))
-
-    def _attention(self, index: int, hidden: Tensor | None) -> ProjectedAttention | None:
-        if hidden is None:  # the features are the embeddings
-            return None
-        kind = _ClsAttention if self.prefix else ProjectedAttention
-        return kind(_layers(self.tower)[index - 1].self_attn, {"hidden_states": hidden})
+        if indices[-1] == 0:  # the embeddings: no layer's attention belongs to them
+            return features, None
+        return features, (_ClsAttention if self.prefix else ProjectedAttention)(attention, attended)
 
     def fingerprint(self) -> dict[str, Any]:
         vision = self.config.vision_config
@@ -168,35 +167,20 @@ def _layers(tower: Any) -> Any:
 
 
 @contextmanager
-def _record(tower: Any, indices: Sequence[int]) -> Iterator[dict[Any, Tensor]]:
-    """Collect the hidden states `indices` and the last one's attention input while this thread runs the tower.
+def _outputs(layers: Any, indices: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Collect the outputs of layers while this thread runs the tower, counted from 1.
 
     Hooks of our own replace `output_hidden_states`, whose recording hooks transformers never removes.
     """
-    seen: dict[Any, Tensor] = {}
-    layers = _layers(tower)
+    seen: dict[int, Tensor] = {}
 
-    def keep_output(index: int) -> Any:
+    def keep(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             seen[index] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
-    def keep_input(name: Any) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            seen[name] = args[0] if args else kwargs["hidden_states"]
-
-        return hook
-
-    listeners = [
-        ThreadHook(layers[index - 1], "after", keep_output(index))
-        if index
-        else ThreadHook(layers[0], "before", keep_input(0))
-        for index in indices
-    ]
-    if indices[-1] > 0:
-        listeners.append(ThreadHook(layers[indices[-1] - 1].self_attn, "before", keep_input("attention_input")))
-    with hooked(*listeners):
+    with hooked(*(ThreadHook(layers[index - 1], "after", keep(index)) for index in indices if index)):
         yield seen
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from salience.core.types import VisualGrid
-from salience.vlm.families.base import as_one_tensor
 from salience.vlm.families.llava_next import LlavaNextAdapter
 from salience.vlm.tower.encoded_views import EncodedViews
 
@@ -23,6 +22,8 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
     """
 
     class_names = "LlavaOnevisionForConditionalGeneration"
+    has_videos = True
+    read_as_tensor = "video"
 
     def tile_counts(self, image_sizes: Any, options: dict[str, Any]) -> list[int]:
         counts = super().tile_counts(image_sizes, options)
@@ -38,10 +39,6 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             list(tiles), image_sizes, image_newline=newline, vision_aspect_ratio=ratio
         )
         return list(packed)
-
-    @property
-    def token_ids(self) -> dict[str, int]:
-        return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
 
     def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode_video`; pixel_values_videos are (videos, frames, 3, H, W)."""
@@ -73,9 +70,6 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             breaks=[end if frame == frames - 1 else None for _ in range(videos) for frame in range(frames)],
             newline=self.model.model.image_newline,
         )
-
-    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options, "video")
 
 
 def _halved_keys(halved: Callable[[Tensor], Tensor], keys: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salience.vlm.families.base import TowerAttention, as_one_tensor
+from salience.vlm.families.base import TowerAttention
 from salience.vlm.families.image_features import ImageFeaturesAdapter
 
 
@@ -19,6 +19,7 @@ class Ovis2Adapter(ImageFeaturesAdapter):
     """
 
     class_names = "Ovis2ForConditionalGeneration"
+    read_as_tensor = "image"
 
     @property
     def stride(self) -> int:
@@ -59,9 +60,6 @@ class Ovis2Adapter(ImageFeaturesAdapter):
         return BaseModelOutputWithVisualIndicatorFeatures(
             pooler_output=projected, visual_indicator_features=self.marks()
         )
-
-    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options)
 
     def embed(self, input_ids: Tensor, projected: Sequence[Tensor]) -> Tensor:
         embeddings = super().embed(input_ids, projected)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from salience.vlm.families.base import as_one_tensor, need_pictures
+from salience.vlm.families.base import need_pictures
 from salience.vlm.families.image_features import ImageFeaturesAdapter
 from salience.vlm.tower.encoded_views import EncodedViews
 from salience.vlm.tower.tower_merging import Schedule, merged_tokens
@@ -22,6 +22,7 @@ class PaliGemmaAdapter(ImageFeaturesAdapter):
     class_names = "PaliGemmaForConditionalGeneration"
     no_merging = ""
     first_position = 1
+    read_as_tensor = "image"
 
     @property
     def merging_layers(self) -> int:
@@ -33,6 +34,3 @@ class PaliGemmaAdapter(ImageFeaturesAdapter):
             self.tower, pixel_values, layers=self.merging_layers, prefix=0, schedule=schedule, normed=True
         )
         return self.equal_views(merged.spread(), pixel_values.unbind(), left=merged.selections())
-
-    def forward_layout(self, options: dict[str, Any]) -> dict[str, Any]:
-        return as_one_tensor(options)

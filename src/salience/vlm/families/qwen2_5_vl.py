@@ -11,7 +11,6 @@ class Qwen25VLAdapter(Qwen2VLAdapter):
     """Stages of one `Qwen2_5_VLForConditionalGeneration`; features as Qwen2-VL's, in raster order."""
 
     class_names = "Qwen2_5_VLForConditionalGeneration"
-    width_setting = "hidden_size"
 
     def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
         from transformers.vision_utils import get_vision_window_index

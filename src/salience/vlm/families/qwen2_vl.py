@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
 
     class_names = "Qwen2VLForConditionalGeneration"
     tower_path = "model.visual"
-    width_setting: ClassVar[str] = "embed_dim"  # the tower's width C, by its name in the vision config
+    has_videos = True
+    tower_attention: TowerAttention = "received"
     no_merging = "its vision tower attends within windows or frames, and groups four patches into a token"
 
     @property
@@ -31,16 +32,13 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
 
     @property
     def width(self) -> int:
-        """The tower's width C."""
-        return int(getattr(self.config.vision_config, self.width_setting))
+        """The tower's width C, which only Qwen2-VL's config calls `embed_dim`."""
+        vision = self.config.vision_config
+        return int(getattr(vision, "embed_dim", vision.hidden_size))
 
     @property
     def d_features(self) -> int:
         return self.merge**2 * self.width
-
-    @property
-    def token_ids(self) -> dict[str, int]:
-        return {"image": self.image_token_id, "video": int(self.config.video_token_id)}
 
     def encode(self, pixel_values: Tensor, *, image_grid_thw: Tensor | None = None, **unknown: Any) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (patches, values of a patch)."""
@@ -56,10 +54,6 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
         with watch_input(self.tower.blocks[-1].attn) as seen:
             output = self.model.base_model.get_video_features(pixels, grid, return_dict=True)
         return self._frames(output, pixels, grid, "video", seen)
-
-    @property
-    def tower_attention(self) -> TowerAttention:
-        return "received"
 
     def _checked(
         self, name: str, pixels: Tensor, its_grid: str, grid: Tensor | None, unknown: dict[str, Any]

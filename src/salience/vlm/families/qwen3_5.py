@@ -9,4 +9,3 @@ class Qwen35Adapter(Qwen2VLAdapter):
     """Stages of one `Qwen3_5ForConditionalGeneration`; features as Qwen2-VL's."""
 
     class_names = "Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration"
-    width_setting = "hidden_size"

@@ -13,7 +13,6 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     """Stages of one `Qwen3VLForConditionalGeneration`; the tokens for its first layers ("deepstack") are pruned too."""
 
     class_names = "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration"
-    width_setting = "hidden_size"
 
     def encoder_output(self, projected: list[Tensor], deepstack: list[list[Tensor]]) -> Any:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures

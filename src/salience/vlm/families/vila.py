@@ -1,16 +1,13 @@
 """VILA-like models: LLaVA's classes with a SigLIP tower and a projector that makes a token of two by two patches.
 
 transformers has no VILA. A `LlavaForConditionalGeneration` with `DownSampleProjector` as its `multi_modal_projector`
-has the same shape, and pictures may be anywhere in the text. Differences from the original:
+has the same shape. Differences from the original:
 
-- Tokens are ordered along the rows of the picture. VILA-1.5's `mlp_downsample` orders them along its columns, so a
-  checkpoint of VILA-1.5 gets its tokens in another order here.
-- The prompt has a placeholder for every token (196 for 27 x 27 patches), there one for a picture. The processor must
-  count accordingly.
-- Everything is one model; there the language model, tower and projector are three folders. The projector's weights keep
-  their names, `layers.1`, `layers.2` and `layers.4`, so its folder loads by `load_state_dict`. `from_pretrained` on a
-  folder saved from the whole builds LLaVA's own projector: load such weights into `with_downsampling(model)`.
-- There are no tiles and no scales (NVILA's "dynamic" and S2): a picture is one view. A video is its frames as pictures.
+- Tokens are ordered along the rows of the picture, in VILA-1.5's `mlp_downsample` along its columns.
+- The prompt has a placeholder for every token (196 for 27 x 27 patches), there one for a picture.
+- Everything is one model, there three folders. The projector's folder loads by `load_state_dict`. `from_pretrained` on
+  a folder saved from the whole builds LLaVA's own projector: load such weights into `with_downsampling(model)`.
+- There are no tiles and no scales (NVILA's "dynamic" and S2). A video is its frames as pictures.
 """
 
 from __future__ import annotations

@@ -122,32 +122,26 @@ class InLLMDropping:
 
         Raises:  ValueError when its cache can't hold a length for each layer
         """
-        with nullcontext() if args.cache is None else reading(args.cache), self._hooks(args, args.cache):
-            yield
-
-    @contextmanager
-    def _hooks(self, args: CallArgs, cache: Cache | None) -> Iterator[None]:
-        is_filled = cached_columns(cache) > 0
-        columns = LayerColumns.on(cache) if is_filled else None
-        if columns is not None:  # whichever method is in force now
-            with layer_masks(self._decoder, cache, columns, args.get("attention_mask")):
-                yield
-        elif self._method is None or is_filled or not args.has_encoded:
-            yield
-        else:
-            self._refuse_fixed(self._method.name, cache)
-            with self._thread.prefill.running():
-                yield
-            self.leave_on(cache)
-
-    def _refuse_fixed(self, name: str, cache: Cache | None) -> None:
         from transformers import DynamicCache
 
-        if cache is not None and not isinstance(cache, DynamicCache) and self.drops:
-            raise ValueError(
-                f"method {name!r} leaves each layer a length of its own, which a {type(cache).__name__} does not hold: "
-                "use the default cache."
-            )
+        cache = args.cache
+        with nullcontext() if cache is None else reading(cache):
+            is_filled = cached_columns(cache) > 0
+            columns = LayerColumns.on(cache) if is_filled else None
+            if columns is not None:  # whichever method is in force now
+                with layer_masks(self._decoder, cache, columns, args.get("attention_mask")):
+                    yield
+            elif self._method is None or is_filled or not args.has_encoded:
+                yield
+            elif cache is not None and not isinstance(cache, DynamicCache) and self.drops:
+                raise ValueError(
+                    f"method {self._method.name!r} leaves each layer a length of its own, which a "
+                    f"{type(cache).__name__} does not hold: use the default cache."
+                )
+            else:
+                with self._thread.prefill.running():
+                    yield
+                self.leave_on(cache)
 
     def leave_on(self, cache: Cache | None) -> None:
         """Note on the cache of this thread's call which columns each layer holds."""

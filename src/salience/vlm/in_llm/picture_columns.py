@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -123,8 +124,8 @@ def in_llm_pictures(
         for view, selection in enumerate(selections):
             if encoded.kinds[view] != kind:
                 continue
-            n = encoded.views[view].shape[0]
-            places = _Places(n, encoded.breaks[view])
+            n, breaks = encoded.views[view].shape[0], encoded.breaks[view]
+            places = partial(places_of, n, breaks)  # does not hold the view, which may be freed meanwhile
             mine = at[start : start + int(places(selection.kept).sum())]
             start += len(mine)
             row = int(mine[0, 0])
@@ -133,27 +134,11 @@ def in_llm_pictures(
                 columns=mine[:, 1],
                 kept=selection.kept,
                 places=places,
-                tokens=places.tokens,
+                tokens=torch.arange(n) if breaks is None else torch.nonzero(~breaks)[:, 0],
                 budget=_of_one(budget, n),
                 ends=int(mine[-1, 1]) == last[row],
             )
     return [found[view] for view in sorted(found)]
-
-
-@dataclass(frozen=True)
-class _Places:
-    """A view's tokens -> its places in the whole prompt; does not hold the view, which may be freed meanwhile."""
-
-    n: int
-    breaks: Tensor | None
-
-    def __call__(self, kept: Tensor) -> Tensor:
-        return places_of(self.n, self.breaks, kept)
-
-    @property
-    def tokens(self) -> Tensor:
-        """(n,): each token's place."""
-        return torch.arange(self.n) if self.breaks is None else torch.nonzero(~self.breaks)[:, 0]
 
 
 def _of_one(budget: Budget, n: int) -> Budget:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from salience.core.types import Selection, TokenContext, VisualGrid
 
-#: Reads one value of each view when it is first asked for.
+#: Reads one value of each view; called once at most.
 ReadViews = Callable[[], Sequence[Tensor] | Tensor]
 
 
@@ -50,13 +51,14 @@ class EncodedViews:
     deepstack: Sequence[Sequence[Tensor]] = ()
     left: Sequence[Selection] = ()
     stacked: Tensor | None = None
-    _read: dict[str, Sequence[Tensor] | Tensor] = field(default_factory=dict, init=False)
-    _projected: Sequence[Tensor] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.pictures = self.pictures or range(len(self.views))
         self.breaks = self.breaks or [None] * len(self.views)
         self.kinds = self.kinds or ["image"] * len(self.views)
+        self.project_all = cache(self.project_all)
+        self.attend = self.attend and cache(self.attend)
+        self.attend_keys = self.attend_keys and cache(self.attend_keys)
 
     def __len__(self) -> int:
         return len(self.views)
@@ -99,28 +101,18 @@ class EncodedViews:
         return attention if isinstance(attention, Tensor) else torch.stack(list(attention))
 
     def _attention(self) -> Sequence[Tensor] | Tensor:
-        return self._once("attention", self.attend)
+        return _read("attention", self.attend)
 
     def keys(self) -> Sequence[Tensor] | Tensor:
         """For each view (n_i, heads, d_head) float32: the keys of `cls_attention`; computed once.
 
         Raises:  ValueError when the tower's attention can't be read
         """
-        return self._once("keys", self.attend_keys)
-
-    def _once(self, name: str, read: ReadViews | None) -> Sequence[Tensor] | Tensor:
-        """The values that `read` returns, computed once."""
-        if read is None:
-            raise ValueError(f"the method needs the vision tower's {name}, which can't be read in this model or layer.")
-        if name not in self._read:
-            self._read[name] = read()
-        return self._read[name]
+        return _read("keys", self.attend_keys)
 
     def projected(self) -> Sequence[Tensor]:
         """Result of `project_all`, computed once."""
-        if self._projected is None:
-            self._projected = self.project_all()
-        return self._projected
+        return self.project_all()
 
     def digest(self, image: int) -> int:
         """A 32-bit number of one view's pixels: equal for equal pixels, at any place in the batch."""
@@ -180,6 +172,12 @@ def concatenated(first: EncodedViews, second: EncodedViews) -> EncodedViews:
         newline=first.newline if first.newline is not None else second.newline,
         deepstack=[[*a, *b] for a, b in zip(first.deepstack, second.deepstack, strict=True)],
     )
+
+
+def _read(name: str, read: ReadViews | None) -> Sequence[Tensor] | Tensor:
+    if read is None:
+        raise ValueError(f"the method needs the vision tower's {name}, which can't be read in this model or layer.")
+    return read()
 
 
 def _both(first: ReadViews | None, second: ReadViews | None) -> ReadViews | None:

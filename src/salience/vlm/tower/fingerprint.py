@@ -95,12 +95,10 @@ def _alike(x: Sequence[float | None] | None, y: Sequence[float | None] | None) -
 
 def unlike(made_for: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """Difference between two fingerprints, a clause."""
-    names = [
-        name
-        for name in (*made_for, *mine)
-        if name not in ("sample", "adapters") and made_for.get(name) != mine.get(name)
+    names = [name for name in {**made_for, **mine} if name not in ("sample", "adapters")]
+    told = [
+        f"{name} {made_for.get(name)!r}, here {mine.get(name)!r}"
+        for name in names
+        if made_for.get(name) != mine.get(name)
     ]
-    if names:
-        told = (f"{name} {made_for.get(name)!r}, here {mine.get(name)!r}" for name in dict.fromkeys(names))
-        return "; ".join(told)
-    return "the same shape, but other weights"
+    return "; ".join(told) or "the same shape, but other weights"

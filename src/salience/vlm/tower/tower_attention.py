@@ -45,21 +45,15 @@ def received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
 
     Args:    query, key: (images, heads, n, d_head)   mask: (images, n) bool, False for padding; None for no padding
     """
-    with full_precision(query.device):
-        return _received(query, key, scale, mask)
-
-
-def _received(query: Tensor, key: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     images, heads, n, _ = query.shape
     rows = max(1, _LOGITS_AT_A_TIME // (heads * n))
     total = torch.zeros(images, n, device=query.device)
     there = torch.ones(images, n, dtype=torch.bool, device=query.device) if mask is None else mask
-    for i in range(images):
-        transposed = key[i].float().transpose(1, 2)  # (heads, d_head, n)
-        for start in range(0, n, rows):
-            logits = query[i, :, start : start + rows].float() @ transposed * scale  # (heads, rows, n)
-            shares = logits.masked_fill(~there[i], float("-inf")).softmax(-1).mean(0)  # (rows, n)
-            total[i] += shares[there[i, start : start + rows]].sum(0)
+    for i, start in itertools.product(range(images), range(0, n, rows)):
+        with full_precision(query.device):
+            logits = query[i, :, start : start + rows].float() @ key[i].float().transpose(1, 2)  # (heads, rows, n)
+        shares = (logits * scale).masked_fill(~there[i], float("-inf")).softmax(-1).mean(0)  # (rows, n)
+        total[i] += shares[there[i, start : start + rows]].sum(0)
     return total / there.sum(1, keepdim=True)
 
 
@@ -136,9 +130,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def pooled_shares(shares: Tensor, factor: int) -> Tensor:
     """(images, patches) of a square grid -> (images, n): the sum over each token's factor x factor patches."""
-    side = int(shares.shape[1] ** 0.5)
-    pooled = nn.functional.avg_pool2d(shares.reshape(-1, 1, side, side), factor) * factor**2
-    return pooled.flatten(1)
+    return pooled_keys(shares[..., None, None], factor)[..., 0, 0] * factor**2
 
 
 def pooled_keys(keys: Tensor, factor: int) -> Tensor:

@@ -41,10 +41,11 @@ class LlavaAdapter(FamilyAdapter):
         self._check_strategy(self.config.vision_feature_select_strategy)
 
     def _check_strategy(self, strategy: str) -> None:
-        if strategy == "default" and self.prefix == 0:
-            raise ValueError("vision_feature_select_strategy must be 'full' for a tower without [CLS], not 'default'.")
-        if strategy == "full" and self.prefix == 1:
-            raise ValueError("vision_feature_select_strategy must be 'default' for a tower with [CLS], not 'full'.")
+        wanted, has = ("default", "with") if self.prefix else ("full", "without")
+        if strategy != wanted:
+            raise ValueError(
+                f"vision_feature_select_strategy must be {wanted!r} for a tower {has} [CLS], not {strategy!r}."
+            )
 
     @property
     def d_features(self) -> int:

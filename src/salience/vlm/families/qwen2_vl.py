@@ -40,26 +40,20 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
     def d_features(self) -> int:
         return self.merge**2 * self.width
 
-    def encode(self, pixel_values: Tensor, *, image_grid_thw: Tensor | None = None, **unknown: Any) -> EncodedViews:
+    def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (patches, values of a patch)."""
-        grid = self._checked("pixel_values", pixel_values, "image_grid_thw", image_grid_thw, unknown)
-        with watch_input(self.tower.blocks[-1].attn) as seen:
-            output = self.model.base_model.get_image_features(pixel_values, grid, return_dict=True)
-        return self._frames(output, pixel_values, grid, "image", seen)
+        return self._frames("image", "pixel_values", pixel_values, **options)
 
     def encode_video(self, pixel_values_videos: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode_video`; pixel_values_videos are (patches, values of a patch), two frames a patch."""
-        grid, pixels = options.pop("video_grid_thw", None), pixel_values_videos
-        grid = self._checked("pixel_values_videos", pixels, "video_grid_thw", grid, options)
-        with watch_input(self.tower.blocks[-1].attn) as seen:
-            output = self.model.base_model.get_video_features(pixels, grid, return_dict=True)
-        return self._frames(output, pixels, grid, "video", seen)
+        return self._frames("video", "pixel_values_videos", pixel_values_videos, **options)
 
-    def _checked(
-        self, name: str, pixels: Tensor, its_grid: str, grid: Tensor | None, unknown: dict[str, Any]
-    ) -> Tensor:
-        if unknown:
-            raise ValueError(f"{name} are encoded with the option {its_grid}, not {sorted(unknown)}.")
+    def _frames(self, kind: str, name: str, pixels: Tensor, **options: Any) -> EncodedViews:
+        """A view for each frame; a picture has one."""
+        its_grid = f"{kind}_grid_thw"
+        grid = options.pop(its_grid, None)
+        if options:
+            raise ValueError(f"{name} are encoded with the option {its_grid}, not {sorted(options)}.")
         if grid is None:
             raise ValueError(f"{its_grid} is missing: pass it along with {name}, as the processor gives it.")
         if pixels.dim() != 2 or grid.dim() != 2 or pixels.shape[0] != int(grid.prod(-1).sum()):
@@ -67,14 +61,14 @@ class Qwen2VLAdapter(RopeIndexPositions, FamilyAdapter):
                 f"{name} must have a row for each of the {int(grid.prod(-1).sum())} patches of {its_grid}, not be of "
                 f"shape {tuple(pixels.shape)}."
             )
-        return grid
-
-    def _frames(self, output: Any, pixels: Tensor, grid: Tensor, kind: str, seen: dict[str, Any]) -> EncodedViews:
-        """A view for each frame; a picture has one."""
+        last, base = self.tower.blocks[-1].attn, self.model.base_model
+        run = base.get_image_features if kind == "image" else base.get_video_features
+        with watch_input(last) as seen:
+            output = run(pixels, grid, return_dict=True)
         features = self.in_order(output.last_hidden_state.reshape(-1, self.d_features), grid)  # (sum of n_i, 4 C)
         shapes = [(i, h, w) for i, (t, h, w) in enumerate(grid.tolist()) for _ in range(t)]
         sizes = [h * w // self.merge**2 for _, h, w in shapes]
-        attention = FusedAttention(self.tower.blocks[-1].attn, seen)
+        attention = FusedAttention(last, seen)
 
         def attend() -> list[Tensor]:
             paid = self.in_order(attention().reshape(-1, self.merge**2), grid).sum(1)  # (sum of n_i,)

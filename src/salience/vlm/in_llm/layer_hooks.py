@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from salience.core.types import TokenContext, VisualGrid
 from salience.ops.tokens import remaining_columns
 from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, decode_mask, remembered
 from salience.vlm.in_llm.llm_layers import LLMLayers
-from salience.vlm.in_llm.picture_columns import InLLMPicture, StageInputs
+from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.thread_hooks import ThreadHook, hooked
 
@@ -183,17 +184,15 @@ class Prefill:
             row = picture.row * self.times  # of rows that are one prompt's (beams) the first counts for all
             places = local[row, picture.token_columns.to(hidden.device)]
             behind = rows[row] > picture.columns[0].to(rows.device) if self.method.rows == "text" else rows[row] >= 0
-            chosen = _seeing(rows[row], behind)
-            inputs = StageInputs(
-                stage=stage,
-                stages=len(self.stages),
-                layer=index,
-                hidden=hidden[row, places],
-                shares=shares[row][chosen.to(shares.device)][:, places],
-                entered=self._embedded[row],
-                text=rows[row][chosen],
+            chosen, entered = _seeing(rows[row], behind), self._embedded[row]
+            context = TokenContext(
+                features=hidden[row, places],
+                grid=VisualGrid(rows=1, columns=len(places)),
+                projected=entered[picture.entered_columns.to(entered.device)],
+                text=entered[rows[row][chosen].to(entered.device)],
+                text_attention=shares[row][chosen.to(shares.device)][:, places],
             )
-            selection = picture.choose(self.method, inputs)
+            selection = picture.choose(self.method, context, layer=index, stage=stage, stages=len(self.stages))
             stays = picture.stays.to(drop.device)
             if selection.merge is not None:
                 merged = merged.clone() if merged is hidden else merged

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salience.core.precision import full_precision
-from salience.core.types import Merge, Selection, TokenContext, VisualGrid
+from salience.core.types import Merge, Selection, TokenContext
 from salience.vlm.families import Adapter, EncodedViews
 from salience.vlm.last_token import last_columns, with_last
 from salience.vlm.methods.base import require_finite
@@ -19,23 +19,6 @@ from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import PrunedInputs
 from salience.vlm.tower.encoded_views import places_of
 from salience.vlm.trace import StageTrace
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StageInputs:
-    """One picture's numbers at a stage, number `stage` of `stages`, before layer `layer`.
-
-    hidden: (k, d), of the tokens that are left.   shares: (r, k), the attention that they get from r text tokens.
-    entered: (L0, d), the row's embeddings.   text: (r,), the columns of those text tokens.
-    """
-
-    stage: int
-    stages: int
-    layer: int
-    hidden: Tensor
-    shares: Tensor
-    entered: Tensor
-    text: Tensor
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,6 +56,11 @@ class InLLMPicture:
         return self._columns_of(self.kept)
 
     @property
+    def entered_columns(self) -> Tensor:
+        """The columns of the tokens that entered the language model."""
+        return self._columns_of(self._entered)
+
+    @property
     def stays(self) -> Tensor:
         """(m,) bool: the columns that are left; a newline is left where a token of its row is."""
         return self.places(self.kept)[self._in_prompt]
@@ -81,24 +69,16 @@ class InLLMPicture:
         rank = self._in_prompt.long().cumsum(0) - 1  # of each place, its number among those in the prompt
         return self.columns[rank[self.tokens[kept]].to(self.columns.device)]
 
-    def choose(self, method: InLLMMethod, inputs: StageInputs) -> Selection:
-        """Let the method choose among the tokens that are left, and note what it left."""
-        hidden, shares, entered = inputs.hidden, inputs.shares, inputs.entered
-        if inputs.stage == 0:  # a generate without a cache runs every stage again, from every token
-            self.kept, self.stage_traces = self._entered, []
-        context = TokenContext(
-            features=hidden,
-            grid=VisualGrid(rows=1, columns=len(self.kept)),
-            projected=entered[self._columns_of(self._entered).to(entered.device)],
-            text=entered[inputs.text.to(entered.device)],
-            text_attention=shares,
-        )
-        where = f"attention values (in front of layer {inputs.layer})"
-        require_finite(shares, method.name, where, dtype=hidden.dtype)
+    def choose(self, method: InLLMMethod, ctx: TokenContext, *, layer: int, stage: int, stages: int) -> Selection:
+        """Let the method choose among the tokens that are left before a layer, and note what it left.
+
+        ctx: see `InLLMMethod.stay`, with `text_attention` (r, k).
+        """
+        assert ctx.text_attention is not None
+        where, hidden = f"attention values (in front of layer {layer})", ctx.features
+        require_finite(ctx.text_attention, method.name, where, dtype=hidden.dtype)
         with full_precision(hidden.device):
-            chosen = method.stay(
-                context, self.budget, entered=len(self._entered), stage=inputs.stage, stages=inputs.stages
-            )
+            chosen = method.stay(ctx, self.budget, entered=len(self._entered), stage=stage, stages=stages)
         method.check_selection(chosen, len(self.kept))
         if self.ends:
             chosen = with_last(chosen, len(self.kept), method.name)
@@ -108,7 +88,7 @@ class InLLMPicture:
         if merge is not None:
             merge = Merge(target=merge.target, source=self.kept[merge.source], weight=merge.weight)
         self.kept = self.kept[chosen.kept]
-        self.stage_traces.append(StageTrace(layer=inputs.layer, kept=self.kept, merge=merge))
+        self.stage_traces.append(StageTrace(layer=layer, kept=self.kept, merge=merge))
         return chosen
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salience.vlm.families import adapter_for
-from salience.vlm.tiny_models.tiny_config import FIRST_WORD, tiny_config
+from salience.vlm.tiny_models.tiny_config import FIRST_WORD, first_number, tiny_config
 
 WORDS = range(FIRST_WORD, 150)
 MARKS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # arguments that tell pictures from text
@@ -27,9 +27,7 @@ def tiny_model(kind: type[Any], config: Any, *, is_small: bool = False) -> Any:
         torch.manual_seed(0)
         model = kind._from_config(config if is_small else tiny_config(config), dtype=torch.float32).eval()
         for name, parameter in model.named_parameters():
-            if (
-                parameter.dim() >= 2
-            ):  # larger than the usual .02: attention is far from uniform, logits are of order one
+            if parameter.dim() >= 2:  # above the usual .02, so that attention is uneven and logits are of order one
                 parameter.copy_(torch.randn(parameter.shape) * (0.04 if "vis" in name else 0.12))
     return model
 
@@ -98,8 +96,8 @@ def _forms(model: Any, count: int, generator: torch.Generator) -> Iterator[dict[
 
     vision = _vision(model.config)
     names = inspect.signature(model.base_model.get_image_features).parameters
-    side = _number(getattr(getattr(vision, "sam_config", vision), "image_size", None), 56)
-    patch = _number(getattr(vision, "patch_size", None), 14)
+    side = first_number(getattr(getattr(vision, "sam_config", vision), "image_size", None), 56)
+    patch = first_number(getattr(vision, "patch_size", None), 14)
     values = 3 * patch * patch
     if "image_grid_thw" in names:
         yield from _packed(vision, patch, count, noise, merges="image_merge_sizes" in names)
@@ -115,12 +113,10 @@ def _forms(model: Any, count: int, generator: torch.Generator) -> Iterator[dict[
         shapes, mask = torch.tensor([[4, 4]] * count), torch.ones(count, 16, dtype=torch.int64)
         yield {"pixel_values": noise(count, 16, values), "spatial_shapes": shapes, "pixel_attention_mask": mask}
     if "target_sizes" in names:
-        yield {
-            "pixel_values": noise(1, 3, patch, 16 * count * patch),
-            "target_sizes": torch.tensor([[4, 4]] * count),
-        }
+        row = noise(1, 3, patch, 16 * count * patch)
+        yield {"pixel_values": row, "target_sizes": torch.tensor([[4, 4]] * count)}
     if "image_position_ids" in names:
-        pooled = _number(getattr(vision, "pooling_kernel_size", None), 1)
+        pooled = first_number(getattr(vision, "pooling_kernel_size", None), 1)
         places = torch.cartesian_prod(torch.arange(2 * pooled), torch.arange(2 * pooled)).flip(1)  # x, y
         for edge in (patch, patch * pooled):
             pixels = noise(count, len(places), 3 * edge * edge).sigmoid()
@@ -149,7 +145,7 @@ def _packed(vision: Any, patch: int, count: int, noise: Any, *, merges: bool) ->
     grids = torch.tensor([GRIDS[i % len(GRIDS)] for i in range(count)])
     n, more = int(grids.prod(-1).sum()), {"image_merge_sizes": torch.full((count,), 2)} if merges else {}
     own = getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", None)
-    for frames in dict.fromkeys((_number(own, 2), 1, 2)):
+    for frames in dict.fromkeys((first_number(own, 2), 1, 2)):
         yield {"pixel_values": noise(n, 3 * frames * patch * patch), "image_grid_thw": grids, **more}
     yield {"pixel_values": noise(n, 3, patch, patch), "image_grid_thw": grids}
     for merged in (1, 2):
@@ -159,8 +155,3 @@ def _packed(vision: Any, patch: int, count: int, noise: Any, *, merges: bool) ->
 def _vision(config: Any) -> Any:
     parts = (getattr(config, name, None) for name in ("vision_config", "vq_config"))
     return next((part for part in parts if part is not None), config)
-
-
-def _number(value: Any, default: int) -> int:
-    value = value[0] if isinstance(value, list | tuple) else value
-    return int(value) if value else default

@@ -137,7 +137,7 @@ class _Part:
             return [pairs - 2 * (pairs // 4), pairs // 4, pairs // 4]
         if name == "image_grid_pinpoints":
             vision = self.plain.get("vision_config") or {}
-            side = _one(vision.get("image_size", 336))
+            side = first_number(vision.get("image_size"), 336)
             return [[4 * _patch(vision) * edge // side for edge in pair] for pair in value]
         if name == "image_size":
             return [4 * _patch(self.plain)] * len(value)
@@ -146,11 +146,13 @@ class _Part:
 
 def _patch(plain: dict[str, Any]) -> int:
     """Side of a tower's patch in pixels."""
-    return _one(plain.get("patch_size", 14))
+    return first_number(plain.get("patch_size"), 14)
 
 
-def _one(value: Any) -> int:
-    return int(value[0] if isinstance(value, list | tuple) else value)
+def first_number(value: Any, default: int) -> int:
+    """A setting, or the first value of a list; the default where there is none."""
+    value = value[0] if isinstance(value, list | tuple) else value
+    return int(value) if value else default
 
 
 def _within(layer: int) -> int:
@@ -187,15 +189,9 @@ def _small_ids(plain: dict[str, Any]) -> dict[int, int]:
     small: dict[int, int] = {}
     for name, own in (("eos_token_id", END), ("pad_token_id", PAD), ("bos_token_id", BEGIN)):
         value = next((value for found, value in _settings(plain) if found == name and value is not None), None)
-        small = {**{one: own for one in _listed(value) if _is_id(one)}, **small}
-    tokens = {
-        one
-        for name, value in _settings(plain)
-        if _TOKEN.fullmatch(name)
-        for one in _listed(value)
-        if _is_id(one) and one not in small
-    }
-    return {**small, **dict(zip(sorted(tokens), range(FIRST_SPECIAL, FIRST_WORD), strict=False))}
+        small = {**dict.fromkeys(_ids(value), own), **small}
+    tokens = {one for name, value in _settings(plain) if _TOKEN.fullmatch(name) for one in _ids(value)}
+    return {**small, **dict(zip(sorted(tokens - small.keys()), range(FIRST_SPECIAL, FIRST_WORD), strict=False))}
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -208,9 +204,6 @@ def _settings(plain: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _settings(value)
 
 
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _ids(value: Any) -> list[int]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [one for one in values if isinstance(one, int) and not isinstance(one, bool) and one >= 0]

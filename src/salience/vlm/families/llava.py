@@ -188,9 +188,8 @@ def _outputs(layers: Any, indices: Sequence[int]) -> Iterator[dict[int, Tensor]]
 class _ClsAttention(ProjectedAttention):
     """softmax(q_cls K^T / sqrt(d_head)) for the row of [CLS] alone, with any attention kernel.
 
-    Per head q . (W x + b) = (W^T q) . x + q . b. The last term is the same for all tokens, so softmax drops it, and the
-    keys need not be computed again. If the weight is no plain matrix in memory (quantised, with an adapter, offloaded)
-    or the layer has a hook, the layer itself computes the keys.
+    Per head q . (W x + b) = (W^T q) . x + q . b. Softmax drops the last term, equal for all tokens, so no keys are
+    computed. The layer itself computes them if its weight is no plain matrix in memory or it has a hook.
     """
 
     @torch.no_grad()

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 
 class _ThreadPrefill(threading.local):
-    """The prefill of the running thread's call."""
-
     prefill: Prefill
 
 

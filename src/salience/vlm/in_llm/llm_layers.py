@@ -67,33 +67,28 @@ class LLMLayers:
                  rotary: cos and sin, (B or 1, L, d_head)   mask: (B or 1, 1, L, L) bool or additive, None for causal
         """
         layer = self.layers[index]
-        shares = _by_head(layer.self_attn, layer.input_layernorm(hidden), rows, rotary, mask)
-        return shares[..., columns].mean(1)
-
-
-def _by_head(attention: Any, hidden: Tensor, rows: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
-    """(B, heads, R, L) float32: see `LLMLayers.attention`; hidden is the input of the attention module itself."""
-    batch, length, width = hidden.shape
-    query = _heads(attention, "q", hidden.gather(1, rows[..., None].expand(-1, -1, width)))  # (B, H, R, d_head)
-    key = _heads(attention, "k", hidden)  # (B, H_kv, L, d_head)
-    if _has_rotary(attention):
-        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-        cos, sin = (part.expand(batch, -1, -1) for part in rotary)
-        own = [part.gather(1, rows[..., None].expand(-1, -1, part.shape[-1])) for part in (cos, sin)]
-        query, key = rotate(query, query, *own)[0], rotate(key, key, cos, sin)[0]
-    key = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    with full_precision(query.device):
-        logits = query.float() @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
-    if (cap := getattr(attention, "attn_logit_softcapping", None)) is not None:
-        logits = (logits / cap).tanh() * cap
-    if mask is None:
-        seen = torch.arange(length, device=hidden.device) <= rows[..., None]  # (B, R, L)
-        logits = logits.masked_fill(~seen[:, None], float("-inf"))
-    else:
-        mine = mask.expand(batch, 1, -1, -1).gather(2, rows[:, None, :, None].expand(-1, -1, -1, length))
-        boolean = mine.dtype == torch.bool
-        logits = logits.masked_fill(~mine, torch.finfo(torch.float32).min) if boolean else logits + mine.float()
-    return logits.softmax(-1)
+        attention, hidden = layer.self_attn, layer.input_layernorm(hidden)
+        batch, length, width = hidden.shape
+        query = _heads(attention, "q", hidden.gather(1, rows[..., None].expand(-1, -1, width)))  # (B, H, R, d_head)
+        key = _heads(attention, "k", hidden)  # (B, H_kv, L, d_head)
+        if _has_rotary(attention):
+            rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+            cos, sin = (part.expand(batch, -1, -1) for part in rotary)
+            own = [part.gather(1, rows[..., None].expand(-1, -1, part.shape[-1])) for part in (cos, sin)]
+            query, key = rotate(query, query, *own)[0], rotate(key, key, cos, sin)[0]
+        key = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        with full_precision(query.device):
+            logits = query.float() @ key.transpose(-1, -2) * float(attention.scaling)  # (B, H, R, L)
+        if (cap := getattr(attention, "attn_logit_softcapping", None)) is not None:
+            logits = (logits / cap).tanh() * cap
+        if mask is None:
+            seen = torch.arange(length, device=hidden.device) <= rows[..., None]  # (B, R, L)
+            logits = logits.masked_fill(~seen[:, None], float("-inf"))
+        else:
+            mine = mask.expand(batch, 1, -1, -1).gather(2, rows[:, None, :, None].expand(-1, -1, -1, length))
+            boolean = mine.dtype == torch.bool
+            logits = logits.masked_fill(~mine, torch.finfo(torch.float32).min) if boolean else logits + mine.float()
+        return logits.softmax(-1)[..., columns].mean(1)
 
 
 def _heads(attention: Any, kind: str, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Output of the vision tower for a call's pictures of any sizes: features for methods, tokens for the prompt."""
+"""Output of the vision tower for a call's pictures: features for methods, tokens for the prompt."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ class EncodedViews:
     pictures: index of its picture or video.   kinds: "image" or "video".
     breaks: (m_i,) bool, True at its places in the prompt that hold `newline` (d_llm,) instead of a token, or None.
     left: tokens that remain after merging in the tower, other rows being zero; empty without merging.
-    attend: reads (n_i,) float32, the attention that [CLS] pays each token or, without [CLS], that all tokens pay it on
-    average (`Adapter.tower_attention` says which); None where neither can be read.
+    attend: reads (n_i,) float32, the attention of [CLS] or received attention, see `Adapter.tower_attention`, or None.
     attend_keys: reads (n_i, heads, d_head) float32, the keys of that attention; None where `attend` is.
     project_all: returns (n_i, d_llm), exactly the numbers of the model's own forward.
 
@@ -93,7 +92,7 @@ class EncodedViews:
         return [view.shape[0] if breaks is None else breaks.shape[0] for view, breaks in pairs]
 
     def cls_attention(self) -> Tensor:
-        """(views, n) float32: attention of [CLS], or its substitute, to each token, mean over heads; computed once.
+        """(views, n) float32: attention of [CLS] to each token, or its substitute, mean over heads; computed once.
 
         Raises:  ValueError when the tower's attention can't be read, or the views have different sizes
         """

@@ -66,7 +66,8 @@ def merged_tokens(
     places = owner = torch.arange(n, device=hidden.device).expand(images, -1)
     for layer, count in zip(inner.encoder.layers[:layers], schedule(n, layers), strict=True):
         read = layer.layer_norm1(hidden)
-        mask = _proportional(sizes, prefix, n, hidden.dtype)
+        merging = sizes.shape[1] < n  # else every token is one patch
+        mask = nn.functional.pad(sizes.log(), (prefix, 0))[:, None, None].to(hidden.dtype) if merging else None
         hidden = hidden + layer.self_attn(hidden_states=read, attention_mask=mask)[0]
         if count:
             matching = soft_match(mean_keys(layer.self_attn, read[:, prefix:]), count)
@@ -76,13 +77,6 @@ def merged_tokens(
         hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
     hidden = inner.post_layernorm(hidden) if normed else hidden
     return MergedTokens(states=hidden[:, prefix:], places=places, owner=owner)
-
-
-def _proportional(sizes: Tensor, prefix: int, n: int, dtype: torch.dtype) -> Tensor | None:
-    """(images, 1, 1, prefix + t): the number added to each logit; None while every token is one patch."""
-    if sizes.shape[1] == n:
-        return None
-    return nn.functional.pad(sizes.log(), (prefix, 0))[:, None, None].to(dtype)
 
 
 @torch.no_grad()

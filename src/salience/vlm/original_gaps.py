@@ -8,18 +8,18 @@ With "compact" positions the gaps are closed for these layers as well.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from salience.vlm.call_args import CallArgs, cached_columns
-from salience.vlm.in_llm.layer_columns import additive, remembered
+from salience.vlm.in_llm.layer_columns import additive
 from salience.vlm.in_llm.layer_kinds import LayerKinds, Reach, is_checkpointed, layer_kinds
 from salience.vlm.pruned_inputs import PrunedInputs
 from salience.vlm.pruning import Pruning
@@ -82,7 +82,7 @@ class OriginalGaps:
         if not pruning.compact:
             self.kinds = kinds
 
-    @cached_property
+    @functools.cached_property
     def _kinds(self) -> LayerKinds:
         return layer_kinds(self.language_model)
 
@@ -196,7 +196,7 @@ class _LayerRun:
                 sizes = self.cache.get_mask_sizes(self.new, index) if self.cache is not None else (self.new, 0)
                 self._sizes[reach] = (int(sizes[0]), int(sizes[1]))
             make = self._made.setdefault(
-                (reach, len(hidden)), remembered(lambda mask: self._mask(mask, reach, hidden, boolean=boolean))
+                (reach, len(hidden)), functools.cache(lambda mask: self._mask(mask, reach, hidden, boolean=boolean))
             )
             return args, {**kwargs, "attention_mask": make(kwargs.get("attention_mask"))}
 

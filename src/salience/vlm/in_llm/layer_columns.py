@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 _NAME = "_salience_layer_columns"  # an attribute of the cache, so that a copy of the cache takes it along
-_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,16 +123,3 @@ def decode_mask(
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """A boolean mask as numbers to add to logits, which eager attention takes."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
-
-
-def remembered(make: Callable[..., _Made]) -> Callable[..., _Made]:
-    """`make`, called once for each identity of its arguments: all layers are given the same mask and rotary angles."""
-    seen: dict[tuple[int, ...], tuple[object, _Made]] = {}
-
-    def made(*given: object) -> _Made:
-        key = tuple(map(id, given))
-        if key not in seen:
-            seen[key] = (given, make(*given))  # the arguments are kept, so that no other object gets their identity
-        return seen[key][1]
-
-    return made

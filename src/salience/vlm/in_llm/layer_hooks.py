@@ -7,6 +7,7 @@ makes one mask for all layers, and hooks replace it for the later ones.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from salience.core.types import TokenContext, VisualGrid
 from salience.ops.tokens import remaining_columns
-from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, decode_mask, remembered
+from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, decode_mask
 from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.in_llm_method import InLLMMethod
@@ -214,10 +215,10 @@ class Prefill:
             return cut.take(ids, -1) if ids.dim() == 2 else torch.stack([cut.take(axis, -1) for axis in ids])
 
         self.cuts.append(cut)
-        self._shorten = {
-            "attention_mask": remembered(lambda mask: cut.mask(mask, self.real, dtype, boolean=boolean)),
-            "position_ids": remembered(positions),
-            "position_embeddings": remembered(lambda rotary: tuple(cut.take(part, -2) for part in rotary)),
+        self._shorten = {  # cached, as all layers are given the same mask and rotary angles
+            "attention_mask": functools.cache(lambda mask: cut.mask(mask, self.real, dtype, boolean=boolean)),
+            "position_ids": functools.cache(positions),
+            "position_embeddings": functools.cache(lambda rotary: tuple(cut.take(part, -2) for part in rotary)),
         }
 
 

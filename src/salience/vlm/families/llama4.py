@@ -34,8 +34,7 @@ class Llama4Adapter(FamilyAdapter):
 
     def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`."""
-        if options:
-            raise ValueError(f"encode takes no options, not {sorted(options)}.")
+        self.refuse_unknown(options)
         need_pictures(pixel_values)
         features: Tensor = self.tower(pixel_values, return_dict=True).last_hidden_state  # (tiles, n, d)
         return self.equal_views(features, pixel_values.unbind())

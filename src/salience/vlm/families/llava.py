@@ -62,10 +62,6 @@ class LlavaAdapter(FamilyAdapter):
             return None
         return "cls" if self.prefix else "received"
 
-    @property
-    def image_arguments(self) -> frozenset[str]:
-        return frozenset({"pixel_values", "image_sizes", "vision_feature_layer", "vision_feature_select_strategy"})
-
     def _indices(self, layers: int | Sequence[int] | None) -> list[int]:
         """Indices of the tower's hidden states that are the features; 0 is the embeddings."""
         layers = self.config.vision_feature_layer if layers is None else layers

@@ -28,10 +28,6 @@ class LlavaNextAdapter(LlavaAdapter):
     def n_tokens(self) -> None:
         return None
 
-    @property
-    def image_arguments(self) -> frozenset[str]:
-        return super(LlavaAdapter, self).image_arguments
-
     def encode(self, pixel_values: Tensor, **options: Any) -> EncodedViews:
         """See `Adapter.encode`; pixel_values are (images, tiles, 3, H, W), padded, or (all tiles, 3, H, W)."""
         self.refuse_unknown(options)

@@ -16,10 +16,6 @@ class Gemma3Adapter(ImageFeaturesAdapter):
     read_as_tensor = "image"
 
     @property
-    def n_tokens(self) -> int:
-        return int(self.config.mm_tokens_per_image)
-
-    @property
     def stride(self) -> int:
         return int(self.projector.patches_per_image) // int(self.projector.tokens_per_side)
 

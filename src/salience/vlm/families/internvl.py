@@ -63,29 +63,23 @@ class InternVLAdapter(FamilyAdapter):
             features,
             pixel_values.unbind(),
             attend=lambda: self._cls_attention(seen["hidden_states"], int(1 / ratio)),
-            attend_keys=lambda: self._keys(seen["hidden_states"], int(1 / ratio)),
+            attend_keys=lambda: pooled_keys(self._heads("k", seen["hidden_states"][:, 1:]), int(1 / ratio)),
         )
 
     @torch.no_grad()
     def _cls_attention(self, hidden: Tensor, factor: int) -> Tensor:
         """(tiles, n) float32: attention of [CLS] in the last layer, summed over each token's patches."""
-        attention = self.tower.encoder.layer[-1].attention
-        heads = int(attention.num_heads)
-        query = _in_heads(attention.q_norm(attention.q_proj(hidden[:, :1])), heads)  # (tiles, heads, 1, d_head)
-        key = _in_heads(attention.k_norm(attention.k_proj(hidden)), heads)  # (tiles, heads, 1 + patches, d_head)
+        query, key = (
+            self._heads("q", hidden[:, :1]),
+            self._heads("k", hidden),
+        )  # (tiles, 1 or 1 + patches, heads, d_head)
         with full_precision(query.device):
-            logits = query @ key.transpose(2, 3) * attention.scale
+            logits = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * self.tower.encoder.layer[-1].attention.scale
         return pooled_shares(logits.softmax(-1).mean(1)[:, 0, 1:], factor)
 
     @torch.no_grad()
-    def _keys(self, hidden: Tensor, factor: int) -> Tensor:
-        """(tiles, n, heads, d_head) float32: the last layer's keys, mean over each token's patches."""
+    def _heads(self, kind: str, hidden: Tensor) -> Tensor:
+        """(tiles, tokens, d) -> the last layer's queries "q" or keys "k", (tiles, tokens, heads, d_head) float32."""
         attention = self.tower.encoder.layer[-1].attention
-        heads = int(attention.num_heads)
-        key = _in_heads(attention.k_norm(attention.k_proj(hidden[:, 1:])), heads)  # (tiles, heads, patches, d_head)
-        return pooled_keys(key.transpose(1, 2), factor)
-
-
-def _in_heads(x: Tensor, heads: int) -> Tensor:
-    """(tiles, tokens, d) -> (tiles, heads, tokens, d / heads) float32."""
-    return x.float().reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+        heads: Tensor = getattr(attention, f"{kind}_norm")(getattr(attention, f"{kind}_proj")(hidden))
+        return heads.float().unflatten(-1, (int(attention.num_heads), -1))

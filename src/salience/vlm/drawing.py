@@ -39,24 +39,6 @@ def kept_picture(picture: Image, grid: VisualGrid, kept: Sequence[int], region: 
     return Image.fromarray(np.where(bright, pixels, dimmed).astype(np.uint8))
 
 
-def draw_kept(
-    picture: Image, grid: VisualGrid, kept: Tensor, *, scores: Tensor | None, groups: Mapping[int, set[int]], heat: bool
-) -> Image:
-    """See `ImageTrace.draw`."""
-    if heat and scores is None:
-        raise ValueError("scores can't be drawn: the method gave none.")
-    drawn = kept_picture(picture, grid, kept.tolist())
-    if heat and scores is not None:
-        drawn = _tinted(drawn, grid, scores)
-    _outline(drawn, grid, groups)
-    return drawn
-
-
-def heat_picture(picture: Image, grid: VisualGrid, scores: Tensor) -> Image:
-    """`picture` with every cell tinted by the rank of its score, from blue, the lowest, to red."""
-    return _tinted(picture.convert("RGB"), grid, scores)
-
-
 def _spread(cells: np.ndarray, grid: VisualGrid, size: tuple[int, int], region: Region | None = None) -> np.ndarray:
     """(n, c) values of cells -> (H, W, c), on each cell's rectangle; zeros outside of `region`."""
     left, top, right, bottom = region or (0.0, 0.0, float(size[0]), float(size[1]))
@@ -75,18 +57,21 @@ def _cells(side: int, first: float, last: float, count: int) -> np.ndarray:
     return np.where((found < 0) | (found >= count), count, found)
 
 
-def _tinted(picture: Image, grid: VisualGrid, scores: Tensor) -> Image:
-    """Tint by rank, not by value: attention has a few large values, next to which all others would look the same."""
+def heat_picture(picture: Image, grid: VisualGrid, scores: Tensor) -> Image:
+    """`picture` with every cell tinted by the rank of its score, from blue, the lowest, to red.
+
+    By rank, not by value: attention has a few large values, next to which all others would look the same.
+    """
     from PIL import Image
 
     rank = scores.argsort().argsort().numpy() / max(1, grid.n - 1)  # (n,) in 0..1
     colours = np.array([colorsys.hsv_to_rgb(0.66 * (1 - x), 1, 1) for x in rank], dtype=np.float32) * 255
-    pixels = np.asarray(picture, dtype=np.float32)
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
     tinted = (1 - _TINT) * pixels + _TINT * _spread(colours, grid, picture.size)
     return Image.fromarray(tinted.astype(np.uint8))
 
 
-def _outline(picture: Image, grid: VisualGrid, groups: Mapping[int, set[int]]) -> None:
+def outline(picture: Image, grid: VisualGrid, groups: Mapping[int, set[int]]) -> None:
     """Draw a line around the cells of each group, and one twice as thick around the kept cell.
 
     groups: kept token -> all tokens that went into it

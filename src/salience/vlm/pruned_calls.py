@@ -21,10 +21,9 @@ from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.original_gaps import OriginalGaps
 from salience.vlm.pruned_inputs import PrunedInputs, model_arguments, pad_id, pruned_inputs
 from salience.vlm.pruning import Pruning
-from salience.vlm.thread_traces import LastTraces
 from salience.vlm.token_choice import kept_whole, merging_schedule, select_tokens, token_contexts
 from salience.vlm.tower.fingerprint import tower_fingerprint
-from salience.vlm.trace import ImageTrace, Trace
+from salience.vlm.trace import ImageTrace, LastTraces, Trace
 from salience.vlm.unpruned_prompt import UnprunedPrompt, effective
 
 if TYPE_CHECKING:

@@ -86,14 +86,6 @@ def hooked(*hooks: ThreadHook) -> Iterator[None]:
 
     Inside a call of `RunningCalls` the shared hook, which then does nothing, stays until the last of these calls ends.
     """
-    shared = _open(hooks)
-    try:
-        yield
-    finally:
-        _close(shared)
-
-
-def _open(hooks: tuple[ThreadHook, ...]) -> list[_SharedHook]:
     calls: RunningCalls | None = getattr(_here, "calls", None)
     shared = []
     with lock:
@@ -106,15 +98,14 @@ def _open(hooks: tuple[ThreadHook, ...]) -> list[_SharedHook]:
                 calls.keep(shared_hook)
     for shared_hook, hook in zip(shared, hooks, strict=True):
         shared_hook.mine.hooks = (*getattr(shared_hook.mine, "hooks", ()), hook.hook)
-    return shared
-
-
-def _close(shared: list[_SharedHook]) -> None:
-    for shared_hook in reversed(shared):
-        shared_hook.mine.hooks = shared_hook.mine.hooks[:-1]
-    with lock:
-        for shared_hook in shared:
-            shared_hook.release()
+    try:
+        yield
+    finally:
+        for shared_hook in reversed(shared):
+            shared_hook.mine.hooks = shared_hook.mine.hooks[:-1]
+        with lock:
+            for shared_hook in shared:
+                shared_hook.release()
 
 
 class RunningCalls:
@@ -138,29 +129,22 @@ class RunningCalls:
     def one(self) -> Iterator[None]:
         """Context of one call."""
         outer = getattr(_here, "calls", None)
-        self._begin()
-        _here.calls = self
-        try:
-            yield
-        finally:
-            _here.calls = outer
-            self._end()
-
-    def _begin(self) -> None:
         with lock:
             self.running += 1
             if self.running == 1:
                 for shared_hook in self._kept:
                     shared_hook.acquire()
-
-    def _end(self) -> None:
-        with lock:
-            self.running -= 1
-            if self.running:
-                return
-            for shared_hook in self._kept:
-                shared_hook.release()
-            self._ended()
+        _here.calls = self
+        try:
+            yield
+        finally:
+            _here.calls = outer
+            with lock:
+                self.running -= 1
+                if not self.running:
+                    for shared_hook in self._kept:
+                        shared_hook.release()
+                    self._ended()
 
 
 def remove_hooks(model: nn.Module) -> None:

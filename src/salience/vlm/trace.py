@@ -1,15 +1,20 @@
-"""The record of a pruned call: grids, scores and kept tokens of its pictures."""
+"""Record of a pruned call: grids, scores and kept tokens of its pictures; the last one of each thread and task."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from salience.core.types import Merge, VisualGrid
 
 if TYPE_CHECKING:
+    from asyncio import Task
+
     from PIL.Image import Image
 
 
@@ -84,9 +89,15 @@ class ImageTrace:
 
         Raises:  ValueError when scores are asked for and the method gave none
         """
-        from salience.vlm.drawing import draw_kept
+        from salience.vlm import drawing
 
-        return draw_kept(image, self.grid, self.kept, scores=self.scores, groups=self.groups(), heat=scores)
+        drawn = drawing.kept_picture(image, self.grid, self.kept.tolist())
+        if scores:
+            if self.scores is None:
+                raise ValueError("scores can't be drawn: the method gave none.")
+            drawn = drawing.heat_picture(drawn, self.grid, self.scores)
+        drawing.outline(drawn, self.grid, self.groups())
+        return drawn
 
 
 def _take_in(found: dict[int, set[int]], kept: Tensor, merge: Merge | None) -> None:
@@ -115,3 +126,40 @@ class Trace:
     def __repr__(self) -> str:
         kept, before = sum(len(image.kept) for image in self.images), sum(image.grid.n for image in self.images)
         return f"Trace({len(self.images)} image{'s' * (len(self.images) != 1)}, {kept} of {before} tokens kept)"
+
+
+class _ThreadTrace(threading.local):
+    """The last trace of the running thread."""
+
+    trace: Trace | None = None
+
+
+class LastTraces:
+    """Last traces. A caller reads that of its own task, else of its own thread, else the last of any thread.
+
+    So a thread that generates and one that only waits for it, and calls nothing itself, read the same trace.
+    """
+
+    def __init__(self) -> None:
+        self._last, self._thread = Trace(), _ThreadTrace()
+        self._of_task: weakref.WeakKeyDictionary[Task[Any], Trace] = weakref.WeakKeyDictionary()
+
+    def get(self) -> Trace:
+        """The trace of the caller's last call that carried pictures."""
+        task = _current_task()
+        return (task and self._of_task.get(task)) or self._thread.trace or self._last
+
+    def set(self, trace: Trace) -> None:
+        """Note the trace of a call of this thread."""
+        if (task := _current_task()) is not None:
+            self._of_task[task] = trace
+        self._thread.trace = self._last = trace
+
+
+def _current_task() -> Task[Any] | None:
+    """The task that this thread runs; None outside of an event loop."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return None if asyncio is None else asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -26,7 +24,7 @@ from salience.vlm.tiny_models.tiny_config import FIRST_WORD, PAD
 from salience.vlm.trace import Trace
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
 
 _Reads = tuple[Literal["last", "next"], Literal["last", "text"]]  # `looks` and `rows` of an InLLMMethod
 _STEPS = 3
@@ -73,7 +71,14 @@ def require_equal(pruning: Pruning) -> None:
         return
     with _trying:
         if key not in _found:
-            with _isolated():
+            # the caller's modes, device and random numbers stay out of the trial, and the trial's out of the caller's
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.device("cpu"),
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast("cpu", enabled=False),
+            ):
                 _found[key] = _reason(adapter, reads, compact=compact)
         reason = _found[key]
     if reason:
@@ -84,6 +89,8 @@ def require_equal(pruning: Pruning) -> None:
 
 def _loses_positions(model: PreTrainedModel) -> bool:
     """Whether generate changes the positions of its first step or a later one; False if unknown."""
+    from transformers import DynamicCache
+
     prepare = getattr(model, "prepare_inputs_for_generation", None)
     if prepare is None:
         return False
@@ -94,7 +101,9 @@ def _loses_positions(model: PreTrainedModel) -> bool:
     for new, first in ((6, True), (1, False)):
         options = {"attention_mask": torch.ones_like(ids), "use_cache": True, "is_first_iteration": first}
         if not first:
-            options |= {"next_sequence_length": new, **_small_cache(model)}
+            cache = DynamicCache()
+            cache.update(torch.zeros(1, 1, 5, 1), torch.zeros(1, 1, 5, 1), 0)
+            options |= {"next_sequence_length": new, cache_argument(prepare, model.forward): cache}
         try:
             made = prepare(ids, position_ids=given.clone(), **options)
         except Exception:  # it needs more arguments of a real call, so nothing is known
@@ -106,28 +115,6 @@ def _loses_positions(model: PreTrainedModel) -> bool:
         if not bool((left.reshape(-1, new)[-1] - steps == (left.reshape(-1, new)[-1] - steps)[0]).all()):
             return True  # adding a constant is no change: PaliGemma counts from 1
     return False
-
-
-def _small_cache(model: PreTrainedModel) -> dict[str, Cache]:
-    """A cache of five columns, as generate names the argument."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    cache.update(torch.zeros(1, 1, 5, 1), torch.zeros(1, 1, 5, 1), 0)
-    return {cache_argument(model.prepare_inputs_for_generation, model.forward): cache}
-
-
-@contextmanager
-def _isolated() -> Iterator[None]:
-    """Keep the caller's modes, device and random numbers out of the trial, and the trial's out of the caller's."""
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.device("cpu"),
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast("cpu", enabled=False),
-    ):
-        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +165,7 @@ def _reason(adapter: Adapter, reads: _Reads | None, *, compact: bool) -> str:
         full = call.logits()
     except Exception:  # the class can't be built from a config alone, or takes other pictures
         return ""
-    method: Method = _Half() if reads is None else _InLLMHalf.reading(*reads)
+    method: Method = _Half() if reads is None else _InLLMHalf(*reads)
     positions: Positions = "compact" if compact else "original"
     pruning = Pruning(adapter=copy, method=method, budget=Budget(keep=0.5), positions=positions)
     try:
@@ -250,15 +237,12 @@ class _Half(Method):
 
 
 class _InLLMHalf(InLLMMethod):
-    """Keep half of the tokens, dropping some before every layer but the first."""
+    """Keep half of the tokens, dropping some before every layer but the first, with `looks` and `rows` of another."""
 
     name = "half in the language model"
 
-    @staticmethod
-    def reading(looks: Literal["last", "next"], rows: Literal["last", "text"]) -> InLLMMethod:
-        """Such a method with the `looks` and `rows` of another."""
-        made: InLLMMethod = type("_InLLMHalf", (_InLLMHalf,), {"looks": looks, "rows": rows})()
-        return made
+    def __init__(self, looks: Literal["last", "next"], rows: Literal["last", "text"]) -> None:
+        self.looks, self.rows = looks, rows
 
     def drops(self, depth: int) -> tuple[int, ...]:
         return tuple(range(1, depth)) or (1,)

@@ -10,7 +10,7 @@ from typing import Literal
 from salience.lab.evaluate.ranking import works_inside
 from salience.vlm.methods import METHODS as TABLE
 from salience.vlm.methods import method_class
-from salience.vlm.methods.class_path import is_class_path
+from salience.vlm.methods.registry import is_class_path
 
 #: Published methods of the default comparison: the strongest training-free ones at a tenth of the tokens and below.
 RIVALS = ("divprune", "vispruner", "visionzip")

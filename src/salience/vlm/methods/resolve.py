@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
-from salience.vlm.methods.class_path import is_class_path
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.random import Random
+from salience.vlm.methods.registry import METHODS, is_class_path, method_class
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.methods.uniform import Uniform
 from salience.vlm.scorers.scorer import Scorer
@@ -35,10 +34,16 @@ def resolve_method(
     if not isinstance(method, str):
         kind = type(method).__name__
         raise ValueError(f"method must be a name, a Method, a Scorer or a scorer's folder, not a {kind}.")
-    if method == "auto":
-        return _best(home, has_attention)
-    if method == "saliency":
-        return _learned(home, not_in)
+    if method == "auto" and home is None:
+        return ClsAttention() if has_attention else Uniform()
+    if method in ("auto", "saliency"):
+        if home is None:
+            places = f" ({', '.join(not_in)})" if not_in else ""
+            raise ValueError(
+                "method 'saliency' needs a scorer made for exactly this model, and there is "
+                f"none{places}: train one with `salience fit`, or use a training-free method such as 'cls-attention'."
+            )
+        return Saliency(scorer=Scorer.from_pretrained(home))
     if method == "random":
         return Random(seed=seed)
     if method == "oracle":
@@ -54,20 +59,3 @@ def resolve_method(
         f"method must be one of {', '.join(names)}, a class of your own as 'module:Class', or a scorer's folder or hub "
         f"id 'owner/name', not {method!r}{meant}."
     )
-
-
-def _learned(home: Path | None, not_in: Sequence[str] = ()) -> Method:
-    if home is None:
-        places = f" ({', '.join(not_in)})" if not_in else ""
-        raise ValueError(
-            f"method 'saliency' needs a scorer made for exactly this model, and there is none{places}: train one with "
-            "`salience fit`, or use a training-free method such as 'cls-attention'."
-        )
-    return Saliency(scorer=Scorer.from_pretrained(home))
-
-
-def _best(home: Path | None, has_attention: bool) -> Method:
-    """The scorer if there is one, else the tower's attention if it can be read, else the uniform grid."""
-    if home is not None:
-        return _learned(home)
-    return ClsAttention() if has_attention else Uniform()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from salience.cli import options
 from salience.cli.loading import LoadedModel, find_vlm, model_option
-from salience.cli.options import (
-    OWN_METHOD,
-    method_name,
-    note,
-    print_document,
-    require_folder,
-    shared_options,
-    stdout_for_results,
-    working,
-)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,29 +44,25 @@ class KeptDrawing(NamedTuple):
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @click.argument("question")
-@click.option("--keep", type=float, default=None, help="Share of the visual tokens to keep, in (0, 1].  [default: .25]")
-@click.option("--tokens", type=int, default=None, help="Instead of --keep: number of visual tokens to keep.")
-@click.option(
-    "--mass", type=float, default=None, help="Instead of --keep: the fewest tokens with this share of the scores."
-)
+@click.option("--keep", type=float, help="Share of the visual tokens to keep, in (0, 1].  [default: .25]")
+@click.option("--tokens", type=int, help="Instead of --keep: number of visual tokens to keep.")
+@click.option("--mass", type=float, help="Instead of --keep: the fewest tokens with this share of the scores.")
 @click.option(
     "--method",
-    type=method_name,
+    type=options.method_name,
     default="saliency",
-    show_default=True,
     metavar="NAME",
-    help="saliency, cls-attention, uniform, random, auto, a scorer's folder, or " + OWN_METHOD + ".",
+    help="saliency, cls-attention, uniform, random, auto, a scorer's folder, or " + options.OWN_METHOD + ".",
 )
 @model_option()
 @click.option(
     "--picture",
     "kept_path",
     type=click.Path(path_type=Path),
-    default=None,
     metavar="FILE",
     help="Write the picture, kept cells bright and the rest dimmed.",
 )
-@shared_options(out=None, writes="results.json and kept.png (default: nothing is written)")
+@options.shared_options(out=None, writes="results.json and kept.png (default: nothing is written)")
 def ask(
     image: Path,
     question: str,
@@ -97,14 +85,14 @@ def ask(
     Example:
       salience ask picture.png "which digit is red?" --keep .25 --picture kept.png
     """
-    with stdout_for_results(as_json):
+    with options.stdout_for_results(as_json):
         config = AskConfig(image=image, question=question, method=method, budget=_budget(keep, tokens, mass), seed=seed)
         _require_writable(image, kept_path, out)
         answers, loaded, drawing = _answers(config, model, device)
         document = _document(config, answers, loaded, drawing)
         _write(document, drawing.picture, kept_path, out)
     if as_json:
-        print_document(document)
+        options.print_document(document)
     else:
         _show(config, answers)
     if loaded.bundled:
@@ -128,9 +116,9 @@ def _require_writable(image: Path, kept_path: Path | None, out: Path | None) -> 
             raise ValueError(f"{option}: {path} is the picture that is asked about, and would be overwritten.")
     if kept_path is not None:
         require_picture_path(kept_path)
-        require_folder(kept_path.parent, "--picture")
+        options.require_folder(kept_path.parent, "--picture")
     if out is not None:
-        require_folder(out)
+        options.require_folder(out)
 
 
 def _answers(config: AskConfig, model: str | None, device: str) -> tuple[BothAnswers, LoadedModel, KeptDrawing]:
@@ -140,20 +128,20 @@ def _answers(config: AskConfig, model: str | None, device: str) -> tuple[BothAns
     from salience.lab.data.readers.picture_decoding import open_picture
     from salience.vlm.drawing import kept_picture
 
-    picture = open_picture(config.image, note)
+    picture = open_picture(config.image, options.note)
     source = find_vlm(model, device)
     source.require_method(config.method, config.budget, config.seed)
     inputs = prepare(source.processor, picture, config.question)
-    with working("loading the model"):
+    with options.working("loading the model"):
         loaded = source.load()
     inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
-    with working("answering both ways"):
+    with options.working("answering both ways"):
         answers = answer_both_ways(loaded, inputs, config.method, config.seed, config.budget)
     region, view = seen_region(lambda each: prepare(source.processor, each, config.question)["pixel_values"], picture)
     if busy := _busy():
-        note(f"The machine has other work, and the times are too long: {busy}")
+        options.note(f"The machine has other work, and the times are too long: {busy}")
     if said := what_is_seen(region, view, picture.size, answers.views):
-        note(said)
+        options.note(said)
     return answers, loaded, KeptDrawing(kept_picture(picture, answers.grid, answers.kept, region), region)
 
 
@@ -206,8 +194,6 @@ def _document(config: AskConfig, answers: BothAnswers, loaded: LoadedModel, draw
 
 
 def _write(document: dict[str, Any], drawing: Image, kept_path: Path | None, out: Path | None) -> None:
-    import json
-
     from salience.cli.kept_picture import save_picture
     from salience.core.files import write_atomic
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from salience.cli.options import require_folder, shared_options, stdout_for_results, typed
-from salience.cli.results import finish, present
+from salience.cli.results import present, save
 
 if TYPE_CHECKING:
     from salience.lab.compare.config import CompareConfig
@@ -21,25 +20,25 @@ _COUNT = click.IntRange(min=1)
 
 
 @click.command()
-@click.option("--task", default="digit-tagging", show_default=True, metavar="T", help="A task of --list, with options.")
+@click.option("--task", default="digit-tagging", metavar="T", help="A task of --list, with options.")
 @click.option(
-    "--models", default="mamba,bimamba,transformer", show_default=True, metavar="A,B,...",
+    "--models", default="mamba,bimamba,transformer", metavar="A,B,...",
     help="Models of --list, or patterns of letters such as MMMA.",
 )  # fmt: skip
-@click.option("--seeds", type=int, default=3, show_default=True, help="Training runs of every model.")
-@click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training data.")
-@click.option("--width", type=int, default=64, show_default=True, help="Width of every model.")
-@click.option("--layers", type=int, default=0, help="Layers of every model.  [default: 2, or the longest pattern's]")
-@click.option("--parameters", type=int, default=0, help="Choose each width for about so many parameters.")
-@click.option("--batch", type=int, default=32, show_default=True, help="Sequences a step.")
+@click.option("--seeds", type=int, default=3, help="Training runs of every model.")
+@click.option("--epochs", type=int, default=5, help="Passes over the training data.")
+@click.option("--width", type=int, default=64, help="Width of every model.")
+@click.option("--layers", type=int, help="Layers of every model.  [default: 2, or the longest pattern's]")
+@click.option("--parameters", type=int, help="Choose each width for about so many parameters.")
+@click.option("--batch", type=int, default=32, help="Sequences a step.")
 @click.option(
     "--lr", "rates", multiple=True, type=float,
     help="Learning rate. Of several, each model's own is chosen on validation data.  [default: .004]",
 )  # fmt: skip
 @click.option("--control", is_flag=True, help="Also train on shuffled labels, which must end at the majority accuracy.")
 @click.option("--no-timing", is_flag=True, help="Do not measure inference speed and memory.")
-@click.option("--processes", type=_COUNT, default=None, help="Training runs at the same time.  [default: one per core]")
-@click.option("--threads", type=_COUNT, default=None, help="Threads of each run.  [default: cores / processes]")
+@click.option("--processes", type=_COUNT, help="Training runs at the same time.  [default: one per core]")
+@click.option("--threads", type=_COUNT, help="Threads of each run.  [default: cores / processes]")
 @click.option("--list", "listed", is_flag=True, help="Print the tasks and the models, and exit.")
 @click.option("--quick", is_flag=True, help="Few examples and narrow models: to see that it works, not to measure.")
 @shared_options(out="build/compare", writes="report.html, results.json and figures/")
@@ -49,8 +48,8 @@ def compare(
     seeds: int,
     epochs: int,
     width: int,
-    layers: int,
-    parameters: int,
+    layers: int | None,
+    parameters: int | None,
     batch: int,
     rates: Sequence[float],
     control: bool,
@@ -81,16 +80,14 @@ def compare(
 
         count, each = _processes(processes, threads, device, 1 if quick else max(1, seeds) * len(models.split(",")))
         config = CompareConfig(
-            task=task, models=tuple(models.split(",")), seeds=seeds, epochs=epochs, width=width, n_layers=layers,
-            parameters=parameters, batch=batch, rates=tuple(rates) or (4e-3,), control=control, seed=seed,
+            task=task, models=tuple(models.split(",")), seeds=seeds, epochs=epochs, width=width, n_layers=layers or 0,
+            parameters=parameters or 0, batch=batch, rates=tuple(rates) or (4e-3,), control=control, seed=seed,
             lengths=() if no_timing else LENGTHS, processes=count, threads=each,
         )  # fmt: skip
         about = {"command": typed("out", "as_json"), "quick": quick}
         results = _measured(config.quick() if quick else config, out, device, about)
-    if results is None:
-        return
-    report = finish(results, as_json=as_json)
-    present(results, report, as_json=as_json)
+    if results is not None:
+        present(results, as_json=as_json)
 
 
 def _listed() -> str:
@@ -117,28 +114,23 @@ def _processes(processes: int | None, threads: int | None, device: str, runs: in
 
 
 def _measured(config: CompareConfig, out: Path, device: str, about: dict[str, Any]) -> Path | None:
-    """Run, write results.json, then remove the cache. Returns the document's path; None in a process that writes none.
+    """Run and write results.json. Returns the document's path; None in a process that writes none.
 
     about: further keys of the record's config
     """
     from salience.core.backend import resolve_device
-    from salience.core.record import document, write
     from salience.lab.compare.costs import require_memory
     from salience.lab.compare.run import compare as run
     from salience.lab.data.sequences import load
     from salience.lab.data_parallel import process_group
     from salience.lab.profile.machine_load import Machine
-    from salience.lab.result_cache import FOLDER
 
-    task = load(config.task, seed=config.seed)
-    require_memory(config, task, str(resolve_device(device)))  # refuse before a folder is made
+    task, target = load(config.task, seed=config.seed), resolve_device(device)
+    require_memory(config, task, str(target))  # refuse before a folder is made
     require_folder(out)
     machine = Machine()
     record = run(config, out=out, device=device)
-    if not process_group(resolve_device(device)).first:
+    if not process_group(target).first:
         return None
     record = replace(record, config={**record.config, **about})
-    found = document([record], device=str(resolve_device(device)), machine=machine.observed())
-    path = write(out / "results.json", found)
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
-    return path
+    return save(record, out, str(target), machine)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import LoadedModel, ModelSource, find_vlm, model_option
+from salience.cli.loading import LoadedModel, find_vlm, model_option
 from salience.cli.options import note, print_document, require_folder, shared_options, stdout_for_results, working
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ _SCORER_FILES = {"config.json", "model.safetensors"}
 
 @click.command()
 @model_option()
-@click.option("--objective", default=None, metavar="NAME", help="Training objective.  [default: attention]")
-@click.option("--pictures", type=_COUNT, default=None, help="Training pictures.  [default: 300]")
-@click.option("--steps", type=_COUNT, default=None, help="Optimiser steps.  [default: 800]")
+@click.option("--objective", metavar="NAME", help="Training objective.  [default: attention]")
+@click.option("--pictures", type=_COUNT, help="Training pictures.  [default: 300]")
+@click.option("--steps", type=_COUNT, help="Optimiser steps.  [default: 800]")
 @click.option("--quick", is_flag=True, help="A few pictures and steps: to see that it works, not to use the scorer.")
 @shared_options(out="build/scorer", writes="the scorer: config.json and model.safetensors")
 def fit(
@@ -49,11 +49,14 @@ def fit(
     Example:
       salience fit --model path/to/llava --out path/to/llava/salience
     """
+    from salience.lab.fit.question_attention import require_attention
+
     with stdout_for_results(as_json):
         config = _config(quick, seed, objective=objective, pictures=pictures, steps=steps)
         _require_scorer_folder(out)
         found = find_vlm(model, device)
-        _require_attention(found)
+        if found.outline is not None:
+            require_attention(found.outline)
         with working("loading the model"):
             loaded = found.load()
         document = _fitted(loaded, out, config, quick=quick)
@@ -82,19 +85,8 @@ def _config(quick: bool, seed: int, *, objective: str | None, pictures: int | No
 
     base = FitConfig.quick(seed=seed) if quick else FitConfig(seed=seed)
     return replace(
-        base,
-        objective=objective or base.objective,
-        pictures=pictures or base.pictures,
-        steps=steps or base.steps,
+        base, objective=objective or base.objective, pictures=pictures or base.pictures, steps=steps or base.steps
     )
-
-
-def _require_attention(found: ModelSource) -> None:
-    """Raise ValueError for a model whose attention can't be read."""
-    from salience.lab.fit.question_attention import require_attention
-
-    if found.outline is not None:
-        require_attention(found.outline)
 
 
 def _fitted(loaded: LoadedModel, out: Path, config: FitConfig, *, quick: bool) -> dict[str, Any]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from salience.vlm.methods.base import Method
     from salience.vlm.methods.budget import Budget
 
-_WEIGHTS = ("*.safetensors", "*.bin")
-
 
 class LoadedModel(NamedTuple):
     """A model in evaluation mode on its device, its processor, its name in outputs; bundled: whether it is ours."""
@@ -42,7 +40,7 @@ def model_option(text: str = "Model folder or hub id (default: the bundled model
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Turn off transformers' progress bars and warnings; the commands say themselves what matters of them."""
+    """Turn off transformers' progress bars and warnings."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -88,14 +86,14 @@ class ModelSource:
         try:
             with quiet_transformers():
                 model = build(read_config(self.source), torch.float32)
-        except Exception:  # a remote or quantised model, for one: loading its weights tells what is wrong
+        except Exception:  # such as a remote or quantised model; loading its weights names the error
             return None
         return adapter_for(model)
 
     def load(self) -> LoadedModel:
         """Load the model with its weights, in float32 on a CPU.
 
-        Raises: ValueError when its weights do not fit its configuration, or there is no processor
+        Raises: ValueError when its weights do not fit its configuration, it has no processor, or it can't be pruned
         """
         from salience.vlm.families import adapter_for
 
@@ -123,7 +121,7 @@ class ModelSource:
             chosen = resolve_method(method, seed=seed, home=None, has_attention=True)
         elif own.folder is not None:
             chosen = Saliency(scorer=Scorer.from_pretrained(own.folder))
-        elif outline is not None and (width := bundled_width()) is not None and width != outline.d_features:
+        elif outline is not None and _bundled_width() not in (None, outline.d_features):
             has_attention = outline.tower_attention is not None
             chosen = resolve_method(method, seed=seed, home=None, has_attention=has_attention, not_in=own.not_in)
         else:
@@ -140,6 +138,13 @@ class ModelSource:
             _try_on(outline.model, chosen, budget)
 
 
+def _bundled_width() -> int | None:
+    import salience
+
+    file = salience.bundled_model() / "salience" / "config.json"
+    return int(read_json(file)["d_features"]) if file.is_file() else None
+
+
 def _try_on(model: PreTrainedModel, method: Method, budget: Budget) -> None:
     """Prune a model without weights and undo it, which checks the shapes alone."""
     from salience.vlm.prune import prune
@@ -151,22 +156,14 @@ def _try_on(model: PreTrainedModel, method: Method, budget: Budget) -> None:
         prune(model, method, **budget.given).undo()
     except ValueError:
         raise
-    except Exception:  # whatever fails without weights only is no reason to refuse
+    except Exception:  # a failure that needs missing weights is no reason to refuse
         return
     finally:
         log.setLevel(level)
 
 
-def bundled_width() -> int | None:
-    """Width of the features that the bundled scorer reads; None if there is no such scorer."""
-    import salience
-
-    file = salience.bundled_model() / "salience" / "config.json"
-    return int(read_json(file)["d_features"]) if file.is_file() else None
-
-
 def find_vlm(name: str | None, device: str = "auto") -> ModelSource:
-    """Find the model in folder `name`, or of that hub id, or the bundled one if it is None; load its config alone.
+    """Find the model of a folder or a hub id, by default the bundled one, and read its configuration alone.
 
     Raises: ValueError when there is no such folder or device, or the folder has no configuration or weights;
         ImportError without transformers.
@@ -184,12 +181,13 @@ def find_vlm(name: str | None, device: str = "auto") -> ModelSource:
 
 
 def load_vlm(name: str | None, device: str = "auto") -> LoadedModel:
-    """Load the model in folder `name`, or of that hub id, or the bundled one if it is None; in float32 on a CPU.
-
-    Raises: ValueError when there is no such folder, it has no configuration, weights or processor, its weights do not
-        fit its configuration, or the model is of no family that can be pruned; ImportError without transformers.
-    """
+    """Find a model and load it, with the errors of `find_vlm` and `ModelSource.load`."""
     return find_vlm(name, device).load()
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds weights."""
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.glob("*"))
 
 
 def _checked(folder: Path, name: str | None) -> str:
@@ -205,7 +203,7 @@ def _checked(folder: Path, name: str | None) -> str:
         read_config(name)
         return name
     read_config(folder)
-    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+    if not has_weights(folder):
         raise ValueError(f"model: {folder} has no weights (no model.safetensors).")
     return str(folder)
 

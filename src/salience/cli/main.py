@@ -29,6 +29,8 @@ COMMANDS = {
     "profile": ("salience.cli.profile:profile", "Predicted savings of pruning on a model; its weights are not needed."),
 }
 
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True}
+
 # Missing package -> the extra that installs it.
 _EXTRAS = {
     "transformers": "vlm",
@@ -68,7 +70,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=LazyGroup, context_settings=_SETTINGS)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.option("--traceback", is_flag=True, help="On an error, show the traceback instead of one sentence.")
 def commands(traceback: bool) -> None:

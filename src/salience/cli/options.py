@@ -23,16 +23,11 @@ def shared_options(*, out: str | None, writes: str) -> Callable[[Command], Comma
             "--out",
             type=click.Path(path_type=Path),
             default=out,
-            show_default=out is not None,
             metavar="DIR",
             help=f"Folder for {writes}.",
         ),
-        click.option(
-            "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every draw."
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."
-        ),
+        click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Seed of every draw."),
+        click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
         click.option("--json", "as_json", is_flag=True, help="Print the results document on stdout and nothing else."),
     )
 

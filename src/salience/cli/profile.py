@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salience.cli.loading import load_vlm, quiet_transformers
-from salience.cli.options import (
-    OWN_METHOD,
-    method_name,
-    print_document,
-    require_folder,
-    shared_options,
-    stdout_for_results,
-    working,
-)
+from salience.cli import options
+from salience.cli.loading import has_weights, load_vlm, quiet_transformers
 
 if TYPE_CHECKING:
-    from salience.core.record import Document, ProfileRecord
+    from salience.core.record import ProfileRecord
     from salience.core.result_rows import ProfileRow
 
 _COUNT = click.IntRange(min=1)
@@ -32,26 +24,31 @@ _STAGES = (("vision", "vision tower"), ("scorer", "scorer"), ("projector", "proj
 
 @click.command()
 @click.argument("model")
-@click.option("--keep", "keeps", default="1,0.75,0.5,0.25,0.1", show_default=True, help="Ratios, with commas.")
+@click.option(
+    "--keep",
+    "keeps",
+    multiple=True,
+    default=["1,0.75,0.5,0.25,0.1"],
+    callback=options.comma_numbers,
+    help="Ratios, with commas between them, or repeated.",
+)
 @click.option(
     "--method",
-    type=method_name,
-    default=None,
+    type=options.method_name,
     metavar="NAME",
-    help=f"Drop tokens inside the language model: fastv, pyramiddrop, sparsevlm, or {OWN_METHOD}.  [default: before]",
+    help="Drop tokens inside the language model: fastv, pyramiddrop, sparsevlm, or "
+    f"{options.OWN_METHOD}.  [default: before]",
 )
-@click.option("--text-tokens", type=_COUNT, default=64, show_default=True, help="Text tokens of each row.")
-@click.option("--batch", type=_COUNT, default=1, show_default=True, help="Rows.")
-@click.option("--images", type=_COUNT, default=1, show_default=True, help="Pictures of each row.")
-@click.option("--decode", type=click.IntRange(min=0), default=0, show_default=True, help="Tokens of the answer.")
-@click.option(
-    "--picture", "size", default="1024x768", show_default=True, help="Pixels, where the model takes any size."
-)
-@click.option("--dtype", type=click.Choice(_DTYPES), default=None, help="[default: the model's own; float32 on a CPU]")
-@shared_options(out=None, writes="results.json")
+@click.option("--text-tokens", type=_COUNT, default=64, help="Text tokens of each row.")
+@click.option("--batch", type=_COUNT, default=1, help="Rows.")
+@click.option("--images", type=_COUNT, default=1, help="Pictures of each row.")
+@click.option("--decode", type=click.IntRange(min=0), default=0, help="Tokens of the answer.")
+@click.option("--picture", "size", default="1024x768", help="Pixels, where the model takes any size.")
+@click.option("--dtype", type=click.Choice(_DTYPES), help="[default: the model's own; float32 on a CPU]")
+@options.shared_options(out=None, writes="results.json")
 def profile(
     model: str,
-    keeps: str,
+    keeps: Sequence[float],
     method: str | None,
     text_tokens: int,
     batch: int,
@@ -76,12 +73,13 @@ def profile(
     import torch
 
     from salience.core.backend import resolve_device
+    from salience.core.record import document, write
     from salience.lab.profile.profile_config import ProfileConfig, PromptShape
     from salience.lab.profile.profile_model import profile_model
 
-    with stdout_for_results(as_json):
+    with options.stdout_for_results(as_json):
         config = ProfileConfig(
-            keep=_ratios(keeps),
+            keep=list(keeps),
             method=method,
             prompt=PromptShape(text_tokens=text_tokens, batch=batch, images=images, decode=decode),
             picture=_size(size),
@@ -90,45 +88,28 @@ def profile(
         if device != "meta":
             resolve_device(device)
         if out is not None:
-            require_folder(out)
+            options.require_folder(out)
         torch.manual_seed(seed)
-        with working("loading the model"):
+        with options.working("loading the model"):
             subject = _subject(model, device, config.dtype)
-        with working("counting"), quiet_transformers():
+        with options.working("counting"), quiet_transformers():
             found = profile_model(subject, config)
         record = replace(found, config={**found.config, "model": model})
-        document = _written(record, device, out)
+        whole = document([record], device=device)
+        if out is not None:
+            write(out / "results.json", whole)
     if as_json:
-        print_document(document)
+        options.print_document(whole)
     else:
         _show(record)
 
 
 def _subject(model: str, device: str, dtype: Any) -> Any:
     """The model with its weights, if there are any to be timed, else its name."""
-    folder = Path(model)
-    weights = folder.is_dir() and any(next(folder.glob(p), None) for p in ("*.safetensors", "*.bin"))
-    if device == "meta" or (device == "auto" and not weights):
+    if device == "meta" or (device == "auto" and not has_weights(Path(model))):
         return model
     loaded = load_vlm(model, device).model
     return loaded if dtype is None else loaded.to(dtype)
-
-
-def _written(record: ProfileRecord, device: str, out: Path | None) -> Document:
-    from salience.core.record import document, write
-
-    whole = document([record], device=device)
-    if out is not None:
-        write(out / "results.json", whole)
-    return whole
-
-
-def _ratios(text: str) -> list[float]:
-    """Raise ValueError where it is not numbers with commas between; their range is `profile`'s to check."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--keep must be ratios with commas between them, such as 1,0.5,0.25, not {text!r}.") from None
 
 
 def _size(text: str) -> tuple[int, int]:

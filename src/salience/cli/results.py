@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from salience.cli.options import print_document
+from salience.cli.options import print_document, stdout_for_results
+
+if TYPE_CHECKING:
+    from salience.core.record import ResultRecord
+    from salience.lab.profile.machine_load import Machine
 
 
-def finish(results: Path, *, as_json: bool) -> Path:
-    """Write the report beside `results`. Returns: its path."""
-    from salience.cli.options import stdout_for_results
+def save(record: ResultRecord, out: Path, device: str, machine: Machine) -> Path:
+    """Write results.json, and only then remove the result cache. Returns the document's path."""
+    from salience.core.record import document, write
+    from salience.lab.result_cache import FOLDER
+
+    path = write(out / "results.json", document([record], device=device, machine=machine.observed()))
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    return path
+
+
+def present(results: Path, *, as_json: bool) -> None:
+    """Write the report beside `results`. Print the document, or a table of accuracies and the report's path."""
+    from salience.core.record import read
     from salience.lab.report.page import write_report
 
     with stdout_for_results(as_json):
-        return write_report(results, results.parent)
-
-
-def present(results: Path, report: Path, *, as_json: bool) -> None:
-    """Print the document, or a table of accuracies and where the report is."""
-    from salience.core.record import read
-
+        report = write_report(results, results.parent)
     document = read(results)
     if as_json:
         print_document(document)
@@ -44,11 +57,6 @@ def _notices(document: Mapping[str, Any]) -> list[str]:
 
 
 def _show(document: Mapping[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from salience.core.record import TradeoffRecord, load_results
     from salience.lab.report.kit.method_styles import title
     from salience.lab.report.kit.words import score, share, times
@@ -73,11 +81,6 @@ def _show(document: Mapping[str, Any]) -> None:
 
 
 def _show_compare(found: Mapping[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table("model", "accuracy", "interval", "parameters", "training tokens/s", box=box.SIMPLE_HEAD)
     table.title = Text(str(found["config"]["task"]))  # a path may have brackets, which rich would read as its marks
     for line in found.get("final", ()):

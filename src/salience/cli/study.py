@@ -8,7 +8,7 @@ import click
 
 from salience.cli.loading import quiet_transformers
 from salience.cli.options import require_folder, shared_options, stdout_for_results
-from salience.cli.results import finish, present
+from salience.cli.results import present
 
 
 @click.command()
@@ -17,7 +17,7 @@ from salience.cli.results import finish, present
 def study(quick: bool, out: Path, seed: int, device: str, as_json: bool) -> None:
     """Fit a scorer, run the whole comparison on the bundled model and unseen pictures, and write the report.
 
-    Takes minutes on two CPU cores. A run that was killed goes on where it stopped when it is started again.
+    Takes minutes on two CPU cores. A killed run continues where it stopped when you start it again.
 
     \b
     Example:
@@ -29,5 +29,4 @@ def study(quick: bool, out: Path, seed: int, device: str, as_json: bool) -> None
 
         with quiet_transformers():
             results = studies.run(out, quick=quick, seed=seed, device=device)
-    report = finish(results, as_json=as_json)
-    present(results, report, as_json=as_json)
+    present(results, as_json=as_json)

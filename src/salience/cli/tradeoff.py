@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,26 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from salience.cli import options
 from salience.cli.loading import LoadedModel, ModelSource, find_vlm, model_option
-from salience.cli.options import (
-    OWN_METHOD,
-    comma_list,
-    comma_numbers,
-    method_name,
-    note,
-    require_folder,
-    shared_options,
-    stdout_for_results,
-    working,
-)
-from salience.cli.results import finish, present
+from salience.cli.results import present, save
 
 if TYPE_CHECKING:
     from salience.lab.data_parallel import ProcessGroup
     from salience.lab.tradeoff.config import TradeoffConfig
     from salience.vlm.scorers.scorer import Scorer
 
-_COUNT = click.IntRange(min=1)
+_COUNT, _COUNT_OR_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
 
 @click.command()
@@ -37,27 +26,32 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--task",
     default="scenes",
-    show_default=True,
     metavar="NAME",
     help="scenes, easy-vqa, or vqa:PATH, a folder of VQAv2, GQA, TextVQA, POPE, or a table with pictures.",
 )
-@click.option("--instruction", default="", metavar="TEXT", help="Put behind every question of a task but scenes.")
+@click.option(
+    "--instruction",
+    default="",
+    show_default=False,
+    metavar="TEXT",
+    help="Put behind every question of a task but scenes.",
+)
 @click.option(
     "--methods",
     "--method",
     "methods",
-    type=method_name,
+    type=options.method_name,
     multiple=True,
     metavar="NAMES",
-    callback=comma_list,
-    help=f"With commas between them, or repeated; also {OWN_METHOD}.  [default: those of `salience study`]",
+    callback=options.comma_list,
+    help=f"With commas between them, or repeated; also {options.OWN_METHOD}.  [default: those of `salience study`]",
 )
 @click.option(
     "--keep",
     "keeps",
     multiple=True,
     metavar="RATIOS",
-    callback=comma_numbers,
+    callback=options.comma_numbers,
     help="With commas between them, or repeated.  [default: 1,.5,.25,.1,.05,.025]",
 )
 @click.option(
@@ -67,37 +61,29 @@ _COUNT = click.IntRange(min=1)
     metavar="DIR",
     help="Scorer for `saliency`; repeatable.  [default: the model's own]",
 )
-@click.option("--pictures", type=_COUNT, default=None, help="Test pictures.  [default: 100]")
-@click.option("--questions", type=_COUNT, default=None, help="Questions a picture, at most.  [default: 12]")
+@click.option("--pictures", type=_COUNT, help="Test pictures.  [default: 100]")
+@click.option("--questions", type=_COUNT, help="Questions a picture, at most.  [default: 12]")
 @click.option(
     "--probe",
     "probe_pictures",
-    type=click.IntRange(min=0),
-    default=None,
+    type=_COUNT_OR_ZERO,
     help="Training pictures of the probe, 0 for no probe.  [default: 300]",
 )
-@click.option(
-    "--samples",
-    "examples",
-    type=click.IntRange(min=0),
-    default=None,
-    help="Pictures shown in the report.  [default: 6]",
-)
+@click.option("--samples", "examples", type=_COUNT_OR_ZERO, help="Pictures shown in the report.  [default: 6]")
 @click.option(
     "--save-pictures",
-    "save_pictures",
-    type=click.IntRange(min=0),
+    type=_COUNT_OR_ZERO,
     default=0,
     metavar="N",
-    help="Draw what each method kept of the first N pictures, as contact sheets in pictures/.  [default: 0]",
+    help="Draw what each method kept of the first N pictures, as contact sheets in pictures/.",
 )
-@click.option("--costs/--no-costs", default=True, help="Whether time, FLOPs and memory are measured.  [default: yes]")
+@click.option("--costs/--no-costs", default=True, help="Whether time, FLOPs and memory are measured.")
 @click.option("--quick", is_flag=True, help="Few pictures and rounds: to see that it works, not to measure.")
-@shared_options(out="build/tradeoff", writes="report.html, results.json, figures/ and pictures/")
+@options.shared_options(out="build/tradeoff", writes="report.html, results.json, figures/ and pictures/")
 def tradeoff(
     model: str | None,
     task: str,
-    instruction: str,
+    instruction: str | None,
     methods: Sequence[str],
     keeps: Sequence[float],
     scorers: Sequence[str],
@@ -115,8 +101,8 @@ def tradeoff(
 ) -> None:
     """Measure what each pruning method loses at each ratio, and what it saves in time, FLOPs and memory.
 
-    All tokens (--keep 1) are always measured: they are what everything is held against. A run that was killed goes on
-    where it stopped. Under `accelerate launch` several processes, each with its GPU, share the work.
+    All tokens (--keep 1) are always measured: they are the reference of every row. A killed run continues where it
+    stopped. Under `accelerate launch` several processes, each with its GPU, share the work.
 
     \b
     Example:
@@ -124,14 +110,16 @@ def tradeoff(
       salience tradeoff --model path/to/vlm --task vqa:path/to/textvqa --methods cls-attention,random
       accelerate launch --num_processes 2 -m salience tradeoff --methods divprune,fastv --keep .25,.1
     """
-    with stdout_for_results(as_json):
+    with options.stdout_for_results(as_json):
+        from salience.core.backend import resolve_device
+        from salience.lab.data_parallel import process_group
         from salience.lab.tradeoff.config import TradeoffConfig
 
         base = TradeoffConfig.quick() if quick else TradeoffConfig()
         config = replace(
             base,
             task=task,
-            instruction=instruction,
+            instruction=instruction or "",
             methods=tuple(methods) or None,
             keeps=tuple(keeps) or base.keeps,
             pictures=pictures or base.pictures,
@@ -142,20 +130,18 @@ def tradeoff(
             costs=costs,
             seed=seed,
         )
-        require_folder(out)
+        options.require_folder(out)
         fitted = _scorers(scorers)
-        group = _group(device)
+        group = process_group(resolve_device(device))
         found = find_vlm(model, str(group.device))
         _require_methods(config, found, fitted)
         _require_task(config, found)
-        with working("loading the model"):
+        with options.working("loading the model"):
             loaded = found.load()
         _require_fit(loaded, fitted)
         results = _measured(loaded, config, fitted, out, group, quick=quick)
-    if results is None:
-        return
-    report = finish(results, as_json=as_json)
-    present(results, report, as_json=as_json)
+    if results is not None:
+        present(results, as_json=as_json)
 
 
 def _scorers(folders: Sequence[str]) -> Mapping[int, Scorer] | None:
@@ -201,7 +187,7 @@ def _require_task(config: TradeoffConfig, found: ModelSource) -> None:
                 unknown.append((words[0], sample.row))
     if unknown:
         word, row = unknown[0]
-        note(
+        options.note(
             f"{len(unknown)} questions hold words that the model's vocabulary lacks, such as {word!r} ({row}): it "
             "can't tell such words apart."
         )
@@ -219,14 +205,6 @@ def _require_fit(loaded: LoadedModel, scorers: Mapping[int, Scorer] | None) -> N
         require_same_tower(Saliency(scorer=scorer), adapter)
 
 
-def _group(device: str) -> ProcessGroup:
-    """The processes of this run, each with its device."""
-    from salience.core.backend import resolve_device
-    from salience.lab.data_parallel import process_group
-
-    return process_group(resolve_device(device))
-
-
 def _measured(
     loaded: LoadedModel,
     config: TradeoffConfig,
@@ -236,13 +214,8 @@ def _measured(
     *,
     quick: bool,
 ) -> Path | None:
-    """Run, write results.json, and only then remove the result cache.
-
-    Returns: the document's path; None in a process beside the one that writes
-    """
-    from salience.core.record import document, write
+    """Run and write results.json. Returns the document's path; None in a process that writes none."""
     from salience.lab.profile.machine_load import Machine
-    from salience.lab.result_cache import FOLDER
     from salience.lab.tradeoff import run as tradeoff_study
 
     machine = Machine()
@@ -252,7 +225,4 @@ def _measured(
     if not group.first:
         return None
     record = replace(record, config={**record.config, "quick": quick})
-    found = document([record], device=str(loaded.model.device), machine=machine.observed())
-    path = write(out / "results.json", found)
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
-    return path
+    return save(record, out, str(loaded.model.device), machine)

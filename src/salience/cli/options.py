@@ -68,7 +68,7 @@ def comma_numbers(ctx: click.Context, option: click.Parameter, given: Sequence[s
         return tuple(float(part) for part in parts)
     except ValueError:
         raise ValueError(
-            f"{option.opts[0]} must be numbers with commas between them, not {', '.join(given)!r}."
+            f"{option.opts[0]} must be numbers with commas between them, such as 1,0.5,0.25, not {', '.join(given)!r}."
         ) from None
 
 

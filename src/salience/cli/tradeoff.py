@@ -77,7 +77,9 @@ _COUNT, _COUNT_OR_ZERO = click.IntRange(min=1), click.IntRange(min=0)
     metavar="N",
     help="Draw what each method kept of the first N pictures, as contact sheets in pictures/.",
 )
-@click.option("--costs/--no-costs", default=True, help="Whether time, FLOPs and memory are measured.")
+@click.option(
+    "--costs/--no-costs", default=True, show_default="yes", help="Whether time, FLOPs and memory are measured."
+)
 @click.option("--quick", is_flag=True, help="Few pictures and rounds: to see that it works, not to measure.")
 @options.shared_options(out="build/tradeoff", writes="report.html, results.json, figures/ and pictures/")
 def tradeoff(

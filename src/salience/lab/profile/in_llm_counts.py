@@ -17,7 +17,6 @@ from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.compose import ThenInLLM
 from salience.vlm.methods.in_llm_method import InLLMMethod
-from salience.vlm.methods.registry import is_class_path
 
 
 def entering(method: InLLMMethod, kept: int, n: int) -> int:

@@ -69,10 +69,7 @@ class InternVLAdapter(FamilyAdapter):
     @torch.no_grad()
     def _cls_attention(self, hidden: Tensor, factor: int) -> Tensor:
         """(tiles, n) float32: attention of [CLS] in the last layer, summed over each token's patches."""
-        query, key = (
-            self._heads("q", hidden[:, :1]),
-            self._heads("k", hidden),
-        )  # (tiles, 1 or 1 + patches, heads, d_head)
+        query, key = self._heads("q", hidden[:, :1]), self._heads("k", hidden)  # (tiles, 1 or tokens, heads, d_head)
         with full_precision(query.device):
             logits = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * self.tower.encoder.layer[-1].attention.scale
         return pooled_shares(logits.softmax(-1).mean(1)[:, 0, 1:], factor)
@@ -82,4 +79,4 @@ class InternVLAdapter(FamilyAdapter):
         """(tiles, tokens, d) -> the last layer's queries "q" or keys "k", (tiles, tokens, heads, d_head) float32."""
         attention = self.tower.encoder.layer[-1].attention
         heads: Tensor = getattr(attention, f"{kind}_norm")(getattr(attention, f"{kind}_proj")(hidden))
-        return heads.float().unflatten(-1, (int(attention.num_heads), -1))
+        return heads.float().reshape(*heads.shape[:-1], int(attention.num_heads), -1)

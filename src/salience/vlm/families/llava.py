@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -129,7 +129,7 @@ class LlavaAdapter(FamilyAdapter):
         indices = self._indices(layer)
         layers = _layers(self.tower)
         attention = layers[indices[-1] - 1].self_attn
-        embedded = watch_input(layers[0]) if 0 in indices else nullcontext({})
+        embedded: AbstractContextManager[dict[str, Any]] = watch_input(layers[0]) if 0 in indices else nullcontext({})
         with _outputs(layers, indices) as seen, embedded as first, watch_input(attention) as attended:
             output = self.tower(pixel_values, return_dict=True)
         if 0 in indices:

@@ -40,7 +40,7 @@ def test_without_weights_a_method_is_refused_as_it_is_with_them(tiny_family: Cal
 
     import salience
     from salience.lab.profile.meta_model import build
-    from salience.vlm.methods import METHODS
+    from salience.vlm.methods.registry import METHODS
 
     model = tiny_family(family).model()
     outline = build(model.config, torch.float32)

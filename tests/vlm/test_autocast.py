@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import salience
-from salience.vlm.methods import method_class
+from salience.vlm.methods.registry import method_class
 
 METHODS = [
     "uniform", "cls-attention", "divprune", "vispruner", "visionzip", "prumerge", "prumerge+", "tome", "fastv",

@@ -10,7 +10,7 @@ import torch
 
 import salience
 from salience.core.types import Merge, Selection
-from salience.vlm.last_token import with_last
+from salience.vlm.token_choice import with_last
 
 OPTIONS = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4, "suppress_tokens": [0, 3, 6]}
 BEFORE = ["uniform", "random", "cls-attention", "divprune", "vispruner"]

@@ -88,7 +88,7 @@ def test_handle(make_model: Any, make_batch: Any, photograph: Any) -> None:
     handle.undo()
     assert photograph(model) == before
     handle.undo()  # once more does nothing
-    handle.close()
+    handle.undo()
     with pytest.raises(ValueError, match="has been undone"), handle:
         pass
     with salience.prune(model, "uniform", tokens=4):  # and it can be pruned again

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import salience
 from salience.vlm.families import adapter_for
-from salience.vlm.methods import METHODS
 from salience.vlm.methods.fastv import FastV
+from salience.vlm.methods.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 

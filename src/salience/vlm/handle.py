@@ -7,14 +7,13 @@ import inspect
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
 
 from salience.vlm.call_args import CallArgs
 from salience.vlm.families.registry import unwrapped
-from salience.vlm.model_wrappers import ModelWrappers, owner_of
+from salience.vlm.model_wrappers import OWNER, ModelWrappers
 from salience.vlm.pruned_calls import CachedPrompt, PrunedCalls
 from salience.vlm.pruning import Pruning
 from salience.vlm.thread_hooks import RunningCalls, is_offloaded, lock
@@ -66,9 +65,8 @@ class Pruned:
         """The pruning in one to three sentences: method, budget, positions, and any substitute."""
         budget = ", ".join(f"{name}={value}" for name, value in self.budget.given.items())
         said = f"Visual tokens are pruned by {self.method.name!r} at {budget}, positions {self.positions!r}."
-        notes = [f"{self.substitute}."] if self.substitute else []
-        notes += [self._pruned_calls.gaps.remark] if self._pruned_calls.gaps.remark else []
-        return f"{said} Note: {' '.join(notes)}" if notes else said
+        notes = " ".join(filter(None, [self.substitute and f"{self.substitute}.", self._pruned_calls.gaps.remark]))
+        return f"{said} Note: {notes}" if notes else said
 
     def undo(self) -> None:
         """Put the model back as it was; doing it again does nothing.
@@ -79,8 +77,6 @@ class Pruned:
             self._active = False
             if not self._running.running:
                 self._take_off_if_undone()
-
-    close = undo
 
     def _take_off_if_undone(self) -> None:
         if not self._active:
@@ -94,9 +90,7 @@ class Pruned:
         self._entered = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.undo()
 
     def __deepcopy__(self, memo: object) -> Pruned:
@@ -163,7 +157,7 @@ def refuse_pruned(model: object) -> None:
 
 def _handle_on(model: object) -> Pruned | None:
     """The handle whose wrappers are on the model itself."""
-    owner = owner_of(model)
+    owner = getattr(getattr(model, "forward", None), OWNER, None)  # a copy may show the original's
     return owner if isinstance(owner, Pruned) and owner._model is model else None
 
 

@@ -18,22 +18,19 @@ from salience.vlm.thread_hooks import remove_hooks
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_OWNER = "_salience_pruned"  # attribute of our wrappers: whose they are
+OWNER = "_salience_pruned"  # attribute of our wrappers: whose they are
 _Functions = Mapping[str, Callable[..., Any] | None]  # name on the instance -> function
 
 
 class ModelWrappers:
-    """Functions in a model's own dictionary, by the name of the method that each replaces.
-
-    owner: what `owner_of(model)` returns meanwhile.
-    """
+    """Functions in a model's own dictionary, by the name of the method that each replaces, marked with their owner."""
 
     def __init__(self, model: PreTrainedModel, owner: object, wrappers: Mapping[str, Callable[..., Any]]) -> None:
         self._model = model
         self._ours: dict[str, Any] = dict(wrappers)
         self._before: dict[str, Any] = {name: model.__dict__.get(name) for name in wrappers}
         for wrapper in wrappers.values():
-            setattr(wrapper, _OWNER, owner)
+            setattr(wrapper, OWNER, owner)
         for name, function in _copying(model, self._ours, self._before).items():
             self._before[name], self._ours[name] = model.__dict__.get(name), function
         model.__dict__.update(self._ours)
@@ -47,11 +44,6 @@ class ModelWrappers:
                 del self._model.__dict__[name]
             else:
                 self._model.__dict__[name] = before
-
-
-def owner_of(model: object) -> object | None:
-    """The owner of the wrapper on a model's `forward`; None if there is none. A copy may show the original's."""
-    return getattr(getattr(model, "forward", None), _OWNER, None)
 
 
 def _copying(model: PreTrainedModel, ours: _Functions, before: _Functions) -> dict[str, Callable[..., Any]]:

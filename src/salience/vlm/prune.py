@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def prune(
     OriginalGaps(pruning)
     require_positions(pruning)
     require_equal(pruning)
-    pruning = pruning.on_device()
+    pruning = replace(pruning, method=chosen.to(adapter.device))
     with _entering:  # two threads may both have found the model free
         refuse_pruned(adapter.model)
         return Pruned(pruning)

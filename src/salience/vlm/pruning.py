@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from salience.vlm.families import Adapter
 from salience.vlm.methods.base import Method
@@ -33,7 +33,3 @@ class Pruning:
     def compact(self) -> bool:
         """Whether the gaps between positions are closed."""
         return self.positions == "compact"
-
-    def on_device(self) -> Pruning:
-        """The same, with a copy of the method's weights on the vision tower's device."""
-        return replace(self, method=self.method.to(self.adapter.device))

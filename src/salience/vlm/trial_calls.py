@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -60,15 +60,10 @@ def require_equal(pruning: Pruning) -> None:
     model = adapter.model
     reads = None if method is None else (method.looks, method.rows)
     try:
-        key = (
-            type(model),
-            type(adapter),
-            json.dumps(model.config.to_dict(), sort_keys=True, default=repr),
-            reads,
-            compact,
-        )
+        config = json.dumps(model.config.to_dict(), sort_keys=True, default=repr)
     except TypeError:  # names of several types
         return
+    key = (type(model), type(adapter), config, reads, compact)
     with _trying:
         if key not in _found:
             # the caller's modes, device and random numbers stay out of the trial, and the trial's out of the caller's
@@ -111,8 +106,8 @@ def _loses_positions(model: PreTrainedModel) -> bool:
         left = made.get("position_ids")
         if not isinstance(left, Tensor) or left.shape[-1] != new:
             return True
-        steps = given[..., -new:].reshape(-1, new)[-1]
-        if not bool((left.reshape(-1, new)[-1] - steps == (left.reshape(-1, new)[-1] - steps)[0]).all()):
+        moved = left.reshape(-1, new)[-1] - given[..., -new:].reshape(-1, new)[-1]
+        if bool((moved != moved[0]).any()):
             return True  # adding a constant is no change: PaliGemma counts from 1
     return False
 
@@ -129,9 +124,9 @@ class _TinyCall:
         found: Tensor = self.model(**{**self.args, **changed}).logits
         return found
 
-    def generated(self, **changed: Tensor) -> _Generated:
+    def generated(self, **changed: Tensor) -> Any:
         """A greedy answer of `_STEPS` tokens."""
-        output = self.model.generate(
+        return self.model.generate(
             **{**self.args, **changed},
             do_sample=False,
             max_new_tokens=_STEPS,
@@ -141,7 +136,6 @@ class _TinyCall:
             return_dict_in_generate=True,
             suppress_tokens=list(range(FIRST_WORD)),
         )
-        return _Generated(output.sequences, torch.stack(output.logits))
 
     def generates(self) -> bool:
         """Whether the model's own generate runs."""
@@ -150,11 +144,6 @@ class _TinyCall:
         except Exception:  # of any kind: it is not caused by pruning
             return False
         return True
-
-
-class _Generated(NamedTuple):
-    sequences: Tensor
-    logits: Tensor
 
 
 def _reason(adapter: Adapter, reads: _Reads | None, *, compact: bool) -> str:
@@ -190,9 +179,7 @@ def _reason(adapter: Adapter, reads: _Reads | None, *, compact: bool) -> str:
         return ""
 
 
-def _difference(
-    call: _TinyCall, adapter: Adapter, trace: Trace, full: Tensor, short: Tensor, answer: _Generated | None
-) -> str:
+def _difference(call: _TinyCall, adapter: Adapter, trace: Trace, full: Tensor, short: Tensor, answer: Any) -> str:
     """Compare pruned logits with those of the masked sequence; returns a clause on the difference, empty if none."""
     ids, mask = call.args["input_ids"], call.args["attention_mask"]
     stays = torch.zeros_like(ids, dtype=torch.bool)
@@ -217,7 +204,7 @@ def _difference(
     if answer is None:
         return ""
     whole = call.generated(attention_mask=left, position_ids=in_generate)
-    apart = float((answer.logits - whole.logits).abs().max())
+    apart = float((torch.stack(answer.logits) - torch.stack(whole.logits)).abs().max())
     same = torch.equal(answer.sequences, whole.sequences)
     return "" if same and apart <= _NOTICED * largest else f"{clause}, in generate"
 

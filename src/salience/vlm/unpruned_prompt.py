@@ -125,11 +125,8 @@ class _Processor:
         return self._inner(self._whole.restore(input_ids), scores)
 
 
-class _Criterion:
-    """A stopping criterion of the caller, called with the ids of the unpruned sequence."""
-
-    def __init__(self, inner: Any, whole: UnprunedPrompt) -> None:
-        self._inner, self._whole = inner, whole
+class _Criterion(_Processor):
+    """The same for a stopping criterion, which takes options; of a processor transformers would ask for them."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Any:
         return self._inner(self._whole.restore(input_ids), scores, **options)

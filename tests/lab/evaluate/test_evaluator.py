@@ -13,10 +13,10 @@ from salience.lab.evaluate.generate_evaluator import GenerateEvaluator
 from salience.lab.evaluate.packed_evaluator import PackedEvaluator, evaluator_for
 from salience.lab.evaluate.ranking import RankedPictures
 from salience.vlm.families import adapter_for
-from salience.vlm.methods import method_class
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.oracle import Oracle
 from salience.vlm.methods.random import Random
+from salience.vlm.methods.registry import method_class
 
 METHODS = ("random", "cls-attention", "visionzip", "prumerge", "divprune", "oracle", "fastv")
 

@@ -17,9 +17,9 @@ from salience.lab.profile.operator_counts import count_flops
 from salience.lab.profile.peak_memory import kv_bytes
 from salience.lab.profile.roofline import Roofline
 from salience.lab.profile.shapes_only import shapes_only
-from salience.vlm.methods import method_class
 from salience.vlm.methods.compose import then
 from salience.vlm.methods.fastv import FastV
+from salience.vlm.methods.registry import method_class
 from salience.vlm.methods.uniform import Uniform
 
 CONFIGS = Path(__file__).parent / "configs"

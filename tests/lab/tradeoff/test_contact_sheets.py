@@ -20,7 +20,7 @@ from salience.lab.tradeoff.contact_sheets import as_seen, save_contact_sheets
 from salience.lab.tradeoff.context import RunContext
 from salience.lab.tradeoff.methods_under_test import MethodUnderTest
 from salience.vlm.families import adapter_for
-from salience.vlm.methods import method_class
+from salience.vlm.methods.registry import method_class
 from salience.vlm.methods.tome import ToMe
 
 

@@ -15,7 +15,7 @@ import torch
 import salience
 from salience.lab.evaluate.prompts import prompt_inputs
 from salience.lab.tradeoff import run as tradeoff
-from salience.vlm.methods import METHODS
+from salience.vlm.methods.registry import METHODS
 
 CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
@@ -60,8 +60,8 @@ def test_it_prunes_as_the_masked_sequence(
 
 def test_it_keeps_the_longest_features(brightest: str) -> None:
     from salience.core.types import TokenContext, VisualGrid
-    from salience.vlm.methods import method_class
     from salience.vlm.methods.budget import Budget
+    from salience.vlm.methods.registry import method_class
 
     features = torch.tensor([[0.0, 1], [3, 4], [1, 1], [2, 0]])
     context = TokenContext(features=features, grid=VisualGrid(rows=2, columns=2))

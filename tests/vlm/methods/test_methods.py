@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from salience.core.types import TokenContext, VisualGrid
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.oracle import Oracle
 from salience.vlm.methods.random import Random
+from salience.vlm.methods.registry import METHODS, method_class
 from salience.vlm.methods.resolve import resolve_method
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.methods.uniform import Uniform, bayer_rank

@@ -13,13 +13,13 @@ from torch import Tensor
 from salience.core.types import Selection, TokenContext, VisualGrid
 from salience.lab.fit.attention_source import AttentionSource, join_questions
 from salience.ops.token_merging import soft_match
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.compose import then, union
 from salience.vlm.methods.fastv import FastV
 from salience.vlm.methods.pyramiddrop import PyramidDrop
+from salience.vlm.methods.registry import METHODS, method_class
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.methods.sparsevlm import SparseVLM
 from salience.vlm.methods.uniform import Uniform

@@ -12,8 +12,7 @@ import torch
 import salience
 from salience.lab.profile.profile_config import ProfileConfig
 from salience.lab.tradeoff.config import TradeoffConfig, named_inside
-from salience.vlm.methods import method_class
-from salience.vlm.methods.registry import is_class_path
+from salience.vlm.methods.registry import is_class_path, method_class
 
 OWN = '''
 import torch

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from salience.vlm.scorers.registry import ARCHITECTURES
 from salience.vlm.scorers.scorer import Scorer
+from salience.vlm.scorers.scorer_config import ARCHITECTURES
 
 
 def test_one_logit_a_token() -> None:

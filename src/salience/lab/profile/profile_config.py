@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from salience.lab.profile.picture_arguments import DEFAULT_SIZE, PictureInputs
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.in_llm_method import InLLMMethod
-from salience.vlm.methods.registry import is_class_path
+from salience.vlm.methods.registry import METHODS, is_class_path, method_class
 
 _MAX_TEXT = 2**24  # ids and masks are in memory, though weights are not
 

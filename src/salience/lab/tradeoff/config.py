@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from salience.lab.evaluate.ranking import works_inside
-from salience.vlm.methods import METHODS as TABLE
-from salience.vlm.methods import method_class
-from salience.vlm.methods.registry import is_class_path
+from salience.vlm.methods.registry import METHODS as TABLE
+from salience.vlm.methods.registry import is_class_path, method_class
 
 #: Published methods of the default comparison: the strongest training-free ones at a tenth of the tokens and below.
 RIVALS = ("divprune", "vispruner", "visionzip")

@@ -22,12 +22,12 @@ from salience.lab.tradeoff.config import (
     of_table,
 )
 from salience.lab.tradeoff.context import RunContext
-from salience.vlm.methods import METHODS, method_class
 from salience.vlm.methods.base import Method
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.cls_attention import ClsAttention
 from salience.vlm.methods.oracle import Oracle
 from salience.vlm.methods.random import Random
+from salience.vlm.methods.registry import METHODS, method_class
 from salience.vlm.methods.saliency import Saliency
 from salience.vlm.methods.uniform import Uniform
 from salience.vlm.scorers.scorer import untrained_scorer

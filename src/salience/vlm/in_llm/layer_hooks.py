@@ -22,6 +22,7 @@ from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.thread_hooks import ThreadHook, hooked
+from salience.vlm.token_choice import last_columns
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -148,7 +149,7 @@ class Prefill:
 
     def _query_columns(self) -> Tensor:
         """(B, R): the prompt's columns whose queries count, its last or its text; a row with less repeats its last."""
-        last = self.real.shape[1] - 1 - self.real.flip(1).long().argmax(1)  # (B,)
+        last = last_columns(self.real)
         if self.method.rows == "last":
             return last[:, None]
         rows = [torch.nonzero(row)[:, 0] for row in self._text()]
@@ -170,11 +171,10 @@ class Prefill:
         """(B, L0): the present place of each of the prompt's columns that are left; 0 for others."""
         if not self.cuts:
             return torch.arange(self.real.shape[1], device=self.real.device).expand_as(self.real)
-        index = self.cuts[-1].index
+        index, width = self.cuts[-1].index, self.real.shape[1]
         places = torch.arange(index.shape[1], device=index.device).expand_as(index)
-        local = torch.zeros(self.real.shape, dtype=torch.int64, device=index.device)
-        rows = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
-        return local.index_put((rows[index >= 0], index[index >= 0]), places[index >= 0])
+        whole = index.new_zeros(len(index), width + 1)  # padding goes into a last column, which is cut off
+        return whole.scatter(1, index.masked_fill(index < 0, width), places)[:, :width]
 
     def _drop(self, index: int, hidden: Tensor, shares: Tensor) -> Tensor:
         """Let the method choose in every picture, and cut the hidden states (B, L, d) to what is left."""

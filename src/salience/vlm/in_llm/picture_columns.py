@@ -12,11 +12,11 @@ from torch import Tensor
 from salience.core.precision import full_precision
 from salience.core.types import Merge, Selection, TokenContext
 from salience.vlm.families import Adapter, EncodedViews
-from salience.vlm.last_token import last_columns, with_last
 from salience.vlm.methods.base import require_finite
 from salience.vlm.methods.budget import Budget
 from salience.vlm.methods.in_llm_method import InLLMMethod
 from salience.vlm.pruned_inputs import PrunedInputs
+from salience.vlm.token_choice import last_columns, with_last
 from salience.vlm.tower.encoded_views import places_of
 from salience.vlm.trace import StageTrace
 

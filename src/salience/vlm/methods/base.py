@@ -77,8 +77,9 @@ class Method:
         if len({ctx.features.shape[0] for ctx in contexts}) > 1:
             groups = itertools.groupby(contexts, key=lambda ctx: ctx.features.shape[0])  # a video's frames are of one
             return [one for _, group in groups for one in self.select_all(list(group), budget)]
-        for ctx in contexts:
-            self._require_needs(ctx)
+        for ctx, field in itertools.product(contexts, sorted(self.needs - {"frame"})):  # None for a picture
+            if getattr(ctx, field) is None:
+                raise ValueError(f"method {self.name!r} needs {field}, which this model or call does not give.")
         n = contexts[0].features.shape[0]
         if not self.ranks and (budget.mass is None or not self.scored) and budget.count(n) == n:
             return [Selection(kept=torch.arange(n)) for _ in contexts]
@@ -109,11 +110,6 @@ class Method:
         shares = self.shares(scores)
         require_finite(shares, self.name, "shares of the mass")
         return shares
-
-    def _require_needs(self, ctx: TokenContext) -> None:
-        for field in sorted(self.needs - {"frame"}):  # None for a picture
-            if getattr(ctx, field) is None:
-                raise ValueError(f"method {self.name!r} needs {field}, which this model or call does not give.")
 
     def checked_scores(self, ctx: TokenContext) -> Tensor:
         """`score`, (n,) float32.

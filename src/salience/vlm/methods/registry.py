@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
-from types import ModuleType
 
 from salience.vlm.methods.base import Method
 
@@ -35,14 +35,13 @@ _CLASS_PATH = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
 def method_class(name: str) -> type[Method]:
     """The class behind a method's name, or behind "module:Class".
 
-    Raises:  ValueError when there is no such method
+    Raises:  ValueError when there is no such method, or the class is no `Method` or can't be made without arguments
     """
     if is_class_path(name):
         return _own_class(name)
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(sorted(METHODS))}, not {name!r}.")
-    module, _, attribute = METHODS[name].partition(":")
-    found: type[Method] = getattr(importlib.import_module(module), attribute)
+    found: type[Method] = pkgutil.resolve_name(METHODS[name])
     return found
 
 
@@ -52,13 +51,16 @@ def is_class_path(name: object) -> bool:
 
 
 def _own_class(path: str) -> type[Method]:
-    """Import the class that "module:Class" names; nothing else is imported.
-
-    Raises:  ValueError when the module or the class is missing or fails to import, the class is no `Method`, or it
-             can't be made without arguments
-    """
+    """Import the class that "module:Class" names; nothing else is imported."""
     module_name, _, name = path.partition(":")
-    module = _imported(path, module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(f"method {path!r}: there is no module {error.name!r} on Python's search path.") from error
+        line = str(error).strip().partition("\n")[0].rstrip(".")
+        fails = f"importing {module_name!r} fails with {type(error).__name__} ({line})"
+        raise ValueError(f"method {path!r}: {fails}.") from error
     found = getattr(module, name, None)
     if found is None:
         near = difflib.get_close_matches(name, vars(module), n=1)
@@ -76,13 +78,3 @@ def _own_class(path: str) -> type[Method]:
             f"defaults, or pass a {name} itself to salience.prune."
         )
     return found
-
-
-def _imported(path: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"method {path!r}: there is no module {error.name!r} on Python's search path.") from error
-        line = str(error).strip().partition("\n")[0].rstrip(".")
-        raise ValueError(f"method {path!r}: importing {name!r} fails with {type(error).__name__} ({line}).") from error

@@ -1,1 +1,1 @@
-"""Learned scorers of visual tokens: one architecture a file, named in `registry.py`; `folder.py` is the file format."""
+"""Learned scorers of visual tokens: one architecture a file, named in `scorer_config.py`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from salience.vlm.scorers.folder import CONFIG_NAME, find_files, read_config, read_weights, write_folder
-from salience.vlm.scorers.registry import architecture_class
-from salience.vlm.scorers.scorer_config import ScorerConfig
+from salience.vlm.scorers.scorer_config import ARCHITECTURES, ScorerConfig
 
 
 class Scorer(nn.Module):
     """A network of one architecture with its config; `network` maps features (..., n, d) to logits (..., n).
 
-    Args:    d_features, architecture, hidden, objective, model, training: see `ScorerConfig`
+    Args:    d_features: width of the features   options: the other fields of `ScorerConfig`, by name
     Raises:  ValueError when a width is not a whole number of at least 1, or the architecture is unknown
     """
 
-    def __init__(
-        self,
-        d_features: int,
-        *,
-        architecture: str = "mlp",
-        hidden: int = 64,
-        objective: str = "untrained",
-        model: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, d_features: int, **options: Any) -> None:
         super().__init__()
-        self.config = ScorerConfig(
-            d_features=d_features,
-            architecture=architecture,
-            hidden=hidden,
-            objective=objective,
-            model=model,
-            training=training,
-        )
-        self.network = architecture_class(architecture)(self.config)
+        self.config = ScorerConfig(d_features=d_features, **options)
+        self.network: nn.Module = pkgutil.resolve_name(ARCHITECTURES[self.config.architecture])(self.config)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., n, d) -> logits (..., n), in the scorer's own dtype (float32 unless it was moved)."""

@@ -1,4 +1,4 @@
-"""Configuration of a scorer, as its config.json holds it."""
+"""Configuration of a scorer, as its config.json holds it, and the static table of architectures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from salience.vlm.scorers.registry import ARCHITECTURES
+#: Name -> "module:class". A class takes a `ScorerConfig`; its module maps features (..., n, d) to logits (..., n).
+ARCHITECTURES = {"mlp": "salience.vlm.scorers.mlp:MLP"}
 
 
 @dataclass(frozen=True, kw_only=True)

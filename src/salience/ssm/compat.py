@@ -15,6 +15,7 @@ from torch import Tensor
 from salience.core.gradients import refuse_gradients
 from salience.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from salience.ops.selective_scan import selective_scan, selective_scan_step
+from salience.ssm.layers.s6 import whole_number
 
 __all__ = [
     "causal_conv1d_fn", "causal_conv1d_update", "causal_conv1d_varlen_states", "mamba_inner_fn", "selective_scan_fn",
@@ -174,8 +175,7 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     """
     if x.dim() != 2:
         raise ValueError(f"x must be (tokens, D), not {tuple(x.shape)}.")
-    if not isinstance(state_len, int) or isinstance(state_len, bool) or state_len < 1:
-        raise ValueError(f"state_len must be a whole number of at least 1, not {state_len!r}.")
+    whole_number("state_len", state_len)
     if cu_seqlens.dim() != 1 or len(cu_seqlens) == 0 or cu_seqlens.dtype not in _WHOLE:
         raise ValueError(
             f"cu_seqlens must be (B + 1,) of whole numbers, not {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}."
@@ -226,21 +226,21 @@ def mamba_inner_fn(xz: Tensor, conv1d_weight: Tensor, conv1d_bias: Tensor | None
     selected = F.linear(u.transpose(1, 2), x_proj_weight)  # (B, L, R + 2N)
     low, selected_B, selected_C = torch.split(selected, [rank, states, states], dim=-1)
     delta = _normed(F.linear(low, delta_proj_weight), dt_rms_weight, b_c_dt_rms_eps)  # (B, L, D)
-    if B is None:
-        B = _selected(selected_B, B_proj_bias, b_rms_weight, b_c_dt_rms_eps, A)
-    elif b_rms_weight is not None or B_proj_bias is not None:
-        raise ValueError("b_rms_weight and B_proj_bias must be None where B is given: they belong to the selected one.")
-    if C is None:
-        C = _selected(selected_C, C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A)
-    elif c_rms_weight is not None or C_proj_bias is not None:
-        raise ValueError("c_rms_weight and C_proj_bias must be None where C is given: they belong to the selected one.")
+    B = _selected("B", B, selected_B, B_proj_bias, b_rms_weight, b_c_dt_rms_eps, A)
+    C = _selected("C", C, selected_C, C_proj_bias, c_rms_weight, b_c_dt_rms_eps, A)
     y = selective_scan_fn(u, delta.transpose(1, 2), A, B, C, D, z, delta_bias, delta_softplus)
     assert isinstance(y, Tensor)
     return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
 
 
-def _selected(values: Tensor, bias: Tensor | None, norm: Tensor | None, eps: float, A: Tensor) -> Tensor:
-    """Selected B or C (B, L, N, twice N with a complex A) as `selective_scan_fn` takes it, (B, N, L or 2 L)."""
+def _selected(name: str, given: Tensor | None, values: Tensor, bias: Tensor | None, norm: Tensor | None, eps: float,
+              A: Tensor) -> Tensor:  # fmt: skip
+    """B or C as given, or the selected one (B, L, N, twice N with a complex A) as (B, N, L or 2 L)."""
+    if given is not None:
+        if norm is not None or bias is not None:
+            both = f"{name.lower()}_rms_weight and {name}_proj_bias"
+            raise ValueError(f"{both} must be None where {name} is given: they belong to the selected one.")
+        return given
     values = values if bias is None else values + bias.to(values.dtype)
     if not A.is_complex():
         return _normed(values, norm, eps).transpose(1, 2)

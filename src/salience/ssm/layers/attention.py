@@ -17,7 +17,7 @@ from salience.core.backend import transformed
 from salience.core.gradients import no_gradients
 from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank
-from salience.ssm.layers.s6 import at_least_one, check_input
+from salience.ssm.layers.s6 import check_input, whole_number
 from salience.ssm.layers.valid_steps import ScanOrder
 
 
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
     def __init__(self, d_model: int, *, n_heads: int = 4, causal: bool = True, backend: str = "auto") -> None:
         super().__init__()
-        self.d_model, self.n_heads = at_least_one("d_model", d_model), at_least_one("n_heads", n_heads)
+        self.d_model, self.n_heads = whole_number("d_model", d_model), whole_number("n_heads", n_heads)
         if d_model % (2 * n_heads):
             raise ValueError(f"d_model must be a multiple of {2 * n_heads} for {n_heads} heads, not {d_model}.")
         self.causal, self.backend = causal, backend

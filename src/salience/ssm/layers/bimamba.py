@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from salience.ops.selective_scan import selective_scan
 from salience.ssm.layers.convolutions import convolve
 from salience.ssm.layers.hydra import mix_both_ways
-from salience.ssm.layers.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank, select
+from salience.ssm.layers.s6 import check_input, decay, init_dt_, initial_decay, resolve_rank, select, whole_number
 
 # form -> default width of the convolution, widths allowed, and these in words
 WIDTHS = {
@@ -55,8 +55,8 @@ class BiMamba(nn.Module):
         if form not in WIDTHS:
             raise ValueError(f'form must be "vim" or "hydra", not {form!r}.')
         self.form, self.backend = form, backend
-        self.d_model, self.d_state = at_least_one("d_model", d_model), at_least_one("d_state", d_state)
-        self.d_inner = E = at_least_one("expand", expand) * d_model
+        self.d_model, self.d_state = whole_number("d_model", d_model), whole_number("d_state", d_state)
+        self.d_inner = E = whole_number("expand", expand) * d_model
         default, allowed, words = WIDTHS[form]
         self.d_conv = width = default if d_conv is None else d_conv
         if width not in allowed:

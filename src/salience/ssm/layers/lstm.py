@@ -14,7 +14,7 @@ from salience.core.backend import transformed
 from salience.core.gradients import no_gradients
 from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank
-from salience.ssm.layers.s6 import at_least_one, check_input
+from salience.ssm.layers.s6 import check_input, whole_number
 from salience.ssm.layers.valid_steps import ScanOrder
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # torch's, of a direction
@@ -42,8 +42,8 @@ class LSTM(nn.Module):
         self, d_model: int, *, d_hidden: int | None = None, causal: bool = True, backend: str = "auto"
     ) -> None:
         super().__init__()
-        self.d_model, self.causal, self.backend = at_least_one("d_model", d_model), causal, backend
-        self.d_hidden = H = d_model if d_hidden is None else at_least_one("d_hidden", d_hidden)
+        self.d_model, self.causal, self.backend = whole_number("d_model", d_model), causal, backend
+        self.d_hidden = H = d_model if d_hidden is None else whole_number("d_hidden", d_hidden)
         self.lstm = nn.LSTM(d_model, H, batch_first=True, bidirectional=not causal)
         self.out_proj = nn.Linear(H if causal else 2 * H, d_model, bias=False)
         with torch.no_grad():

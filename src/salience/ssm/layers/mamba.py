@@ -17,7 +17,7 @@ from salience.ops.selective_scan import selective_scan, selective_scan_step
 from salience.ssm.layers.convolutions import convolve, convolve_step
 from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank, is_plain, present, project
-from salience.ssm.layers.s6 import at_least_one, check_input, decay, init_dt_, initial_decay, resolve_rank, select
+from salience.ssm.layers.s6 import check_input, decay, init_dt_, initial_decay, resolve_rank, select, whole_number
 
 
 @dataclass(eq=False)
@@ -61,8 +61,8 @@ class Mamba(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.d_model, self.d_state = at_least_one("d_model", d_model), at_least_one("d_state", d_state)
-        self.d_conv, self.d_inner = d_conv, at_least_one("expand", expand) * d_model
+        self.d_model, self.d_state = whole_number("d_model", d_model), whole_number("d_state", d_state)
+        self.d_conv, self.d_inner = d_conv, whole_number("expand", expand) * d_model
         if d_conv not in range(2, 9):
             raise ValueError(f"d_conv must be a whole number from 2 to 8, not {d_conv!r}.")
         self.backend = backend

@@ -14,13 +14,13 @@ def resolve_rank(dt_rank: int | str, d_model: int) -> int:
     """The width of dt's low-rank form: d_model / 16 rounded up for "auto"."""
     if dt_rank == "auto":
         return math.ceil(d_model / 16)
-    return at_least_one("dt_rank", dt_rank, also=' or "auto"')
+    return whole_number("dt_rank", dt_rank, also=' or "auto"')
 
 
-def at_least_one(name: str, value: object, *, also: str = "") -> int:
-    """`value`, if it is a whole number above zero; a ValueError otherwise."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1{also}, not {value!r}.")
+def whole_number(name: str, value: object, *, least: int = 1, also: str = "") -> int:
+    """`value`, if it is a whole number of at least `least`; a ValueError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}{also}, not {value!r}.")
     return value
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from salience.core.backend import transformed
 from salience.core.gradients import no_gradients
 from salience.ssm.layers.layer_state import LayerState
-from salience.ssm.layers.s6 import at_least_one, check_input
+from salience.ssm.layers.s6 import check_input, whole_number
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class TimeInvariant(nn.Module):
 
     def __init__(self, d_model: int, d_state: int, backend: str) -> None:
         super().__init__()
-        self.d_model, self.d_state = at_least_one("d_model", d_model), at_least_one("d_state", d_state)
+        self.d_model, self.d_state = whole_number("d_model", d_model), whole_number("d_state", d_state)
         self.backend = backend
         self.D = nn.Parameter(torch.randn(d_model))
         self.out_proj = nn.Linear(d_model, 2 * d_model)

@@ -16,7 +16,7 @@ from salience.core.backend import exporting
 from salience.ssm.layers.attention import Attention, attend, put, seen
 from salience.ssm.layers.layer_state import LayerState
 from salience.ssm.layers.projections import blank
-from salience.ssm.layers.s6 import at_least_one
+from salience.ssm.layers.s6 import whole_number
 
 _Parts = tuple[Tensor, Tensor, Tensor]  # the global steps, the w before, the chunk's own
 
@@ -55,10 +55,7 @@ class WindowedAttention(Attention):
         backend: str = "auto",
     ) -> None:
         super().__init__(d_model, n_heads=n_heads, causal=causal, backend=backend)
-        self.window = at_least_one("window", window)
-        if not isinstance(n_global, int) or isinstance(n_global, bool) or n_global < 0:
-            raise ValueError(f"n_global must be a whole number of at least 0, not {n_global!r}.")
-        self.n_global = n_global
+        self.window, self.n_global = whole_number("window", window), whole_number("n_global", n_global, least=0)
 
     def init_state(self, batch: int, *, dtype: torch.dtype | None = None) -> WindowState:
         """The state before the first step, zeros: of one size however long the sequence gets."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from salience.ssm.layers.s6 import at_least_one, resolve_rank
+from salience.ssm.layers.s6 import resolve_rank, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class MambaConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "d_state", "expand", "pad_vocab_multiple"):
-            at_least_one(name, getattr(self, name))
+            whole_number(name, getattr(self, name))
         object.__setattr__(self, "dt_rank", resolve_rank(self.dt_rank, self.d_model))
 
     @property
@@ -86,17 +86,12 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def layout_of(config: Mapping[str, Any]) -> str:
-    """Whose config.json this is: "hf", or "original" for the one of state-spaces."""
-    return "hf" if "hidden_size" in config or "model_type" in config else "original"
-
-
 def read_config(config: Mapping[str, Any], where: str) -> MambaConfig:
     """A published config.json -> ours.
 
     Raises:  ValueError, naming `where`, for a field nobody knows or a value that means another model
     """
-    if layout_of(config) == "hf":
+    if "hidden_size" in config or "model_type" in config:  # the -hf layout
         _check(config, {*_HF, *_IDLE}, where)
         found = _HF_DEFAULTS | {ours: config[theirs] for theirs, ours in _HF.items() if theirs in config}
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,28 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salience.core.files import write_atomic
 from salience.core.gradients import no_gradients
 from salience.ssm.layers.mamba import Mamba, MambaState
 from salience.ssm.layers.projections import project
 from salience.ssm.layers.rms_norm import RMSNorm
+from salience.ssm.models import weights as files
 from salience.ssm.models.decoding import decoder
-from salience.ssm.models.mamba_config import MambaConfig, layout_of, read_config, write_config
-from salience.ssm.models.weights import (
-    CONFIG,
-    EMBEDDING,
-    HEAD,
-    LAYOUTS,
-    SAFE,
-    check_weights,
-    find_folder,
-    from_ours,
-    read_json,
-    read_weights,
-    require_own_weights,
-    to_ours,
-    write_weights,
-)
+from salience.ssm.models.mamba_config import MambaConfig, read_config, write_config
 
 GENERATION = "generation_config.json"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -142,12 +126,11 @@ class MambaLM(nn.Module):
         hidden: list[Tensor] = []
         for i, block in enumerate(self._blocks):
             before = None if state is None else state[i]
+            y = block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before, return_state=return_state)
             if return_state:
-                y, new = block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before, return_state=True)
+                y, new = y
                 after.append(new)
-                x = self._residual(x) + y
-            else:
-                x = self._residual(x) + block.mixer(block.norm(x), mask=mask, seq_idx=seq_idx, state=before)
+            x = self._residual(x) + y
             if output_hidden_states:
                 hidden.append(x)
         if output_hidden_states:
@@ -236,23 +219,22 @@ class MambaLM(nn.Module):
                  torch.load(weights_only=True)   revision: the hub's
         Raises:  ValueError when there is none, a field or a weight is unknown, missing or of another shape
         """
-        folder = find_folder(path_or_id, allow_pickle=allow_pickle, revision=revision)
-        if not (folder / CONFIG).is_file():
-            raise ValueError(f"{folder} is no model's folder: it has no {CONFIG}.")
-        told = read_json(folder / CONFIG)
-        config = read_config(told, str(folder / CONFIG))
+        folder, told = files.find_model(path_or_id, revision=revision, allow_pickle=allow_pickle)
+        config = read_config(told, str(folder / files.CONFIG))
         with torch.device("meta"):
             model = cls(backend=backend, **vars(config))
-        weights = to_ours(read_weights(folder, allow_pickle=allow_pickle), layout_of(told))
+        weights = files.read_weights(folder, allow_pickle=allow_pickle)
+        if files.ORIGINAL_EMBEDDING in weights:
+            weights[files.EMBEDDING] = weights.pop(files.ORIGINAL_EMBEDDING)
         _head(weights, config, folder)
-        check_weights(weights, model.state_dict(), str(folder))
+        files.check_weights(weights, model.state_dict(), str(folder))
         if dtype is not None:
             weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
         model.load_state_dict(weights, assign=True)
         model._tie()
         model.generation_config = {name: told[name] for name in _TOKENS if told.get(name) is not None}
         if (folder / GENERATION).is_file():
-            model.generation_config = read_json(folder / GENERATION)
+            model.generation_config = files.read_object(folder / GENERATION)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, *, layout: str = "hf") -> Path:
@@ -262,34 +244,36 @@ class MambaLM(nn.Module):
         Raises:  ValueError for another layout, where it cannot say what this model is, or for one with parts that are
                  wrapped, in few bits or elsewhere (LoRA, quantisation, offloading)
         """
-        if layout not in LAYOUTS:
+        if layout not in files.LAYOUTS:
             raise ValueError(f'layout must be "hf" or "original", not {layout!r}.')
         target, config = Path(folder), write_config(self.config, layout)
-        require_own_weights(self, lambda: MambaLM(**vars(self.config)))
+        files.require_own_weights(self, lambda: MambaLM(**vars(self.config)))
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if self.config.tie_embeddings:
             if layout == "hf":
-                del weights[HEAD]
+                del weights[files.HEAD]
             else:
-                weights[HEAD] = weights[HEAD].clone()  # that layout has both, and safetensors nothing twice
+                weights[files.HEAD] = weights[files.HEAD].clone()  # that layout has both, and safetensors nothing twice
         tokens = {name: self.generation_config[name] for name in _TOKENS if name in self.generation_config}
         if layout == "hf":
             config |= {name: tokens.get(name) for name in _TOKENS}
             config["dtype"] = str(self.backbone.embeddings.weight.dtype).removeprefix("torch.")
-        write_weights(target / SAFE, from_ours(weights, layout))
-        write_atomic(target / GENERATION, json.dumps(self.generation_config, indent=2, sort_keys=True) + "\n")
-        write_atomic(target / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        else:
+            weights[files.ORIGINAL_EMBEDDING] = weights.pop(files.EMBEDDING)
+        files.write_weights(target / files.SAFE, weights)
+        files.write_object(target / GENERATION, self.generation_config)
+        files.write_object(target / files.CONFIG, config)
         return target
 
 
 def _head(weights: dict[str, Tensor], config: MambaConfig, folder: Path) -> None:
-    """A tied head may be there or not; one that is there must be the embedding."""
-    if not config.tie_embeddings or EMBEDDING not in weights:
+    """Complete a tied head. Raises: ValueError for one that differs from the embedding."""
+    if not config.tie_embeddings or files.EMBEDDING not in weights:
         return
-    head = weights.get(HEAD)
-    if head is not None and not torch.equal(head, weights[EMBEDDING]):
-        raise ValueError(f"{folder} has a {HEAD} that is not its embedding, and its {CONFIG} says they are one.")
-    weights[HEAD] = weights[EMBEDDING]
+    embedding, name = weights[files.EMBEDDING], files.HEAD
+    if not torch.equal(weights.setdefault(name, embedding), embedding):
+        raise ValueError(f"{folder} has a {name} that is not its embedding, and its {files.CONFIG} says they are one.")
+    weights[name] = embedding
 
 
 def _next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from salience.ssm.layers.s6 import whole_number
 from salience.ssm.models.pattern import parse_pattern
 from salience.ssm.models.sequence_model import SequenceModel
 
@@ -36,8 +37,7 @@ def match_width(target_params: int, **config: Any) -> Match:
     Returns: (d_model, n_params); `.rest(target_params)` says in words what is missing or too much
     Raises:  ValueError when the target is no whole number of at least 1, or as `SequenceModel`
     """
-    if not isinstance(target_params, int) or isinstance(target_params, bool) or target_params < 1:
-        raise ValueError(f"target_params must be a whole number of at least 1, not {target_params!r}.")
+    whole_number("target_params", target_params)
     if "d_model" in config:
         raise ValueError("d_model must be left out: it is what is looked for.")
     step = _step(config)

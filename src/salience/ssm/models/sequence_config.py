@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from salience.ssm.layers.s6 import at_least_one
+from salience.ssm.layers.s6 import whole_number
 from salience.ssm.models.pattern import EITHER_WAY, LAYERS, is_causal, parse_pattern
 
 HEADS = ("classify", "tag", "next-token")
@@ -37,22 +37,20 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mixer", parse_pattern(self.mixer))
         for name in ("d_model", "n_layers"):
-            at_least_one(name, getattr(self, name))
+            whole_number(name, getattr(self, name))
         if self.n_layers < len(self.mixer):
             raise ValueError(f"n_layers must be at least {len(self.mixer)} for {self.mixer!r}, not {self.n_layers}.")
         self._check_inputs()
         self._check_head()
-        if self.mlp != "auto" and (not isinstance(self.mlp, int) or isinstance(self.mlp, bool) or self.mlp < 0):
-            raise ValueError(f'mlp must be a whole number of at least 0 or "auto", not {self.mlp!r}.')
+        if self.mlp != "auto":
+            whole_number("mlp", self.mlp, least=0, also=' or "auto"')
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be a share from 0 to below 1, not {self.dropout!r}.")
         self._check_options()
 
     def _check_inputs(self) -> None:
         for name in ("vocab_size", "d_input"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, not {value!r}.")
+            whole_number(name, getattr(self, name), least=0)
         if self.vocab_size and self.d_input > 1:
             raise ValueError(f"d_input must be left out where vocab_size is {self.vocab_size}, not {self.d_input}.")
         if not self.vocab_size and not self.d_input:
@@ -76,8 +74,8 @@ class SequenceConfig:
                     f"n_classes must be the vocab_size {self.vocab_size} for next-token, not {self.n_classes!r}."
                 )
             object.__setattr__(self, "n_classes", self.vocab_size)
-        elif not isinstance(self.n_classes, int) or isinstance(self.n_classes, bool) or self.n_classes < 2:
-            raise ValueError(f"n_classes must be a whole number of at least 2, not {self.n_classes!r}.")
+        else:
+            whole_number("n_classes", self.n_classes, least=2)
 
     def _check_options(self) -> None:
         for letter, given in self.mixer_options.items():
@@ -96,7 +94,7 @@ class SequenceConfig:
 
     @property
     def letters(self) -> str:
-        """The pattern over all layers."""
+        """Pattern over all layers."""
         return (self.mixer * self.n_layers)[: self.n_layers]
 
     @property
@@ -105,7 +103,6 @@ class SequenceConfig:
         return is_causal(self.mixer, self.causal)
 
     def layer(self, letter: str, backend: str) -> nn.Module:
-        """A new layer of this letter."""
         options = dict(self.mixer_options.get(letter, {}))
         if letter in EITHER_WAY:
             options["causal"] = self.causal
@@ -117,7 +114,6 @@ class SequenceConfig:
         return (2 if letter in UNGATED else 0) if isinstance(self.mlp, str) else self.mlp
 
     def describe(self) -> dict[str, Any]:
-        """Fit for JSON."""
         told = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**told, "mixer_options": {letter: dict(given) for letter, given in self.mixer_options.items()}}
 

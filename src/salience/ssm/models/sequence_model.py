@@ -5,7 +5,6 @@ Letters: B batch, L length, K classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,20 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salience.core.files import write_atomic
 from salience.core.gradients import no_gradients
 from salience.ssm.layers.projections import blank
+from salience.ssm.layers.s6 import check_mask
+from salience.ssm.models import weights as files
 from salience.ssm.models.sequence_config import SequenceConfig
-from salience.ssm.models.weights import (
-    CONFIG,
-    SAFE,
-    check_weights,
-    find_folder,
-    read_json,
-    read_weights,
-    require_own_weights,
-    write_weights,
-)
 
 KIND = "salience-sequence-model"  # model_type of our config.json
 
@@ -80,15 +70,14 @@ class Block(nn.Module):
         self.mlp = GatedMLP(config.d_model, expand) if expand else None
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, state: Any = None, return_state: bool = False) -> Any:
-        """(B, L, d_model) -> the same, and the mixer's state where it is asked for."""
+    def forward(self, x: Tensor, mask: Tensor | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        """(B, L, d_model) -> the same, and the mixer's state, None where neither is asked for nor given."""
         normed, after = self.norm(x), None
         if state is None and not return_state:
             y = self.mixer(normed, mask=mask)
         else:
             y, after = self.mixer(normed, mask=mask, state=state, return_state=True)
-        x = self._rest(x + self.dropout(y))
-        return (x, after) if return_state else x
+        return self._rest(x + self.dropout(y)), after
 
     def step(self, x: Tensor, state: Any) -> Tensor:
         """(B, d_model) -> the same; `state` moves on in place."""
@@ -172,11 +161,8 @@ class SequenceModel(nn.Module):
         x, after = self.embed(inputs), []
         before = [None] * len(self.blocks) if state is None else state.layers
         for block, own in zip(self.blocks, before, strict=True):
-            if state is None and not return_state:
-                x = block(x, mask)
-            else:
-                x, new = block(x, mask, own, True)
-                after.append(new)
+            x, new = block(x, mask, own, return_state)
+            after.append(new)
         x = self.norm(x)
         if self.config.head != "classify" and not return_state:
             return self.head(x)
@@ -237,8 +223,7 @@ class SequenceModel(nn.Module):
         if inputs.dtype.is_floating_point == tokens:
             wanted = "whole numbers" if tokens else "floats"
             raise ValueError(f"inputs must be {wanted}, not {inputs.dtype}.")
-        if mask is not None and (mask.shape != inputs.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(f"mask must be bool {tuple(inputs.shape[:2])}, not {mask.dtype} {tuple(mask.shape)}.")
+        check_mask(mask, inputs.shape[:2])
 
     def _streams(self) -> None:
         if not self.config.reads_one_way:
@@ -253,11 +238,11 @@ class SequenceModel(nn.Module):
 
         Raises:  ValueError for a model with parts that are wrapped, in few bits or elsewhere (LoRA, quantisation)
         """
-        require_own_weights(self, lambda: SequenceModel(**self.config.describe()))
+        files.require_own_weights(self, lambda: SequenceModel(**self.config.describe()))
         target = Path(folder)
-        config = {"model_type": KIND, **self.config.describe()}
-        write_weights(target / SAFE, {name: x.detach().cpu().contiguous() for name, x in self.state_dict().items()})
-        write_atomic(target / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        weights = {name: x.detach().cpu().contiguous() for name, x in self.state_dict().items()}
+        files.write_weights(target / files.SAFE, weights)
+        files.write_object(target / files.CONFIG, {"model_type": KIND, **self.config.describe()})
         return target
 
     @classmethod
@@ -268,22 +253,20 @@ class SequenceModel(nn.Module):
 
         Raises:  ValueError when there is none, or a field or a weight is unknown, missing or of another shape
         """
-        folder = find_folder(path_or_id, allow_pickle=False, revision=revision)
-        if not (folder / CONFIG).is_file():
-            raise ValueError(f"{folder} is no model's folder: it has no {CONFIG}.")
-        told = read_json(folder / CONFIG)
+        folder, told = files.find_model(path_or_id, revision=revision)
+        where = folder / files.CONFIG
         if told.pop("model_type", None) != KIND:
-            raise ValueError(f"{folder / CONFIG} describes no SequenceModel: its model_type is not {KIND!r}.")
+            raise ValueError(f"{where} describes no SequenceModel: its model_type is not {KIND!r}.")
         unknown = sorted(set(told) - {each.name for each in fields(SequenceConfig)})
         if unknown:
-            raise ValueError(f"{folder / CONFIG} has fields this version does not know: {', '.join(unknown)}.")
+            raise ValueError(f"{where} has fields this version does not know: {', '.join(unknown)}.")
         with torch.random.fork_rng(devices=[]):  # what is drawn is thrown away, and the caller's draws stay his
             try:
                 model = cls(backend=backend, **told)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{folder / CONFIG} describes no SequenceModel: {error}") from error
-        weights = read_weights(folder, allow_pickle=False)
-        check_weights(weights, model.state_dict(), str(folder))
+                raise ValueError(f"{where} describes no SequenceModel: {error}") from error
+        weights = files.read_weights(folder, allow_pickle=False)
+        files.check_weights(weights, model.state_dict(), str(folder))
         model.load_state_dict(weights, assign=True)
         return model.eval()
 

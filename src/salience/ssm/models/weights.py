@@ -1,59 +1,52 @@
-"""Published weights: which names the layouts use, and reading and writing their files."""
+"""Files of a saved model: reading and writing of weights and JSON, checks of weights, names in published layouts."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from salience.core import files
+from salience.core.files import read_json, write_atomic
 
 LAYOUTS = ("hf", "original")
 HEAD, EMBEDDING = "lm_head.weight", "backbone.embeddings.weight"
-# Ours are the -hf layout's names. Per layout: (what begins a name there, what begins it here).
-RENAMED = {
-    "hf": (("backbone.embedding.", "backbone.embeddings."),),  # early -hf files have the original's name
-    "original": (("backbone.embedding.", "backbone.embeddings."),),
-}
+ORIGINAL_EMBEDDING = "backbone.embedding.weight"  # also in early -hf files; all other names are the same
 
 CONFIG = "config.json"
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
-def to_ours(weights: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """A layout's names -> ours."""
-    return {_renamed(name, RENAMED[layout]): tensor for name, tensor in weights.items()}
+def find_model(
+    path_or_id: str | Path, *, revision: str | None, allow_pickle: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Folder of a model, fetched from the hub for an id, and its config.json. Raises: ValueError without one."""
+    folder = _find_folder(path_or_id, allow_pickle=allow_pickle, revision=revision)
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} is no model's folder: it has no {CONFIG}.")
+    return folder, read_object(folder / CONFIG)
 
 
-def from_ours(weights: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Our names -> a layout's."""
-    pairs = [] if layout == "hf" else [(ours, theirs) for theirs, ours in RENAMED[layout]]
-    return {_renamed(name, pairs): tensor for name, tensor in weights.items()}
-
-
-def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str:
-    for before, after in pairs:
-        if name.startswith(before):
-            return after + name.removeprefix(before)
-    return name
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file; a ValueError when it holds none."""
-    found = files.read_json(file)
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises: ValueError when it holds none."""
+    found = read_json(file)
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, not {found!r:.40}.")
     return found
 
 
-def find_folder(path_or_id: str | Path, *, allow_pickle: bool, revision: str | None) -> Path:
-    """The folder of a model: the path itself, or what the hub gives for an id, fetched."""
+def write_object(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented, its keys sorted."""
+    write_atomic(file, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def _find_folder(path_or_id: str | Path, *, allow_pickle: bool, revision: str | None) -> Path:
     folder = Path(path_or_id)
     if folder.is_dir():
         return folder
@@ -81,7 +74,7 @@ def read_weights(folder: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
         if (folder / whole).is_file():
             files = [folder / whole]
         elif (folder / index).is_file():
-            files = [folder / name for name in sorted(set(read_json(folder / index).get("weight_map", {}).values()))]
+            files = [folder / name for name in sorted(set(read_object(folder / index).get("weight_map", {}).values()))]
         else:
             continue
         if whole == PICKLED and not allow_pickle:
@@ -160,8 +153,7 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
     os.close(handle)
     try:
         save_file(dict(weights), aside, metadata={"format": "pt"})
-        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
-        Path(aside).chmod(mode)
+        Path(aside).chmod(file.stat().st_mode & 0o777 if file.exists() else 0o644)
         Path(aside).replace(file)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

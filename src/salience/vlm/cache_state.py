@@ -10,7 +10,8 @@ from torch import Tensor
 
 from salience.ops.tokens import Columns
 from salience.vlm.call_args import CallArgs, generation_positions
-from salience.vlm.families import same_tower
+from salience.vlm.families import Adapter, same_tower
+from salience.vlm.pruned_inputs import PrunedInputs, pad_id
 from salience.vlm.unpruned_prompt import UnprunedPrompt
 
 if TYPE_CHECKING:
@@ -46,13 +47,27 @@ class CacheState:
         """The state noted on a cache; None if no pruned call filled it."""
         return getattr(cache, _NAME, None)
 
-    def leave_on(self, cache: Cache, *, times: int = 1, beams: bool = False) -> None:
-        """Note this on a cache that has `times` rows for each row of the prompt."""
-        prompt, mask, moved = (x.repeat_interleave(times, 0) for x in (self.prompt, self.mask, self.moved))
-        deltas = None if self.deltas is None else self.deltas.repeat_interleave(times, 0)
-        columns = self.columns.repeat(times)
-        copy = replace(self, columns=columns, prompt=prompt, mask=mask, moved=moved, deltas=deltas, beams=beams)
-        setattr(cache, _NAME, copy)
+    @classmethod
+    def of(
+        cls, adapter: Adapter, pruned: PrunedInputs, prompt: Tensor, *, times: int = 1, beams: bool = False
+    ) -> CacheState:
+        """The state of a cache that has `times` rows for each row of the prompt."""
+        deltas = pruned.deltas
+        return cls(
+            columns=pruned.columns.repeat(times),
+            prompt=prompt.repeat_interleave(times, 0),
+            mask=pruned.attention_mask.repeat_interleave(times, 0),
+            pad_id=pad_id(adapter),
+            visual_ids=tuple(adapter.token_ids.values()),
+            moved=pruned.moved.repeat_interleave(times, 0),
+            deltas=None if deltas is None else deltas.repeat_interleave(times, 0),
+            first_position=adapter.first_position,
+            beams=beams,
+        )
+
+    def leave_on(self, cache: Cache, language_model: dict[str, Any]) -> None:
+        """Note this on a cache that this language model, given by its fingerprint, fills."""
+        setattr(cache, _NAME, replace(self, language_model=language_model))
 
     @property
     def changed(self) -> bool:

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 import torch
 
+from salience.vlm.cache_state import CacheState
 from salience.vlm.call_args import CallArgs
 from salience.vlm.families.registry import unwrapped
 from salience.vlm.model_wrappers import OWNER, ModelWrappers
-from salience.vlm.pruned_calls import CachedPrompt, PrunedCalls
+from salience.vlm.pruned_calls import PrunedCalls
 from salience.vlm.pruning import Pruning
 from salience.vlm.thread_hooks import RunningCalls, is_offloaded, lock
 from salience.vlm.trace import Trace
@@ -108,9 +109,7 @@ class Pruned:
         signature, calls = inspect.signature(original), self._pruned_calls
         disable: Any = torch.compiler.disable
 
-        def prepare(
-            args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[CallArgs, dict[str, Any], CachedPrompt | None]:
+        def prepare(args: Any, kwargs: dict[str, Any]) -> tuple[CallArgs, dict[str, Any], CacheState | None]:
             given = CallArgs.bind(signature, args, kwargs, calls.cache_name)
             return given, *calls.before_forward(given)
 
@@ -121,11 +120,11 @@ class Pruned:
             with self._one_at_a_time, self._running.one():  # first of all: a call under way keeps the wrappers on
                 if not calls.prunes_forward(args, kwargs, active=self._active):
                     return original(*args, **kwargs)
-                given, options, call = before(args, kwargs)
+                given, options, left = before(args, kwargs)
                 with calls.around_forward(options):
                     result = original(**options)
-                if call is not None:
-                    after(result, given.cache, call)
+                if left is not None:
+                    after(result, given.cache, left)
             return result
 
         return torch._dynamo.decorators.skip(forward)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.vlm.call_args import CallArgs, cached_columns
-from salience.vlm.in_llm.layer_columns import additive
+from salience.vlm.in_llm.layer_columns import additive, whole_columns
 from salience.vlm.in_llm.layer_kinds import LayerKinds, Reach, is_checkpointed, layer_kinds
 from salience.vlm.pruned_inputs import PrunedInputs
 from salience.vlm.pruning import Pruning
@@ -44,15 +44,9 @@ class GappedPrompt:
     first: Tensor
 
     def columns(self, rows: int, count: int, device: torch.device) -> Tensor:
-        """(rows, count): columns in the whole sequence of the first `count` that run.
-
-        Raises:  ValueError when `rows` is no multiple of the prompt's rows
-        """
-        if rows % len(self.index):
-            raise ValueError(f"the pruned prompt has {len(self.index)} rows, which {rows} do not come from.")
-        index = self.index.to(device).repeat_interleave(rows // len(self.index), 0)
-        more = torch.arange(self.width, self.width + max(0, count - index.shape[1]), device=device)
-        return torch.cat([index, more.expand(rows, -1)], dim=1)[:, :count]
+        """(rows, count): columns in the whole sequence of the first `count` that run."""
+        total = self.width + count - self.index.shape[1]
+        return whole_columns(self.index.to(device), rows, self.width, total)[:, :count]
 
 
 class _ThreadPrompt(threading.local):

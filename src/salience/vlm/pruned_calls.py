@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from salience.vlm.families import EncodedViews
 from salience.vlm.in_llm.dropping import InLLMDropping
 from salience.vlm.in_llm.layer_columns import LayerColumns
 from salience.vlm.original_gaps import OriginalGaps
-from salience.vlm.pruned_inputs import PrunedInputs, model_arguments, pad_id, pruned_inputs
+from salience.vlm.pruned_inputs import PrunedInputs, model_arguments, pruned_inputs
 from salience.vlm.pruning import Pruning
 from salience.vlm.token_choice import kept_whole, merging_schedule, select_tokens, token_contexts
 from salience.vlm.tower.fingerprint import tower_fingerprint
@@ -30,19 +29,6 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 _GUIDANCE = frozenset({"input_ids", "attention_mask", "use_cache", *CACHE_NAMES})  # what its processor calls with
-
-
-@dataclass(frozen=True, eq=False)
-class CachedPrompt:
-    """A pruned prompt whose keys and values a call leaves in a cache.
-
-    prompt: (B, T), the caller's.   times: rows of the cache for each of the prompt's.   beams: whether they are beams.
-    """
-
-    pruned: PrunedInputs
-    prompt: Tensor
-    times: int = 1
-    beams: bool = False
 
 
 class _ThreadState(threading.local):
@@ -83,8 +69,8 @@ class PrunedCalls:
         guidance = thread.generates and thread.guided and len(args) <= 1 and options.keys() <= _GUIDANCE
         return (active or thread.generates) and not thread.passes and not guidance
 
-    def before_forward(self, args: CallArgs) -> tuple[dict[str, Any], CachedPrompt | None]:
-        """The arguments of the model's own forward, and the pruned prompt if the call brought pictures."""
+    def before_forward(self, args: CallArgs) -> tuple[dict[str, Any], CacheState | None]:
+        """The arguments of the model's own forward, and the state of its cache if the call brought pictures."""
         visual_ids = self._adapter.token_ids.values()
         if self._thread.generates:
             args.refuse_lost(self._thread.prompt, visual_ids)
@@ -99,9 +85,10 @@ class PrunedCalls:
         if args.tensor("logits_to_keep") is not None:
             raise ValueError("logits_to_keep must be a number while pruning, not a tensor of columns that may be gone.")
         encoded, options = encode(self._adapter, args, merging_schedule(self.pruning))
-        call = CachedPrompt(self._prune(encoded, args, args.mask(), generating=False), args.ids)
-        self._remember(cache, call)  # before it runs: it may fail with the cache filled
-        return self._adapter.forward_layout(model_arguments(self._adapter, call.pruned, options)), call
+        pruned = self._prune(encoded, args, args.mask(), generating=False)
+        left = CacheState.of(self._adapter, pruned, args.ids)
+        self._remember(cache, left)  # before it runs: it may fail with the cache filled
+        return self._adapter.forward_layout(model_arguments(self._adapter, pruned, options)), left
 
     @contextmanager
     def around_forward(self, options: dict[str, Any]) -> Iterator[None]:
@@ -110,11 +97,11 @@ class PrunedCalls:
         with self.dropping.forward(args), self.gaps.forward(args):
             yield
 
-    def after_forward(self, result: Any, cache: Cache | None, call: CachedPrompt) -> None:
+    def after_forward(self, result: Any, cache: Cache | None, left: CacheState) -> None:
         """Note the call on the cache that it filled, the caller's `cache` or a new one, and in the trace."""
         filled = cache_of_output(result) if cache is None else cache
         if cache is None:
-            self._remember(filled, call)
+            self._remember(filled, left)
         self.dropping.leave_on(filled)
         self.gaps.leave_on(filled)
         self.traces.set(self.dropping.traced(self.traces.get()))
@@ -141,29 +128,29 @@ class PrunedCalls:
         whole.require_room(args.values, model)
         beams = int(effective("num_beams", args.values, model) or 1)
         times = max(beams, int(effective("num_return_sequences", args.values, model) or 1))
-        call = CachedPrompt(pruned, args.ids, times=times, beams=beams > 1)
-        self._remember(cache, call)  # before it runs: it may fail with the cache filled
+        left = CacheState.of(self._adapter, pruned, args.ids, times=times, beams=beams > 1)
+        self._remember(cache, left)  # before it runs: it may fail with the cache filled
         options = model_arguments(self._adapter, pruned, options)
-        return self._run(original, args, whole, options, call)
+        return self._run(original, args, whole, options, left)
 
     def _run(
         self, generate: Callable[..., Any], args: CallArgs, whole: UnprunedPrompt, options: dict[str, Any],
-        call: CachedPrompt | None = None,
+        left: CacheState | None = None,
     ) -> Any:  # fmt: skip
-        """Run the model's own generate on the arguments `options`; call: the prompt, where this call pruned it."""
+        """Run the model's own generate on the arguments `options`; left: the cache's state, where this call prunes."""
         thread, cache = self._thread, args.cache
         options = whole.arguments(options, self._model)
-        thread.generates, thread.prompt = True, 0 if call is None else whole.length
+        thread.generates, thread.prompt = True, 0 if left is None else whole.length
         thread.guided = effective("guidance_scale", options, self._model) not in (None, 1)
         try:
             with nullcontext() if cache is None else reading(cache):
                 result = generate(**options)
         finally:
             thread.generates = False
-        if call is not None:
+        if left is not None:
             self.traces.set(self.dropping.traced(self.traces.get()))
             if cache is None:
-                self._remember(cache_of_output(result), call)
+                self._remember(cache_of_output(result), left)
         return _restored(result, whole, custom=args.get("custom_generate") is not None)
 
     def _pass(self, generate: Callable[..., Any], args: CallArgs) -> Any:
@@ -222,24 +209,12 @@ class PrunedCalls:
         """Fingerprint of the language model, for the notes on caches."""
         return tower_fingerprint(self._adapter.language_model)
 
-    def _remember(self, cache: Cache | None, call: CachedPrompt) -> None:
+    def _remember(self, cache: Cache | None, left: CacheState) -> None:
         """Note a pruned prompt on the cache that it fills; a cache that lacks columns is guarded."""
         if cache is None:
             return
-        pruned = call.pruned
-        state = CacheState(
-            columns=pruned.columns,
-            prompt=call.prompt,
-            mask=pruned.attention_mask,
-            pad_id=pad_id(self._adapter),
-            visual_ids=tuple(self._adapter.token_ids.values()),
-            moved=pruned.moved,
-            deltas=pruned.deltas,
-            first_position=self._adapter.first_position,
-            language_model=self._language_model,
-        )
-        state.leave_on(cache, times=call.times, beams=call.beams)
-        if state.changed or self.dropping.drops:
+        left.leave_on(cache, self._language_model)
+        if left.changed or self.dropping.drops:
             guard(cache)
 
     def _refuse_packing(self, pruned: PrunedInputs) -> None:

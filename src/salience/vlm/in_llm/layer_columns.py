@@ -86,16 +86,17 @@ class LayerColumns:
                     f"the pruned cache was cropped unevenly: layer {index} has {keys.shape[-2]} columns, not {wanted}."
                 )
 
-    def columns(self, cut: LayerCut, rows: int, total: int, cached: int) -> Tensor:
-        """(rows, cached + new): the columns that a layer attends to when there are `total`, its last `cached` ones.
 
-        Raises:  ValueError when `rows` is no multiple of the prompt's rows
-        """
-        if rows % cut.index.shape[0]:
-            raise ValueError(f"the pruned cache is of {cut.index.shape[0]} rows, which {rows} do not come from.")
-        index = cut.index.repeat_interleave(rows // cut.index.shape[0], 0)
-        new = torch.arange(self.width, total, device=index.device).expand(rows, -1)
-        return torch.cat([index, new], dim=1)[:, -cached:]
+def whole_columns(index: Tensor, rows: int, width: int, total: int) -> Tensor:
+    """(rows, L + new): columns in a sequence of `total`, of a pruned prompt and what follows the whole one.
+
+    Args:    index: (B, L), those of the prompt, `width` in whole
+    Raises:  ValueError when `rows` is no multiple of the prompt's rows
+    """
+    if rows % len(index):
+        raise ValueError(f"the pruned prompt has {len(index)} rows, which {rows} do not come from.")
+    new = torch.arange(width, max(width, total), device=index.device).expand(rows, -1)
+    return torch.cat([index.repeat_interleave(rows // len(index), 0), new], dim=1)
 
 
 def decode_mask(

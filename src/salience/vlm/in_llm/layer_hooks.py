@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from salience.core.types import TokenContext, VisualGrid
 from salience.ops.tokens import remaining_columns
-from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, decode_mask
+from salience.vlm.in_llm.layer_columns import LayerColumns, LayerCut, decode_mask, whole_columns
 from salience.vlm.in_llm.llm_layers import LLMLayers
 from salience.vlm.in_llm.picture_columns import InLLMPicture
 from salience.vlm.methods.in_llm_method import InLLMMethod
@@ -251,7 +251,7 @@ def layer_masks(decoder: LLMLayers, cache: Cache, columns: LayerColumns, real: T
             cached, window = int(cache.layers[index].keys.shape[-2]), decoder.window(index)
             key = (cut.layer, cached, window)
             if key not in made:
-                attended = columns.columns(cut, rows, past + new, cached + new)
+                attended = whole_columns(cut.index, rows, columns.width, past + new)[:, -(cached + new) :]
                 made[key] = decode_mask(attended, real, new, window, hidden.dtype, boolean=boolean)
             mask = made[key]
             return args, {**kwargs, "attention_mask": mask if mask is None else mask.to(hidden.device)}

@@ -29,10 +29,12 @@ def contact_sheet(
     Returns: a row a method, a column a budget, and a last column with the scores of the first budget, if there are any
     Raises:  ValueError when there is nothing to draw, or the methods have different budgets
     """
+    from PIL import ImageOps
+
     budgets = list(dict.fromkeys(name for row in traces.values() for name in row))
     if not budgets or any(list(row) != budgets for row in traces.values()):
         raise ValueError("traces must have at least one method and budget, and the same budgets for each method.")
-    small = _fitted(picture.convert("RGB"), side)
+    small = ImageOps.contain(picture.convert("RGB"), (side, side))
     rows = []
     for method, row in traces.items():
         panels: list[Panel] = [(trace.draw(small), _tokens(trace)) for trace in row.values()]
@@ -48,11 +50,6 @@ def contact_sheet(
 def _tokens(trace: ImageTrace) -> str:
     merged = ", merged" if trace.groups() else ""
     return f"{len(trace.kept)} of {trace.grid.n}{merged}"
-
-
-def _fitted(picture: Image, side: int) -> Image:
-    scale = side / max(picture.size)
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
 def _laid_out(

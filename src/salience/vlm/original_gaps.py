@@ -50,9 +50,7 @@ class GappedPrompt:
 
 
 class _ThreadPrompt(threading.local):
-    """The prompt of the running thread's call; None where no layer needs its gaps."""
-
-    prompt: GappedPrompt | None = None
+    prompt: GappedPrompt | None = None  # of the running thread's call; None where no layer needs its gaps
 
 
 class OriginalGaps:
@@ -82,17 +80,16 @@ class OriginalGaps:
 
     @property
     def remark(self) -> str:
-        """A sentence on layers that get special treatment under original positions; empty if there are none."""
+        """Sentences on layers that get special treatment under original positions; empty if there are none."""
         said = []
         if self.kinds.reaches:
-            said.append("windows and chunks of its attention are measured in the whole prompt")
+            said.append("Windows and chunks of its attention are measured in the whole prompt.")
         if self.kinds.mixers:
             said.append(
-                "its convolutions and recurrences run over the whole length, with zeros where a token is gone (use "
-                "positions='compact' to run them on what is left alone)"
+                "Its convolutions and recurrences run over the whole length, with zeros where a token is gone (use "
+                "positions='compact' to run them on what is left alone)."
             )
-        sentence = ", and ".join(said)
-        return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
+        return " ".join(said)
 
     def prepare(self, pruned: PrunedInputs, mask: Tensor) -> None:
         """Prepare this thread's call with pictures; mask: (B, T), of the whole prompt."""

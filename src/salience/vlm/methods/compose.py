@@ -24,13 +24,12 @@ def then(first: Method, second: Method, *, keep: float) -> Method:
     Raises:  ValueError when keep is not in (0, 1], `first` works inside the language model, or `second` needs all
              tokens
     """
-    _require_follows(second.first if isinstance(second, ThenInLLM) else second)
+    if isinstance(second, ThenInLLM):  # the two methods before the language model become one
+        return replace(second, first=then(first, second.first, keep=keep))
+    _require_follows(second)
     if isinstance(first, InLLMMethod):
         raise ValueError(f"method {first.name!r} works inside the language model: it can only be the second of `then`.")
     coarse = Budget(keep=keep)
-    if isinstance(second, ThenInLLM):  # the two methods before the language model become one
-        before = Then(first=first, second=second.first, coarse=coarse)
-        return ThenInLLM(first=before, second=second.second, coarse=second.coarse)
     if isinstance(second, InLLMMethod):
         return ThenInLLM(first=first, second=second, coarse=coarse)
     return Then(first=first, second=second, coarse=coarse)
@@ -235,10 +234,7 @@ def _composed(first: Selection, second: Selection, n: int) -> Selection:
 
 
 def _on_merged(first: Selection, second: Selection) -> Merge | None:
-    """The second method's merge of tokens merged in the tower; if it merges none, the tower's merge of those kept.
-
-    A `Merge` describes one of the two: if both merge, the patches that the tower merged are no longer listed.
-    """
+    """The second method's merge of tokens merged in the tower, whose patches it does not list, else the tower's."""
     if second.merge is not None:
         return replace(second.merge, source=first.kept[second.merge.source])
     assert first.merge is not None
@@ -256,11 +252,11 @@ def _joined(a: Selection, b: Selection) -> Selection:
     kept, order = torch.cat([a.kept, b.kept]).sort()
     place = order.argsort()  # (k,), the new place of each
     merges = [(m, place[start:]) for m, start in ((a.merge, 0), (b.merge, len(a.kept))) if m is not None]
-    merge = None
-    if merges:
-        merge = Merge(
-            target=torch.cat([places[m.target] for m, places in merges]),
-            source=torch.cat([m.source for m, _ in merges]),
-            weight=torch.cat([m.weight for m, _ in merges]),
-        )
+    if not merges:
+        return Selection(kept=kept, scores=a.scores)
+    merge = Merge(
+        target=torch.cat([places[m.target] for m, places in merges]),
+        source=torch.cat([m.source for m, _ in merges]),
+        weight=torch.cat([m.weight for m, _ in merges]),
+    )
     return Selection(kept=kept, scores=a.scores, merge=merge)

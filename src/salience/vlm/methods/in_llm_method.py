@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -67,19 +68,19 @@ class InLLMMethod(Method):
         return max(last, math.floor(left + 0.5))
 
 
-def at_depths(depths: Sequence[float], depth: int) -> tuple[int, ...]:
-    """Fractions of the depth -> numbers of layers, rising; stages that fall on one layer become one.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StagedMethod(InLLMMethod):
+    """A method with stages at `depths`, fractions of the layers; stages that fall on one layer become one."""
 
-    Raises:  ValueError when there are fewer than two layers
-    """
-    if depth < 2:
-        raise ValueError(
-            f"a language model of {depth} layer has no place to drop tokens in: use a method that prunes before it."
-        )
-    return tuple(sorted({min(depth - 1, max(1, math.floor(part * depth + 0.5))) for part in depths}))
+    depths: tuple[float, ...] = (0.25, 0.5, 0.75)
 
+    def __post_init__(self) -> None:
+        if not self.depths or any(not 0 < part < 1 for part in self.depths):
+            raise ValueError(f"depths must be fractions of the layers above 0 and below 1, not {self.depths!r}.")
 
-def require_depths(depths: Sequence[float]) -> None:
-    """Raise a ValueError when there are no fractions, or one is not between 0 and 1."""
-    if not depths or any(not 0 < part < 1 for part in depths):
-        raise ValueError(f"depths must be fractions of the layers above 0 and below 1, not {depths!r}.")
+    def drops(self, depth: int) -> tuple[int, ...]:
+        if depth < 2:
+            raise ValueError(
+                f"a language model of {depth} layer has no place to drop tokens in: use a method that prunes before it."
+            )
+        return tuple(sorted({min(depth - 1, max(1, math.floor(part * depth + 0.5))) for part in self.depths}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, require_depths
+from salience.vlm.methods.in_llm_method import StagedMethod
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PyramidDrop(InLLMMethod):
+class PyramidDrop(StagedMethod):
     """At each of `depths`, fractions of the layers, keep the same share of the remaining tokens: those that the
     prompt's last token would pay most attention in the next layer, mean over heads.
 
@@ -23,10 +23,3 @@ class PyramidDrop(InLLMMethod):
     name = "pyramiddrop"
     scored = False
     looks = "next"
-    depths: tuple[float, ...] = (0.25, 0.5, 0.75)
-
-    def __post_init__(self) -> None:
-        require_depths(self.depths)
-
-    def drops(self, depth: int) -> tuple[int, ...]:
-        return at_depths(self.depths, depth)

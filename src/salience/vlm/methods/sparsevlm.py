@@ -12,11 +12,11 @@ from torch import Tensor
 from salience.core.types import Merge, Selection, TokenContext
 from salience.vlm.methods.base import require_finite
 from salience.vlm.methods.budget import Budget
-from salience.vlm.methods.in_llm_method import InLLMMethod, at_depths, require_depths
+from salience.vlm.methods.in_llm_method import StagedMethod
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SparseVLM(InLLMMethod):
+class SparseVLM(StagedMethod):
     """At each of `depths`, fractions of the layers, keep the tokens to which the raters paid most attention, mean over
     raters and heads. Of the dropped tokens the best share `recycled` is clustered into its share `merged` and put back.
 
@@ -41,13 +41,10 @@ class SparseVLM(InLLMMethod):
     merged: float = 0.1
 
     def __post_init__(self) -> None:
-        require_depths(self.depths)
+        super().__post_init__()
         for name in ("recycled", "merged"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share from 0 to 1, not {getattr(self, name)!r}.")
-
-    def drops(self, depth: int) -> tuple[int, ...]:
-        return at_depths(self.depths, depth)
 
     def raters(self, ctx: TokenContext) -> Tensor:
         """(t,) bool: the text tokens that are raters."""

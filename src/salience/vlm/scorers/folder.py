@@ -43,10 +43,6 @@ def find_files(path_or_id: str | Path, revision: str | None) -> tuple[Path, Path
     name = str(path_or_id)
     if isinstance(path_or_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(f"{name!r} is neither a scorer's folder nor a hub id of the form 'owner/name'.")
-    return _download(name, revision)
-
-
-def _download(name: str, revision: str | None) -> tuple[Path, Path]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
@@ -72,18 +68,3 @@ def read_config(file: Path) -> ScorerConfig:
     if unknown:
         raise ValueError(f"{file} has fields this version does not know: {', '.join(unknown)}.")
     return ScorerConfig(**config)
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file.
-
-    Raises:  ValueError when it can't be read as safetensors
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} does not hold the weights its {CONFIG_NAME} describes.") from error
-    return tensors

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salience.vlm.scorers.folder import CONFIG_NAME, find_files, read_config, read_weights, write_folder
+from salience.vlm.scorers.folder import CONFIG_NAME, find_files, read_config, write_folder
 from salience.vlm.scorers.scorer_config import ARCHITECTURES, ScorerConfig
 
 
@@ -42,11 +42,14 @@ class Scorer(nn.Module):
         Raises:  ValueError when there is no such folder or id, a file is missing, or the config or weights are not a
                  scorer's
         """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         config_file, weights_file = find_files(path_or_id, revision)
         scorer = cls(**vars(read_config(config_file)))
         try:
-            scorer.network.load_state_dict(read_weights(weights_file))
-        except RuntimeError as error:
+            scorer.network.load_state_dict(load_file(weights_file))
+        except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{weights_file} does not hold the weights its {CONFIG_NAME} describes.") from error
         if not all(bool(value.isfinite().all()) for value in scorer.parameters()):
             raise ValueError(f"{weights_file} holds weights that are NaN or infinite, so no token can be ranked.")

@@ -18,7 +18,6 @@ _DIM = 0.35  # brightness of dropped cells: clearly darker, but still recognisab
 _VEIL = 32  # added to dropped cells, so that they differ from kept ones where the picture is black
 _TINT = 0.55  # share of a score's colour in its cell
 
-
 #: Left, top, right and bottom of the part of a picture that a grid lies on, in pixels; beyond it where it is padded.
 Region = tuple[float, float, float, float]
 
@@ -104,7 +103,6 @@ def _border(token: int, group: set[int], grid: VisualGrid, size: tuple[int, int]
 def _box(token: int, grid: VisualGrid, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The first and last pixels of a token's cell."""
     row, column = divmod(token, grid.columns)
-    (width, height) = size
-    left, right = (-(-x * width // grid.columns) for x in (column, column + 1))  # where `_spread` changes cells
-    top, bottom = (-(-y * height // grid.rows) for y in (row, row + 1))
+    left, right = (-(-x * size[0] // grid.columns) for x in (column, column + 1))  # where `_spread` changes cells
+    top, bottom = (-(-y * size[1] // grid.rows) for y in (row, row + 1))
     return left, top, max(left, right - 1), max(top, bottom - 1)

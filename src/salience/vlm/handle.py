@@ -98,7 +98,10 @@ class Pruned:
         return self  # of the one model: functions that others copy may hold it
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise ValueError("a handle on a pruned model can't be pickled: keep its trace.")
+        raise ValueError(
+            "a model that is being pruned can't be pickled or saved whole, nor can its handle, but its trace can: undo "
+            "the pruning first, or save model.state_dict()."
+        )
 
     def __repr__(self) -> str:
         state = "" if self._active else ", undone"

@@ -1,9 +1,4 @@
-"""Search for the scorer made for a model, and the check of its vision tower.
-
-It is in the model's folder, in its repository on the Hugging Face hub, or bundled.
-
-A scorer belongs to the vision tower that it was trained on: another tower's features mean something else.
-"""
+"""Search for the scorer made for a model: in its folder, on the Hugging Face hub, or bundled; check of its tower."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Copies of the model come without them, since they would run the original's weights.
 
 Python looks these functions up on the instance, so its class stays as it is. `copy.deepcopy` and `pickle` both call
-`__reduce_ex__`. Only pickle also pickles its parts, so one of them refuses to be pickled.
+`__reduce_ex__`. Only pickle also pickles its parts, and one of them, the wrappers' owner, refuses to be pickled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ModelWrappers:
         self._before: dict[str, Any] = {name: model.__dict__.get(name) for name in wrappers}
         for wrapper in wrappers.values():
             setattr(wrapper, OWNER, owner)
-        for name, function in _copying(model, self._ours, self._before).items():
+        for name, function in _copying(model, owner, self._ours, self._before).items():
             self._before[name], self._ours[name] = model.__dict__.get(name), function
         model.__dict__.update(self._ours)
 
@@ -46,7 +46,9 @@ class ModelWrappers:
                 self._model.__dict__[name] = before
 
 
-def _copying(model: PreTrainedModel, ours: _Functions, before: _Functions) -> dict[str, Callable[..., Any]]:
+def _copying(
+    model: PreTrainedModel, owner: object, ours: _Functions, before: _Functions
+) -> dict[str, Callable[..., Any]]:
     """Copy and pickle functions of a pruned model, by name.
 
     Args:    ours: the functions on the instance; these will be added   before: the ones they replace, None for nothing
@@ -67,7 +69,7 @@ def _copying(model: PreTrainedModel, ours: _Functions, before: _Functions) -> di
     def reduce(protocol: Any) -> Any:
         if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
             return kind.__reduce_ex__(model, protocol)
-        return (_blank, (kind, _NoPickle()), state())
+        return (_blank, (kind, owner), state())
 
     def replicate() -> NoReturn:
         raise ValueError("a pruned model can't be replicated by DataParallel: use a process for each device.")
@@ -75,20 +77,7 @@ def _copying(model: PreTrainedModel, ours: _Functions, before: _Functions) -> di
     return {"__getstate__": state, "__reduce_ex__": reduce, "_replicate_for_data_parallel": replicate}
 
 
-class _NoPickle:
-    """A part that refuses to be pickled, and is shared by copies."""
-
-    def __deepcopy__(self, memo: object) -> _NoPickle:
-        return self
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise ValueError(
-            "a model can't be pickled or saved whole while it is being pruned: undo the pruning first, or save "
-            "model.state_dict()."
-        )
-
-
-def _blank(kind: Any, _: _NoPickle) -> Any:
+def _blank(kind: Any, _: object) -> Any:
     """A new instance without state, whose `__setstate__` also takes off hooks of calls that run during the copy."""
     made: Any = kind.__new__(kind)
     made.__dict__["__setstate__"] = partial(_fill, made)

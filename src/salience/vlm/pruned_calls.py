@@ -218,9 +218,9 @@ class PrunedCalls:
             guard(cache)
 
     def _refuse_packing(self, pruned: PrunedInputs) -> None:
-        """FlashAttention reads one row whose positions have gaps as several packed sequences, mask or no mask.
+        """Refuse what FlashAttention reads as several packed sequences: one row whose positions have gaps.
 
-        Positions of several axes are no problem: FlashAttention sees the text's at most, which have no gaps.
+        Of several axes it sees the text's at most, which have no gaps.
         """
         kernel = str(getattr(self._adapter.language_model.config, "_attn_implementation", ""))
         rows = pruned.input_ids.shape[0]

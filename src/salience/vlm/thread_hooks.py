@@ -109,10 +109,9 @@ def hooked(*hooks: ThreadHook) -> Iterator[None]:
 
 
 class RunningCalls:
-    """The running calls of one handle, in all threads.
+    """The running calls of one handle, in all threads; `ended` is called when the last of them ends.
 
-    A module that one call has hooked keeps its shared hook from the beginning of the first call to the end of the last,
-    so that hooks never change during a call.   ended: called when the last call ends.
+    A hooked module keeps its shared hook until the last call ends, so that hooks never change during a call.
     """
 
     def __init__(self, ended: Callable[[], None]) -> None:
@@ -158,8 +157,5 @@ def remove_hooks(model: nn.Module) -> None:
 
 def is_offloaded(model: nn.Module) -> bool:
     """Whether accelerate keeps weights on another device between the runs of their modules."""
-    for module in model.modules():
-        hook: Any = getattr(module, "_hf_hook", None)
-        if any(getattr(each, "offload", False) for each in (hook, *getattr(hook, "hooks", ()))):
-            return True
-    return False
+    hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
+    return any(getattr(each, "offload", False) for hook in hooks for each in (hook, *getattr(hook, "hooks", ())))

@@ -119,10 +119,9 @@ class _TinyCall:
     model: PreTrainedModel
     args: dict[str, Any]
 
-    def logits(self, **changed: Tensor) -> Tensor:
+    def logits(self, **changed: Tensor) -> Any:
         """(B, T, vocabulary)."""
-        found: Tensor = self.model(**{**self.args, **changed}).logits
-        return found
+        return self.model(**{**self.args, **changed}).logits
 
     def generated(self, **changed: Tensor) -> Any:
         """A greedy answer of `_STEPS` tokens."""

@@ -102,11 +102,9 @@ def whole_columns(index: Tensor, rows: int, width: int, total: int) -> Tensor:
 def decode_mask(
     columns: Tensor, real: Tensor | None, new: int, window: int | None, dtype: torch.dtype, *, boolean: bool
 ) -> Tensor | None:
-    """(B, 1, new, W): the columns (B, W) that the last `new` of them may see; None where one new token sees all.
+    """(B, 1, new, W): the columns (B, W) that the last `new` of them, text, may see; None where one token sees all.
 
-    The new tokens are text, so attention is causal; a window's distance is the one in the whole prompt.
-
-    real: (B, columns of the whole sequence), the caller's mask; None for ones.
+    A window's distance is the one in the whole prompt.   real: (B, whole sequence), the caller's mask; None for ones.
     """
     valid = columns >= 0
     if real is not None:

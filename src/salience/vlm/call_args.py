@@ -103,12 +103,9 @@ class CallArgs:
         return {**self.values, "attention_mask": torch.ones_like(self.ids)}
 
     def refuse_lost(self, prompt: int, visual_ids: Collection[int]) -> None:
-        """Inside `generate`, refuse a step without the cache, or without the pictures, that it depends on.
+        """Inside `generate`, raise a ValueError for a step without the cache, or the pictures, that it depends on.
 
-        Without its cache the step's one token would be read as a prompt; without its pictures, placeholders as words.
-
-        Args:    prompt: columns of the prompt   visual_ids: of the placeholders
-        Raises:  ValueError when either is missing
+        Its one token would be read as a prompt, or its placeholders as words.   prompt: columns of the prompt
         """
         if self.has_encoded:
             return

@@ -124,7 +124,8 @@ class Pruned:
                 if not calls.prunes_forward(args, kwargs, active=self._active):
                     return original(*args, **kwargs)
                 given, options, left = before(args, kwargs)
-                with calls.around_forward(options):
+                run = CallArgs(options)
+                with calls.dropping.forward(run), calls.gaps.forward(run):
                     result = original(**options)
                 if left is not None:
                     after(result, given.cache, left)

@@ -10,7 +10,7 @@ from pathlib import Path
 from salience.core.files import bundled_model, read_json
 from salience.vlm.families import Adapter, same_adapters, same_tower, unlike
 from salience.vlm.methods.base import Method
-from salience.vlm.scorers.folder import CONFIG_NAME, WEIGHTS_NAME
+from salience.vlm.scorers.scorer_config import CONFIG_NAME, WEIGHTS_NAME
 
 _log = logging.getLogger("salience")
 FOLDER = "salience"  # the scorer's, inside the model's folder or repository

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -89,13 +89,6 @@ class PrunedCalls:
         left = CacheState.of(self._adapter, pruned, args.ids)
         self._remember(cache, left)  # before it runs: it may fail with the cache filled
         return self._adapter.forward_layout(model_arguments(self._adapter, pruned, options)), left
-
-    @contextmanager
-    def around_forward(self, options: dict[str, Any]) -> Iterator[None]:
-        """Hooks of this thread while the model's own forward runs with these arguments."""
-        args = CallArgs(options)
-        with self.dropping.forward(args), self.gaps.forward(args):
-            yield
 
     def after_forward(self, result: Any, cache: Cache | None, left: CacheState) -> None:
         """Note the call on the cache that it filled, the caller's `cache` or a new one, and in the trace."""

@@ -71,10 +71,7 @@ class InLLMDropping:
         self, encoded: EncodedViews, selections: Sequence[Selection], pruned: PrunedInputs, args: CallArgs, *,
         generating: bool,
     ) -> None:  # fmt: skip
-        """Prepare this thread's prefill of a call with pictures.
-
-        Raises:  ValueError when the call asks for something that dropping inside the language model rules out
-        """
+        """Prepare this thread's prefill of a call with pictures; raise a ValueError for options that it rules out."""
         if self._method is None:
             return
         self._refuse(self._method.name, args, generating=generating)
@@ -86,10 +83,7 @@ class InLLMDropping:
             self.refuse_guessing(args)
 
     def refuse_guessing(self, args: CallArgs) -> None:
-        """Refuse decoding that takes guessed tokens back from the cache, whose layers differ in length.
-
-        Raises:  ValueError naming the option
-        """
+        """Raise a ValueError for decoding that takes guessed tokens back from a cache whose layers differ in length."""
         if self._method is None:
             return
         for option in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):

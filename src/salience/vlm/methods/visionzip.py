@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
 from salience.core.types import Merge, Selection, TokenContext
@@ -51,17 +50,12 @@ class VisionZip(Method):
             return Selection(kept=dominant.sort().values, scores=attention)
         target = rest[torch.arange(targets) * (len(rest) // targets)]
         kept = torch.cat([dominant, target]).sort().values
-        goes = _most_alike(ctx.keys.mean(1).cpu(), rest, target)  # (M,) tokens
+        unit = normalize(ctx.keys.mean(1).cpu(), dim=-1)  # (n, d_head)
+        goes = target[(unit[rest] @ unit[target].T).argmax(1)]  # (M,) tokens
+        goes = torch.where(torch.isin(rest, target), rest, goes)  # a target goes into itself
         weight = 1 / torch.bincount(goes, minlength=len(attention))[goes].float()
         return Selection(
             kept=kept,
             scores=attention,
             merge=Merge(target=torch.searchsorted(kept, goes), source=rest, weight=weight),
         )
-
-
-def _most_alike(keys: Tensor, rest: Tensor, target: Tensor) -> Tensor:
-    """(M,): for each of `rest` the target with the most similar key (n, d_head); a target's own is itself."""
-    unit = normalize(keys, dim=-1)
-    goes = target[(unit[rest] @ unit[target].T).argmax(1)]
-    return torch.where(torch.isin(rest, target), rest, goes)

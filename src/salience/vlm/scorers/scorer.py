@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from salience.vlm.scorers.folder import CONFIG_NAME, find_files, read_config, write_folder
-from salience.vlm.scorers.scorer_config import ARCHITECTURES, ScorerConfig
+from salience.core.files import write_atomic
+from salience.vlm.scorers.scorer_config import (
+    ARCHITECTURES,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    ScorerConfig,
+    find_files,
+    read_config,
+)
 
 
 class Scorer(nn.Module):
@@ -31,8 +40,15 @@ class Scorer(nn.Module):
         return logits
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `config.json` and `model.safetensors` into `folder` and leave its other files alone."""
-        write_folder(Path(folder), self.config, self.network.state_dict())
+        """Write `config.json` and `model.safetensors` into `folder` and leave its other files alone.
+
+        The weights come first, and each file is renamed once it is complete: a new folder has a config only with both.
+        """
+        from safetensors.torch import save
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        write_atomic(Path(folder) / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+        write_atomic(Path(folder) / CONFIG_NAME, json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
         return Path(folder)
 
     @classmethod

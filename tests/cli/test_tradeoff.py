@@ -182,6 +182,7 @@ def test_an_installation_without_the_bundled_model_says_so(
     salience: Run, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(package, "bundled_model", lambda: tmp_path / "nothing")
+    monkeypatch.setattr("salience.lab.study.run.bundled_model", lambda: tmp_path / "nothing")
     refused(salience("study", "--out", tmp_path / "out"), "bundled model is missing")
     refused(salience("ask", picture, "which digit is red?"), "bundled model is missing", "--model")
 
@@ -191,6 +192,7 @@ def test_the_study_fits_compares_and_reports(
     salience: Run, tiny_vlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(package, "bundled_model", lambda: tiny_vlm)
+    monkeypatch.setattr("salience.lab.study.run.bundled_model", lambda: tiny_vlm)
     ran = salience("study", "--quick", "--out", tmp_path / "study")
     assert ran.code == 0
     assert "report.html" in ran.out and "accuracy" in ran.out
